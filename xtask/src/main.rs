@@ -1,0 +1,2 @@
+//! The Weir broker.
+fn main() {}
