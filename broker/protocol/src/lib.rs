@@ -1,1 +1,7 @@
-//! To be written.
+//! The protocols of Weir as pure state machines: no async, clock, randomness or I/O.
+//!
+//! An input and the time go in, an ordered list of effects comes out. Whatever is random (identifiers, election
+//! jitter) is passed in, so that one core runs in production, in the simulator, in property tests and under
+//! exhaustive exploration.
+
+pub mod types;
