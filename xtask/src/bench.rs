@@ -1,0 +1,29 @@
+//! `cargo xtask bench …`: measurements, printed as tables, on the machine that they run on.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// What an acknowledged write costs by each way to make it durable: the table that led to the journal.
+    Disk {
+        /// The folder to measure in; it needs 2 GiB of room.
+        #[arg(long, default_value = "target/bench-disk")]
+        dir: PathBuf,
+    },
+}
+
+pub(crate) fn run(root: &Path, bench: &Bench) -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root);
+    match bench {
+        Bench::Disk { dir } => {
+            command.args(["bench", "--quiet", "--package", "weir-runtime", "--bench", "disk", "--"]).arg(dir)
+        }
+    };
+    let status = command.status().context("cargo could not be started")?;
+    if status.success() { Ok(()) } else { bail!("the benchmark ended with {status}") }
+}
