@@ -4,4 +4,5 @@
 //! jitter) is passed in, so that one core runs in production, in the simulator, in property tests and under
 //! exhaustive exploration.
 
+pub mod partition;
 pub mod types;

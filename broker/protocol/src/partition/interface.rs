@@ -1,0 +1,223 @@
+//! What goes into a replica and what comes out of it.
+
+use thiserror::Error;
+
+use super::WaiterId;
+use crate::types::{BrokerId, LeaderEpoch, Offset};
+
+/// Which durability a produce request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acks {
+    /// acks=0: no answer is expected.
+    None,
+    /// acks=1: durable on the leader.
+    Leader,
+    /// acks=all: durable on every member of the maximal ISR, which has at least min ISR members.
+    All,
+}
+
+/// Why an append was refused or why its outcome is not a success. The first five are said before anything was
+/// appended; of the others the outcome is unknown to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum FailReason {
+    /// This replica does not lead the partition, or stopped leading it while the append waited.
+    #[error("this replica does not lead the partition")]
+    NotLeader,
+    /// The request names an older leader epoch than the partition's (KIP-320).
+    #[error("the request's leader epoch is older than the partition's")]
+    FencedLeaderEpoch,
+    /// The request names a newer leader epoch than this replica has heard of (KIP-320).
+    #[error("the request's leader epoch is newer than this replica's")]
+    UnknownLeaderEpoch,
+    /// acks=all and fewer than min ISR replicas are in sync: nothing was appended.
+    #[error("fewer replicas are in sync than min.insync.replicas asks for")]
+    NotEnoughReplicas,
+    /// So many appends wait already that this one is refused: nothing was appended.
+    #[error("too many appends wait for their acknowledgement")]
+    TooManyWaiters,
+    /// The append waited too long while fewer than min ISR replicas were in sync.
+    #[error("fewer replicas than min.insync.replicas were in sync after the append")]
+    NotEnoughReplicasAfterAppend,
+    /// The append waited longer than the request allows.
+    #[error("the append was not acknowledged in time")]
+    TimedOut,
+    /// Storage could not keep the records; they were cut from the log again, or the folder failed.
+    #[error("storage could not keep the records")]
+    StorageFailed,
+}
+
+/// What the controller decided about a partition that this replica leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// The epoch of this reign, greater than every earlier one of the partition.
+    pub epoch: LeaderEpoch,
+    /// All replicas, this one included.
+    pub replicas: Vec<BrokerId>,
+    /// The committed in-sync replicas, this one included.
+    pub isr: Vec<BrokerId>,
+    /// `min.insync.replicas` as configured. What counts is m = min(this, number of replicas).
+    pub min_insync: usize,
+}
+
+/// What happens to a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The quorum made this replica the leader. An epoch that is not newer than the last is ignored.
+    BecomeLeader(Leadership),
+    /// The partition has another leader or none, as of `epoch`. Ignored when this replica knows a newer epoch.
+    Resign {
+        /// The epoch in which this replica leads no longer.
+        epoch: LeaderEpoch,
+    },
+    /// A client's records, checked and ready to be written.
+    Append {
+        /// Under which name the outcome is reported. Unique among those that wait.
+        waiter: WaiterId,
+        /// What the client wants to wait for.
+        acks: Acks,
+        /// How many offsets the records take, at least 1.
+        count: u32,
+        /// Refuse unless this is the leader's epoch (a coordinator's appends, contract 10). `None`: any.
+        epoch: Option<LeaderEpoch>,
+    },
+    /// A repeated batch: nothing is written, but its answer waits under the acks rule of the first (contract 4).
+    AwaitExisting {
+        /// Under which name the outcome is reported.
+        waiter: WaiterId,
+        /// What the client wants to wait for.
+        acks: Acks,
+        /// The first offset of the records.
+        base_offset: Offset,
+        /// The offset after the records.
+        next_offset: Offset,
+    },
+    /// The waiter's time is over. Unknown waiters are ignored.
+    Expire {
+        /// Whose.
+        waiter: WaiterId,
+    },
+    /// Storage: everything below `end` is durable here.
+    Durable {
+        /// The durable end, see [`super::Partition::durable_end`].
+        end: Offset,
+    },
+    /// Storage: everything from `from` on could not be written and was cut; the cut is durable.
+    AppendFailed {
+        /// The new end of the log.
+        from: Offset,
+    },
+    /// Storage: the log was truncated to `end`, durably. Only a replica that does not lead truncates.
+    Truncated {
+        /// The new end of the log.
+        end: Offset,
+    },
+    /// The log now starts at `start` (retention, DeleteRecords).
+    StartOffset {
+        /// The first offset that can be read.
+        start: Offset,
+    },
+    /// Storage: the folder is out of service until the broker restarts (contract 8).
+    FolderFailed,
+    /// Records up to `end` were handed to a follower, durable here or not.
+    Shipped {
+        /// The offset after the last record that was handed out.
+        end: Offset,
+    },
+    /// A follower said how far it has come.
+    FollowerProgress {
+        /// The follower.
+        from: BrokerId,
+        /// The leader epoch that the follower follows. Progress of another epoch earns no credit.
+        epoch: LeaderEpoch,
+        /// Its durable end.
+        durable_end: Offset,
+    },
+    /// This leader has asked the controller for `isr`; the answer is open. `None`: the request has failed for good.
+    IsrProposed {
+        /// The in-sync replicas that were asked for.
+        isr: Option<Vec<BrokerId>>,
+    },
+    /// The quorum committed a new ISR within the leader epoch `epoch`.
+    IsrCommitted {
+        /// The leader epoch in which it holds.
+        epoch: LeaderEpoch,
+        /// The in-sync replicas.
+        isr: Vec<BrokerId>,
+    },
+}
+
+/// What the driver must do, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Note the epoch in the log's history, before any record is written under it (KIP-101, contract 4).
+    BeginEpoch {
+        /// The new leader epoch.
+        epoch: LeaderEpoch,
+        /// Where its records begin.
+        start: Offset,
+    },
+    /// Write the waiter's records with this base offset and leader epoch. If the log refuses them at once, feed
+    /// [`Input::AppendFailed`] with `from: base_offset`.
+    WriteLog {
+        /// Whose records.
+        waiter: WaiterId,
+        /// The offset of the first record.
+        base_offset: Offset,
+        /// Goes into each batch.
+        epoch: LeaderEpoch,
+    },
+    /// The high watermark has moved: parked fetches may have something to read. Comes before the appends that it
+    /// completes, so that a client that was answered can read its own record.
+    HighWatermark(Offset),
+    /// Answer the client: its records are as safe as it asked for.
+    CompleteAppend {
+        /// Whose append.
+        waiter: WaiterId,
+        /// The offset of its first record.
+        base_offset: Offset,
+    },
+    /// Answer the client: refused, or the outcome is unknown.
+    FailAppend {
+        /// Whose append.
+        waiter: WaiterId,
+        /// Why.
+        reason: FailReason,
+    },
+    /// Ask the controller for a new leader epoch: records of this epoch were cut which a follower may hold, so their
+    /// names must not be given to other records (contract 4).
+    RequestNewEpoch {
+        /// The epoch that is over.
+        epoch: LeaderEpoch,
+    },
+}
+
+/// Bounds of one replica.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How many appends may wait for their acknowledgement; more are refused with [`FailReason::TooManyWaiters`].
+    pub waiters_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { waiters_max: 16_384 }
+    }
+}
+
+/// What is known about a log when its replica starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogState {
+    /// The first offset that can be read.
+    pub start: Offset,
+    /// The offset that the next record gets.
+    pub end: Offset,
+    /// Everything below is durable. Equal to `end` after recovery.
+    pub durable_end: Offset,
+    /// The last known high watermark; `start` if none is known.
+    pub high_watermark: Offset,
+}
+
+impl LogState {
+    /// A log that was never written.
+    pub const EMPTY: LogState = LogState { start: 0, end: 0, durable_end: 0, high_watermark: 0 };
+}
