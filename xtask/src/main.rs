@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)] // a developer's tool: it runs commands and reads the checkout, and is never simulated
 
 mod bench;
+mod interop;
 mod steps;
 mod tidy;
 
@@ -34,6 +35,10 @@ enum Task {
     Ci(steps::Options),
     /// The project's own lints: floors between the crates, links in the docs, length of files, rules without a test.
     Tidy,
+    /// Real clients against a real broker: each client's cases, as a matrix.
+    Interop(interop::Interop),
+    /// Kill a broker under load, again and again, and read every acknowledged record back.
+    Durability(interop::Durability),
     /// Measure on this machine.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -45,6 +50,8 @@ fn main() -> ExitCode {
         Task::Test(options) => steps::run(&root, &options, std::env::var_os("CI").is_some()),
         Task::Ci(options) => steps::run(&root, &options, true),
         Task::Tidy => tidy::run(&root),
+        Task::Interop(options) => interop::run(&root, &options),
+        Task::Durability(options) => interop::durability(&root, &options),
         Task::Bench(bench) => bench::run(&root, &bench),
     };
     match outcome {
