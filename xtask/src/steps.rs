@@ -101,11 +101,11 @@ fn steps(root: &Path, options: &Options, strict: bool) -> Result<Vec<Step>> {
         command.args(["--from", &first.to_string(), "--seeds", &seeds]);
         command
     };
-    let mut smoke =
-        cargo(&["run", "--quiet", "--release", "--package", "weir-jepsen", "--", "interop", "--short"]);
-    if strict {
-        smoke.arg("--strict");
-    }
+    let own = |task: &str, arguments: &[&str]| {
+        let mut command = cargo(&["run", "--quiet", "--package", "weir-xtask", "--", task]);
+        command.args(arguments).args(strict.then_some("--strict"));
+        command
+    };
     let fuzz_seconds = if strict { "60" } else { "5" };
     let step = |name, what, command| Step { name, what, command };
     Ok(vec![
@@ -157,6 +157,7 @@ fn steps(root: &Path, options: &Options, strict: bool) -> Result<Vec<Step>> {
                 fuzz_seconds,
             ]),
         ),
-        step("interop", "smoke tests with real clients", smoke),
+        step("interop", "smoke tests with real clients", own("interop", &["--short"])),
+        step("durability", "a broker killed under load loses nothing", own("durability", &[])),
     ])
 }
