@@ -1,0 +1,167 @@
+//! Files of the operating system.
+
+use std::fs;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Once;
+
+use bytes::Bytes;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use super::absolute;
+use crate::disk::{AlignedBuf, BLOCK_BYTES, File, OpenMode};
+
+/// Most chunks that Linux takes in one call (IOV_MAX).
+const CHUNKS_MAX: usize = 1024;
+/// Bytes of one step of an allocation or a direct read.
+const STEP_BYTES: usize = 1 << 20;
+
+#[derive(Debug)]
+pub(crate) struct Handle(pub(super) fs::File);
+
+pub(super) fn open(root: &Path, path: &Path, mode: OpenMode) -> io::Result<(File, u64)> {
+    let full = absolute(root, path);
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    match mode {
+        OpenMode::Read => {}
+        OpenMode::ReadWrite => {
+            options.write(true);
+        }
+        OpenMode::Create | OpenMode::Direct => {
+            options.write(true).create(true);
+        }
+        OpenMode::CreateNew => {
+            options.write(true).create_new(true);
+        }
+    }
+    let (file, direct) = match mode {
+        OpenMode::Direct => open_direct(&full, &options)?,
+        _ => (options.open(&full)?, false),
+    };
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok((File::new(path.to_path_buf(), mode, direct, Handle(file)), metadata.len()))
+}
+
+/// Opens a file for durable writes that bypass the page cache, or, where the file system refuses that, for buffered ones.
+fn open_direct(path: &Path, options: &fs::OpenOptions) -> io::Result<(fs::File, bool)> {
+    let flags = OFlags::DIRECT | OFlags::DSYNC;
+    let opened = options.clone().custom_flags(flags.bits() as i32).open(path).and_then(|file| {
+        // Some file systems take the flag and refuse the first transfer.
+        let mut probe = AlignedBuf::zeroed(BLOCK_BYTES);
+        file.read_at(probe.as_mut_slice(), 0).map(|_| file)
+    });
+    match opened {
+        Ok(file) => Ok((file, true)),
+        Err(error) if refuses_direct(&error) => {
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                let path = path.display();
+                tracing::warn!(%path, %error, "no O_DIRECT here: buffered writes and fdatasync instead");
+            });
+            Ok((options.open(path)?, false))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn refuses_direct(error: &io::Error) -> bool {
+    [Errno::INVAL, Errno::OPNOTSUPP].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+pub(super) fn read(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
+    let mut content = Vec::new();
+    if file.is_direct() {
+        read_direct(&file.handle().0, offset, len, &mut content)?;
+    } else {
+        content.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        while content.len() < len {
+            let position = offset + content.len() as u64;
+            let spare = rustix::buffer::spare_capacity(&mut content);
+            match rustix::io::pread(&file.handle().0, spare, position) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    content.truncate(len);
+    if content.len() < len / 2 {
+        content.shrink_to_fit();
+    }
+    Ok(Bytes::from(content))
+}
+
+/// Reads whole blocks around the range into aligned memory, and copies the range out.
+fn read_direct(file: &fs::File, offset: u64, len: usize, content: &mut Vec<u8>) -> io::Result<()> {
+    let mut buffer = AlignedBuf::new();
+    while content.len() < len {
+        let position = offset + content.len() as u64;
+        let skipped = (position % BLOCK_BYTES as u64) as usize;
+        let wanted = (skipped + len - content.len()).min(STEP_BYTES);
+        buffer.resize(wanted.next_multiple_of(BLOCK_BYTES));
+        let read = match file.read_at(buffer.as_mut_slice(), position - skipped as u64) {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if read <= skipped {
+            break;
+        }
+        content.extend_from_slice(&buffer.as_slice()[skipped..read.min(wanted)]);
+    }
+    Ok(())
+}
+
+pub(super) fn write(file: &File, offset: u64, chunks: &[Bytes]) -> io::Result<()> {
+    let mut position = offset;
+    for group in chunks.chunks(CHUNKS_MAX) {
+        let mut slices: Vec<IoSlice<'_>> = group.iter().map(|chunk| IoSlice::new(chunk)).collect();
+        let mut rest = slices.as_mut_slice();
+        // Takes empty chunks off the front, so that a write of nothing is not tried.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match rustix::io::pwritev(&file.handle().0, rest, position) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    position += written as u64;
+                    IoSlice::advance_slices(&mut rest, written);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn write_aligned(file: &File, offset: u64, blocks: &[u8]) -> io::Result<()> {
+    let inner = &file.handle().0;
+    inner.write_all_at(blocks, offset)?;
+    if file.mode() == OpenMode::Direct && !file.is_direct() {
+        inner.sync_data()?;
+    }
+    Ok(())
+}
+
+/// Writes zeros, so that the file has its blocks and later writes change no metadata, and syncs all of it.
+pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
+    let inner = &file.handle().0;
+    let mut position = inner.metadata()?.len();
+    if file.is_direct() && position < len {
+        position = position.next_multiple_of(BLOCK_BYTES as u64);
+        inner.set_len(position)?;
+    }
+    let zeros = AlignedBuf::zeroed(STEP_BYTES);
+    while position < len {
+        let step = (len - position).min(STEP_BYTES as u64) as usize;
+        inner.write_all_at(&zeros.as_slice()[..step], position)?;
+        position += step as u64;
+    }
+    inner.sync_all()
+}

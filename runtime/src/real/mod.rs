@@ -1,0 +1,8 @@
+//! The operating system and tokio.
+#![allow(clippy::disallowed_methods, reason = "this is the place that the banned calls are banned for")]
+
+pub(crate) mod disk;
+pub(crate) mod net;
+pub(crate) mod random;
+pub(crate) mod task;
+pub(crate) mod time;
