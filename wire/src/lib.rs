@@ -1,1 +1,15 @@
-//! To be written.
+//! Bytes only: what travels between clients, brokers and disks, and how it is read without trusting it.
+//!
+//! * [`records`]: record batches (magic 2), the unit of the log, over [`bytes::Bytes`] and without a copy.
+//! * [`codec`]: the compression codecs of record batches, with a hard bound on what they may produce.
+//! * [`frame`]: length-prefixed Kafka frames and request headers.
+//! * [`schema`]: the shapes of requests and responses, walked before anything is allocated (K23).
+//! * [`kafka`]: requests and responses decoded and encoded, on top of the crate `kafka-protocol`.
+//! * [`versions`]: which version of which API is advertised and served.
+//! * [`internal`]: Weir's own messages and file blobs.
+//!
+//! Nothing in here waits, reads a clock or touches a file. Nothing panics on, or allocates in proportion
+//! to, a number that a peer or a disk supplied.
+
+pub mod codec;
+pub mod records;
