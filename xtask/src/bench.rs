@@ -1,5 +1,7 @@
 //! `cargo xtask bench …`: measurements, printed as tables, on the machine that they run on.
 
+mod broker;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,12 +16,15 @@ pub(crate) enum Bench {
         #[arg(long, default_value = "target/bench-disk")]
         dir: PathBuf,
     },
+    /// The broker under librdkafka's load: throughput, latency, CPU per GB, memory. Needs a C compiler and make for librdkafka.
+    Broker(broker::Options),
 }
 
 pub(crate) fn run(root: &Path, bench: &Bench) -> Result<()> {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(root);
     match bench {
+        Bench::Broker(options) => return broker::run(root, options),
         Bench::Disk { dir } => {
             command.args(["bench", "--quiet", "--package", "weir-runtime", "--bench", "disk", "--"]).arg(dir)
         }

@@ -148,13 +148,20 @@ fn build_broker(root: &Path) -> Result<PathBuf> {
 }
 
 /// A broker of ours on a free port, with an empty folder; it is killed when it is dropped.
-struct Broker {
-    address: String,
+pub(crate) struct Broker {
+    pub(crate) address: String,
     process: Option<Child>,
 }
 
 impl Broker {
     fn start(root: &Path, work: &Path) -> Result<Broker> {
+        Broker::start_with(root, work, &[])
+    }
+
+    /// Starts a broker with settings of its own, each as `name=value`.
+    pub(crate) fn start_with(root: &Path, work: &Path, settings: &[String]) -> Result<Broker> {
+        let config = work.join("server.properties");
+        std::fs::write(&config, settings.join("\n") + "\n")?;
         let data = work.join("data");
         if data.exists() {
             std::fs::remove_dir_all(&data).with_context(|| format!("cannot empty {}", data.display()))?;
@@ -163,6 +170,8 @@ impl Broker {
         let mut process = Command::new(build_broker(root)?)
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(&data)
+            .arg("--config")
+            .arg(&config)
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
@@ -173,6 +182,11 @@ impl Broker {
             Some(address) => Ok(Broker { address: address.to_owned(), process: Some(process) }),
             None => bail!("the broker did not become ready; see {}", work.join("broker.log").display()),
         }
+    }
+
+    /// The process, unless the broker is somebody else's.
+    pub(crate) fn process(&self) -> Option<&Child> {
+        self.process.as_ref()
     }
 }
 
