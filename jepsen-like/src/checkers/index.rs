@@ -1,0 +1,325 @@
+//! The history, sorted once for all checkers.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::verdict::Counts;
+use crate::history::{
+    Acks, Done, Failure, History, Log, Op, Operation, Outcome, ProcessId, Record, SeekTo, Span,
+};
+use crate::workload::Promise;
+
+/// The place of an operation in the history.
+pub(super) type OpAt = u32;
+
+/// A value seen at an offset, and the first operation that saw it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Seen {
+    pub(super) offset: i64,
+    pub(super) value: u64,
+    pub(super) by: OpAt,
+}
+
+/// A send that was acknowledged with an offset.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acknowledged {
+    pub(super) offset: i64,
+    pub(super) value: u64,
+    pub(super) by: OpAt,
+    pub(super) acks: Acks,
+}
+
+/// A consumer came to the end of the span having seen no record of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gap {
+    pub(super) span: Span,
+    /// The poll that left it out.
+    pub(super) by: OpAt,
+    /// The poll or seek that set the position before, where it is another one.
+    pub(super) after: Option<OpAt>,
+}
+
+/// A consumer was given a record that lies before its position.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StepBack {
+    pub(super) record: Record,
+    pub(super) position: i64,
+    pub(super) by: OpAt,
+    pub(super) after: Option<OpAt>,
+}
+
+/// The last final read of a log that succeeded.
+#[derive(Clone, Copy)]
+pub(super) struct FinalRead<'a> {
+    pub(super) by: OpAt,
+    pub(super) start: i64,
+    pub(super) end: i64,
+    /// In the order in which they were read.
+    pub(super) records: &'a [Record],
+    pub(super) corrupt: &'a [Span],
+    /// The largest offset that was read.
+    pub(super) last: Option<i64>,
+}
+
+/// Everything about one partition.
+pub(super) struct LogIndex<'a> {
+    pub(super) log: &'a Log,
+    /// Somebody asked to delete the topic: its offsets may name several records.
+    pub(super) deleted: bool,
+    /// Sends with a known offset, in the order in which they were invoked.
+    pub(super) acknowledged: Vec<Acknowledged>,
+    /// What was read, by offset, then value; each pair once (of a deleted topic: every reading).
+    pub(super) seen: Vec<Seen>,
+    /// Readings of payloads that no workload wrote.
+    pub(super) unreadable: Vec<(i64, OpAt)>,
+    pub(super) gaps: Vec<Gap>,
+    pub(super) steps_back: Vec<StepBack>,
+    /// What the broker answered with CORRUPT_MESSAGE, in polls and final reads.
+    pub(super) corrupt: Vec<(Span, OpAt)>,
+    pub(super) final_read: Option<FinalRead<'a>>,
+}
+
+/// The history, sorted once for all checkers.
+pub(super) struct Index<'a> {
+    pub(super) history: &'a History,
+    pub(super) promise: &'a Promise,
+    /// By name.
+    pub(super) logs: Vec<LogIndex<'a>>,
+    /// The send of each value.
+    pub(super) sends: HashMap<u64, OpAt>,
+    /// Deletions of topics that succeeded.
+    pub(super) deletions: BTreeMap<&'a str, Vec<OpAt>>,
+}
+
+impl<'a> Index<'a> {
+    pub(super) fn build(history: &'a History, promise: &'a Promise) -> Self {
+        let operations = history.operations();
+        let mut names: BTreeMap<&Log, usize> =
+            operations.iter().filter_map(|o| o.op.log()).map(|l| (l, 0)).collect();
+        let mut logs = Vec::with_capacity(names.len());
+        for (at, (&log, place)) in names.iter_mut().enumerate() {
+            *place = at;
+            logs.push(LogIndex::new(log));
+        }
+        let places: HashMap<&Log, usize> = names.into_iter().collect();
+        let mut index = Self { history, promise, logs, sends: HashMap::new(), deletions: BTreeMap::new() };
+        let mut walks = Walks::default();
+        for (at, operation) in operations.iter().enumerate() {
+            let at = OpAt::try_from(at).expect("a history has fewer than 2^32 operations");
+            let place = operation.op.log().and_then(|log| places.get(log)).copied();
+            index.take(at, operation, place, &mut walks);
+        }
+        for log in &mut index.logs {
+            log.sort();
+        }
+        index
+    }
+
+    pub(super) fn op(&self, at: OpAt) -> &'a Operation {
+        &self.history.operations()[at as usize]
+    }
+
+    /// The logs whose offsets name one record for ever, as far as the clients know.
+    pub(super) fn stable_logs(&self) -> impl Iterator<Item = &LogIndex<'a>> {
+        self.logs.iter().filter(|log| !log.deleted)
+    }
+
+    fn take(&mut self, at: OpAt, operation: &'a Operation, place: Option<usize>, walks: &mut Walks) {
+        match &operation.op {
+            Op::DeleteTopic { topic } => return self.take_deletion(at, operation, topic),
+            Op::Assign { .. } => return walks.assign(operation.process),
+            _ => {}
+        }
+        let Some((place, log)) = place.and_then(|place| Some((place, self.logs.get_mut(place)?))) else {
+            return;
+        };
+        match (&operation.op, &operation.outcome) {
+            (Op::Send { value, acks, .. }, outcome) => {
+                self.sends.entry(*value).or_insert(at);
+                if let Outcome::Ok(Done::Sent { offset: Some(offset) }) = outcome {
+                    log.acknowledged.push(Acknowledged {
+                        offset: *offset,
+                        value: *value,
+                        by: at,
+                        acks: *acks,
+                    });
+                }
+            }
+            (Op::Seek { to, .. }, _) => {
+                let position = if let SeekTo::Offset(offset) = to { Some(*offset) } else { None };
+                walks.seek(operation.process, place, position, at);
+            }
+            (Op::Poll { from, .. }, Outcome::Ok(Done::Polled { records })) => {
+                log.take_records(records, at);
+                walks.poll(operation.process, place, *from, records, at, log);
+            }
+            (
+                Op::Poll { .. },
+                Outcome::Fail(Failure::Corrupt(span)) | Outcome::Unknown(Some(Failure::Corrupt(span))),
+            ) => {
+                log.corrupt.push((*span, at));
+            }
+            (Op::FinalRead { .. }, Outcome::Ok(Done::Read { start, end, records, corrupt })) => {
+                log.take_records(records, at);
+                log.corrupt.extend(corrupt.iter().map(|&span| (span, at)));
+                log.take_steps_back_within(records, at);
+                let last = records.iter().map(|record| record.offset).max();
+                log.final_read = Some(FinalRead { by: at, start: *start, end: *end, records, corrupt, last });
+            }
+            _ => {}
+        }
+    }
+
+    fn take_deletion(&mut self, at: OpAt, operation: &Operation, topic: &'a str) {
+        match &operation.outcome {
+            Outcome::Fail(_) => return,
+            Outcome::Ok(_) => self.deletions.entry(topic).or_default().push(at),
+            Outcome::Unknown(_) => {}
+        }
+        for log in self.logs.iter_mut().filter(|log| &*log.log.topic == topic) {
+            log.deleted = true;
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for operation in self.history.operations() {
+            counts.operations += 1;
+            match &operation.outcome {
+                Outcome::Ok(done) => {
+                    counts.ok += 1;
+                    match done {
+                        Done::Sent { offset: Some(_) } => counts.acknowledged_sends += 1,
+                        Done::Polled { records } | Done::Read { records, .. } => {
+                            counts.records_read += records.len() as u64;
+                        }
+                        Done::Sent { offset: None } | Done::Done => {}
+                    }
+                }
+                Outcome::Fail(_) => counts.failed += 1,
+                Outcome::Unknown(_) => counts.unknown += 1,
+            }
+        }
+        counts
+    }
+}
+
+impl<'a> LogIndex<'a> {
+    fn new(log: &'a Log) -> Self {
+        Self {
+            log,
+            deleted: false,
+            acknowledged: Vec::new(),
+            seen: Vec::new(),
+            unreadable: Vec::new(),
+            gaps: Vec::new(),
+            steps_back: Vec::new(),
+            corrupt: Vec::new(),
+            final_read: None,
+        }
+    }
+
+    fn take_records(&mut self, records: &[Record], by: OpAt) {
+        for &Record { offset, value } in records {
+            match value {
+                Some(value) => self.seen.push(Seen { offset, value, by }),
+                None => self.unreadable.push((offset, by)),
+            }
+        }
+    }
+
+    fn take_steps_back_within(&mut self, records: &[Record], by: OpAt) {
+        for pair in records.windows(2) {
+            if let [before, record] = *pair
+                && record.offset <= before.offset
+            {
+                self.steps_back.push(StepBack { record, position: before.offset + 1, by, after: None });
+            }
+        }
+    }
+
+    fn sort(&mut self) {
+        self.seen.sort_unstable();
+        if !self.deleted {
+            self.seen.dedup_by_key(|seen| (seen.offset, seen.value));
+        }
+    }
+
+    /// What was read at this offset.
+    pub(super) fn seen_at(&self, offset: i64) -> &[Seen] {
+        let from = self.seen.partition_point(|seen| seen.offset < offset);
+        let len = self.seen[from..].partition_point(|seen| seen.offset == offset);
+        &self.seen[from..from + len]
+    }
+
+    /// What was read at the offsets of the span.
+    pub(super) fn seen_within(&self, span: Span) -> &[Seen] {
+        let from = self.seen.partition_point(|seen| seen.offset < span.from);
+        let len = self.seen[from..].partition_point(|seen| seen.offset < span.to);
+        &self.seen[from..from + len]
+    }
+}
+
+impl FinalRead<'_> {
+    /// Whether the read answered this offset with CORRUPT_MESSAGE.
+    pub(super) fn reports(&self, offset: i64) -> bool {
+        self.corrupt.iter().any(|span| span.contains(offset))
+    }
+}
+
+/// Where each consumer stands in each log, while the history is walked.
+#[derive(Default)]
+struct Walks {
+    positions: HashMap<(ProcessId, usize), Position>,
+    /// Grows with each assignment of a process, which voids its positions.
+    assignments: HashMap<ProcessId, u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Position {
+    assignment: u32,
+    next: Option<i64>,
+    set_by: OpAt,
+}
+
+impl Walks {
+    fn assign(&mut self, process: ProcessId) {
+        *self.assignments.entry(process).or_default() += 1;
+    }
+
+    fn assignment(&self, process: ProcessId) -> u32 {
+        self.assignments.get(&process).copied().unwrap_or_default()
+    }
+
+    fn seek(&mut self, process: ProcessId, place: usize, next: Option<i64>, at: OpAt) {
+        let assignment = self.assignment(process);
+        self.positions.insert((process, place), Position { assignment, next, set_by: at });
+    }
+
+    fn poll(
+        &mut self,
+        process: ProcessId,
+        place: usize,
+        from: Option<i64>,
+        records: &[Record],
+        at: OpAt,
+        log: &mut LogIndex<'_>,
+    ) {
+        let assignment = self.assignment(process);
+        let held = self.positions.get(&(process, place)).filter(|p| p.assignment == assignment);
+        let mut next = held.and_then(|position| position.next).or(from);
+        let mut after = held.map(|position| position.set_by);
+        for &record in records {
+            if let Some(position) = next {
+                if record.offset < position {
+                    log.steps_back.push(StepBack { record, position, by: at, after });
+                } else if record.offset > position {
+                    log.gaps.push(Gap { span: Span { from: position, to: record.offset }, by: at, after });
+                }
+            }
+            next = Some(record.offset + 1);
+            after = None;
+        }
+        let set_by = if records.is_empty() { held.map_or(at, |p| p.set_by) } else { at };
+        self.positions.insert((process, place), Position { assignment, next, set_by });
+    }
+}
