@@ -108,17 +108,15 @@ impl Writer {
     /// `BrokenPipe` or `ConnectionReset` when the peer is gone, `TimedOut` when it does not answer. That a write succeeds
     /// says nothing about the peer having received it.
     pub async fn write_all(&mut self, chunks: &mut VecDeque<Bytes>) -> io::Result<()> {
-        loop {
-            chunks.retain(|chunk| !chunk.is_empty());
-            if chunks.is_empty() {
-                return Ok(());
-            }
+        chunks.retain(|chunk| !chunk.is_empty());
+        while !chunks.is_empty() {
             let written = self.0.write_some(chunks).await?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             advance(chunks, written);
         }
+        Ok(())
     }
 
     /// Tells the peer that no more will come: it reads the rest and then the end of the stream. Reading goes on.

@@ -95,6 +95,9 @@ pub fn block_on<F: Future>(options: RuntimeOptions, future: F) -> io::Result<F::
 }
 
 /// Waits until the process is asked to stop with SIGINT or SIGTERM. In a simulation nobody ever asks.
+///
+/// From the first call on these signals no longer end the process by themselves; one that comes while nobody waits is lost,
+/// so make one future and keep it.
 pub async fn interrupted() {
     imp::task::interrupted().await;
 }

@@ -213,11 +213,19 @@ impl From<BatchError> for io::Error {
 }
 
 impl Op {
-    /// Refuses what neither implementation may try: paths that leave the folder, unaligned direct writes, offsets beyond what
-    /// a file can have.
+    /// Refuses what neither implementation may try: paths that leave the folder, writes to files opened for reading, unaligned
+    /// direct writes, offsets beyond what a file can have.
     #[allow(dead_code, reason = "the implementations check")]
     pub(crate) fn check(&self) -> io::Result<()> {
         match self {
+            Op::Write { file, .. }
+            | Op::WriteAligned { file, .. }
+            | Op::Truncate { file, .. }
+            | Op::Allocate { file, .. }
+                if file.mode() == OpenMode::Read =>
+            {
+                Err(invalid("the file was opened for reading only"))
+            }
             Op::Open { path, .. } | Op::Remove { path } | Op::RemoveDir { path } => check_path(path, false),
             Op::CreateDir { path } | Op::SyncDir { path } | Op::List { path } => check_path(path, true),
             Op::Rename { from, to } => check_path(from, false).and_then(|()| check_path(to, false)),

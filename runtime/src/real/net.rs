@@ -17,8 +17,10 @@ use crate::net::WRITE_CHUNKS_MAX;
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
-/// Room that a read makes in a full buffer, at most.
+/// Room that a read makes in a buffer that is nearly full.
 const READ_STEP_BYTES: usize = 8 * 1024;
+/// Less room than this is not worth a call.
+const READ_ROOM_BYTES_MIN: usize = 512;
 
 pub(crate) struct Listener(TcpListener);
 
@@ -68,7 +70,7 @@ pub(crate) struct Reader(OwnedReadHalf);
 
 impl Reader {
     pub(crate) async fn read(&mut self, buffer: &mut BytesMut, max: usize) -> io::Result<usize> {
-        if buffer.capacity() == buffer.len() {
+        if buffer.capacity() - buffer.len() < max.min(READ_ROOM_BYTES_MIN) {
             buffer.reserve(max.min(READ_STEP_BYTES));
         }
         self.0.read_buf(&mut buffer.limit(max)).await

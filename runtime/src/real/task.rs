@@ -5,10 +5,14 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::task::{JoinError, RuntimeOptions};
+
+/// How long the end of a runtime waits for its threads.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(2);
 
 pub(crate) struct Handle<T> {
     name: &'static str,
@@ -74,7 +78,10 @@ pub(crate) fn block_on<F: Future>(options: RuntimeOptions, future: F) -> io::Res
         builder.worker_threads(threads.max(1));
     }
     let runtime = builder.thread_name(options.thread_name).enable_all().build()?;
-    Ok(runtime.block_on(future))
+    let output = runtime.block_on(future);
+    // Tasks are dropped; a resolver that hangs in a blocking thread is not waited for.
+    runtime.shutdown_timeout(SHUTDOWN_LIMIT);
+    Ok(output)
 }
 
 pub(crate) async fn interrupted() {
