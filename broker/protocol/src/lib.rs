@@ -4,5 +4,6 @@
 //! jitter) is passed in, so that one core runs in production, in the simulator, in property tests and under
 //! exhaustive exploration.
 
+pub mod metadata;
 pub mod partition;
 pub mod types;

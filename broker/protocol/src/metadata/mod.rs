@@ -1,0 +1,35 @@
+//! What the metadata quorum agrees on: the cluster's image and the commands that change it.
+//!
+//! A controller proposes a [`Command`]; once its entry is committed, every node applies it to its [`Image`] with
+//! [`Image::apply`]. Applying is deterministic and total: the same log gives the same image everywhere, and a
+//! command that does not fit is [`Rejected`] by all nodes alike, so that two proposals that cross each other need no
+//! lock. The proposer learns the outcome when its own entry is applied.
+//!
+//! Whatever is random or depends on time (topic ids, cluster id) is decided by the proposer and stands in the command.
+
+mod apply;
+mod command;
+mod image;
+pub mod names;
+mod outcome;
+pub mod placement;
+pub mod settings;
+
+#[cfg(test)]
+mod apply_tests;
+
+pub use command::{Command, Endpoint, IsrMember, NewPartition, Record};
+pub use image::{Broker, FeatureRange, Image, PartitionState, ProducerIdBlock, Topic};
+pub use outcome::{Change, Rejected};
+
+/// The newest feature level that this code can work with (KIP-584). Level 1 is a quorum of one.
+pub const FEATURE_LEVEL_MAX: u16 = 1;
+
+/// How many producer ids a broker gets at a time, as in Kafka.
+pub const PRODUCER_ID_BLOCK_SIZE: i64 = 1_000;
+
+/// How many partitions one topic may have.
+pub const TOPIC_PARTITIONS_MAX: usize = 100_000;
+
+/// How many partitions the cluster may have, all topics together.
+pub const CLUSTER_PARTITIONS_MAX: usize = 1_000_000;

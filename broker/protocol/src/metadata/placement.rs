@@ -1,0 +1,81 @@
+//! Which brokers a new topic's replicas go to.
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use super::{Image, NewPartition};
+use crate::types::BrokerId;
+
+/// How many replicas a topic gets that does not ask for a number, where there are that many brokers (contract 3).
+pub const REPLICATION_FACTOR_DEFAULT: usize = 3;
+
+/// Why replicas cannot be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PlacementError {
+    /// More replicas than live brokers, or none.
+    #[error("replication factor {wanted} with {live} live brokers")]
+    ReplicationFactor {
+        /// Asked for.
+        wanted: usize,
+        /// Brokers that are registered and not fenced.
+        live: usize,
+    },
+}
+
+/// min(3, live brokers): the default replication factor, for internal topics too.
+pub fn default_replication_factor(image: &Image) -> usize {
+    image.live_brokers().count().min(REPLICATION_FACTOR_DEFAULT)
+}
+
+/// replicas / 2 + 1: the default of `min.insync.replicas`.
+pub fn default_min_insync(replicas: usize) -> usize {
+    replicas / 2 + 1
+}
+
+/// Spreads `partitions` over the live brokers: leaders in turn, followers on other racks where there are any.
+/// `first` turns the order and is drawn at random by the caller, so that small topics do not all start on one broker.
+pub fn place(
+    image: &Image,
+    partitions: usize,
+    replication_factor: usize,
+    first: u64,
+) -> Result<Vec<NewPartition>, PlacementError> {
+    let brokers = alternating_racks(image);
+    let live = brokers.len();
+    if replication_factor == 0 || replication_factor > live {
+        return Err(PlacementError::ReplicationFactor { wanted: replication_factor, live });
+    }
+    let turn = (first % live as u64) as usize;
+    let place_one = |number: usize| {
+        let leader = (turn + number) % live;
+        // Each time around, followers stand one further on, so that a broker's load spreads over all when it fails.
+        let shift = if live > 1 { (turn + number) / live % (live - 1) } else { 0 };
+        let order = (0..live.saturating_sub(1)).map(|step| (leader + 1 + (step + shift) % (live - 1)) % live);
+        let mut chosen = vec![leader];
+        let mut passed_over = Vec::new();
+        for candidate in order {
+            let rack = brokers[candidate].1;
+            let rack_is_taken = rack.is_some() && chosen.iter().any(|other| brokers[*other].1 == rack);
+            if rack_is_taken { passed_over.push(candidate) } else { chosen.push(candidate) }
+        }
+        chosen.append(&mut passed_over);
+        chosen.truncate(replication_factor);
+        NewPartition { replicas: chosen.into_iter().map(|at| brokers[at].0).collect() }
+    };
+    Ok((0..partitions).map(place_one).collect())
+}
+
+/// The live brokers, one of each rack in turn.
+fn alternating_racks(image: &Image) -> Vec<(BrokerId, Option<&str>)> {
+    let mut racks: BTreeMap<Option<&str>, Vec<BrokerId>> = BTreeMap::new();
+    for (id, broker) in image.live_brokers() {
+        racks.entry(broker.rack.as_deref()).or_default().push(id);
+    }
+    let mut ordered: Vec<_> = racks
+        .iter()
+        .flat_map(|(rack, ids)| ids.iter().enumerate().map(move |(round, id)| (round, *rack, *id)))
+        .collect();
+    ordered.sort();
+    ordered.into_iter().map(|(_, rack, id)| (id, rack)).collect()
+}
