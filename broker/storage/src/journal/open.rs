@@ -1,0 +1,341 @@
+//! The I/O: opening a journal's files, reading them, adding one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use weir_runtime::disk::{BLOCK_BYTES, Disk, File, Lane, Op, OpenMode};
+
+use super::block::{Block, FORMAT_VERSION};
+use super::resolve::{Resolution, RoundRef, Tail, Verdict, resolve};
+use super::scan::{FileMap, FileScan, NewerFormat};
+use super::writer::{Journal, Opened, Slot};
+use super::{FILES_MAX, JournalConfig, JournalError, Round, Touched, read_round};
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 1 << 20;
+/// Damaged rounds for which the logs concerned are looked up.
+const TOUCHED_LOOKUPS_MAX: usize = 64;
+
+fn file_path(folder: &Path, number: u32) -> PathBuf {
+    folder.join(format!("{number:04}.journal"))
+}
+
+fn file_number(name: &str) -> Option<u32> {
+    let digits = name.strip_suffix(".journal")?;
+    let number = digits.parse().ok().filter(|number| (*number as usize) < FILES_MAX)?;
+    (format!("{number:04}") == digits).then_some(number)
+}
+
+/// A file as it was found.
+struct Found {
+    number: u32,
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+}
+
+impl Journal {
+    /// Opens the journal: finds out which rounds are to be replayed and what is wrong with them, and readies a file for new
+    /// ones. Writes nothing over what is there. Replay the rounds, and make a checkpoint from [`Journal::synced_end`] on,
+    /// before the first [`Journal::release_up_to`].
+    ///
+    /// # Errors
+    /// A file of a later version, or what the disk says. A block that cannot be read is no error but a damaged block.
+    pub async fn open(disk: &Disk, config: JournalConfig) -> Result<(Journal, Replayed), JournalError> {
+        disk.create_dir(&config.folder).await?;
+        disk.sync_dir(config.folder.parent().unwrap_or(Path::new(""))).await?;
+        let found = find(disk, &config).await?;
+        let maps = read_all(disk, &found, config.from_sequence).await?;
+        let mut resolution = resolve(&maps, config.from_sequence);
+        let files = found.iter().map(|found| (found.number, found.file.clone())).collect();
+        let mut replayed = Replayed {
+            rounds: std::mem::take(&mut resolution.replay).into(),
+            verdict: resolution.verdict.clone(),
+            files,
+            window: None,
+        };
+        replayed.find_whom_damage_concerns(disk).await?;
+        let opened = prepare(disk, &config, &found, &maps, &resolution, &mut replayed).await?;
+        Ok((Journal::new(opened), replayed))
+    }
+}
+
+/// The journal's files, opened for reading.
+async fn find(disk: &Disk, config: &JournalConfig) -> Result<Vec<Found>, JournalError> {
+    let mut all = Vec::new();
+    for entry in disk.list(&config.folder).await?.into_iter().filter(|entry| !entry.is_dir) {
+        let Some(number) = file_number(&entry.name) else { continue };
+        let path = file_path(&config.folder, number);
+        let (file, bytes) = disk.open_file(&path, OpenMode::Read).await?;
+        all.push(Found { number, path, file, bytes });
+    }
+    Ok(all)
+}
+
+/// Looks through all files, but those whose rounds a checkpoint covers as a whole: of these only the first block is read.
+async fn read_all(disk: &Disk, found: &[Found], from: Option<u64>) -> Result<Vec<FileMap>, JournalError> {
+    let mut first_sequences = Vec::with_capacity(found.len());
+    for file in found {
+        let block = read_or_nothing(disk, &file.file, 0, BLOCK_BYTES).await;
+        first_sequences.push(match Block::parse(&block) {
+            Block::Whole(header, _) if header.first => Some(header.sequence),
+            Block::Newer(version) => return Err(newer(file, NewerFormat { version })),
+            _ => None,
+        });
+    }
+    // Files fill one after the other: the newest one that begins at or below `from` holds the first round to replay.
+    let begun =
+        first_sequences.iter().flatten().filter(|first| from.is_some_and(|from| **first <= from)).max();
+    let mut maps = Vec::with_capacity(found.len());
+    for (file, first) in found.iter().zip(&first_sequences) {
+        let covered = matches!((first, begun), (Some(first), Some(begun)) if first < begun);
+        maps.push(if covered {
+            FileMap { file: file.number, ..FileMap::default() }
+        } else {
+            scan_file(disk, file).await?
+        });
+    }
+    Ok(maps)
+}
+
+async fn scan_file(disk: &Disk, found: &Found) -> Result<FileMap, JournalError> {
+    let mut scan = FileScan::new(found.number);
+    let mut offset = 0;
+    while offset < found.bytes {
+        let wanted = READ_BYTES.min(usize::try_from(found.bytes - offset).unwrap_or(READ_BYTES));
+        match disk.read(&found.file, offset, wanted).await {
+            Ok(piece) if piece.len() == wanted => scan.feed(&piece).map_err(|error| newer(found, error))?,
+            _ => scan_block_by_block(disk, found, &mut scan, offset, wanted).await?,
+        }
+        offset += wanted as u64;
+    }
+    Ok(scan.finish())
+}
+
+/// A piece did not read: the blocks in it that do are looked at all the same.
+async fn scan_block_by_block(
+    disk: &Disk,
+    found: &Found,
+    scan: &mut FileScan,
+    offset: u64,
+    bytes: usize,
+) -> Result<(), JournalError> {
+    for start in (0..bytes / BLOCK_BYTES).map(|block| offset + (block * BLOCK_BYTES) as u64) {
+        let block = read_or_nothing(disk, &found.file, start, BLOCK_BYTES).await;
+        if block.len() == BLOCK_BYTES {
+            scan.feed(&block).map_err(|error| newer(found, error))?;
+        } else {
+            scan.feed_unreadable();
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of a journal file, or none if they cannot be read: a bad sector must not keep a broker from starting.
+async fn read_or_nothing(disk: &Disk, file: &File, offset: u64, len: usize) -> Bytes {
+    disk.read(file, offset, len).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "a block of the journal cannot be read: it counts as damaged");
+        Bytes::new()
+    })
+}
+
+fn newer(found: &Found, error: NewerFormat) -> JournalError {
+    JournalError::NewerFormat { path: found.path.clone(), found: error.version, known: FORMAT_VERSION }
+}
+
+/// Readies the files for new rounds.
+async fn prepare(
+    disk: &Disk,
+    config: &JournalConfig,
+    found: &[Found],
+    maps: &[FileMap],
+    resolution: &Resolution,
+    replayed: &mut Replayed,
+) -> Result<Opened, JournalError> {
+    let file_bytes = config.file_bytes();
+    let mut slots = Vec::with_capacity(found.len());
+    for (found, map) in found.iter().zip(maps) {
+        let counting = replayed.rounds.iter().filter(|at| at.file == found.number);
+        let last_sequence = counting.map(|at| at.round.header.sequence).max().unwrap_or(0);
+        if found.bytes < file_bytes && last_sequence == 0 {
+            // Its allocation was cut short, or files were smaller once: it is made anew when it is needed.
+            continue;
+        }
+        let (file, len) = disk.open_file(&found.path, OpenMode::Direct).await?;
+        slots.push(Slot {
+            number: found.number,
+            file,
+            bytes: len / BLOCK_BYTES as u64 * BLOCK_BYTES as u64,
+            last_sequence,
+            damaged_start: map.is_damaged_at(0),
+        });
+    }
+    let Resolution { head, after, verdict, .. } = resolution;
+    let touched = match head.filter(|head| head.round.header.sequence == after.sequence) {
+        Some(head) => Touched::of(&replayed.read(disk, &head).await?.entries, TOUCHED_AT_OPENING_MAX),
+        None => None,
+    };
+    let free = |slot: &Slot| slot.last_sequence < verdict.first_sequence;
+    if !slots.iter().any(free) && slots.len() < config.files_max() {
+        let number = (0..).find(|number| slots.iter().all(|slot| slot.number != *number)).unwrap_or(0);
+        match Grow::new(&config.folder, number, file_bytes).run(disk).await {
+            Ok(grown) => slots.push(grown.into_slot()),
+            // There will be room once a checkpoint has released a file.
+            Err(JournalError::Disk(error)) if error.is_no_space() && !slots.is_empty() => {
+                tracing::warn!(%error, "no room for another file of the journal");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    slots.sort_by_key(|slot| slot.number);
+    let unclean = verdict.tail != Tail::Clean || !verdict.damaged.is_empty();
+    Ok(Opened {
+        slots,
+        folder: config.folder.clone(),
+        file_bytes,
+        files_max: config.files_max(),
+        incarnation: config.incarnation.max(resolution.incarnation_max.saturating_add(1)),
+        next_sequence: resolution.next_sequence,
+        live_start: verdict.first_sequence,
+        after: *after,
+        uncertain: verdict.tail != Tail::Clean,
+        unclean,
+        touched,
+        head_number: head.map(|head| head.file),
+    })
+}
+
+/// Most logs that the first round of an incarnation says the one before it touched.
+const TOUCHED_AT_OPENING_MAX: usize = 256;
+
+/// What an opened journal holds.
+#[derive(Debug)]
+pub struct Replayed {
+    rounds: VecDeque<RoundRef>,
+    verdict: Verdict,
+    files: BTreeMap<u32, File>,
+    /// A piece of a file: its number, where the piece begins, and its bytes.
+    window: Option<(u32, u64, Bytes)>,
+}
+
+impl Replayed {
+    /// What is wrong with the journal.
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// Rounds still to be replayed.
+    pub fn rounds_left(&self) -> usize {
+        self.rounds.len()
+    }
+
+    /// The next round to replay, `None` after the last. A gap in the sequences is damage, which the verdict names, or a round
+    /// that an earlier incarnation had in flight when it ended.
+    ///
+    /// # Errors
+    /// What the disk says, or that a round does not read any more as it did when the journal was opened.
+    pub async fn next(&mut self, disk: &Disk) -> Result<Option<Round>, JournalError> {
+        let Some(at) = self.rounds.front().copied() else { return Ok(None) };
+        let round = self.read(disk, &at).await?;
+        self.rounds.pop_front();
+        Ok(Some(round))
+    }
+
+    /// Reads a round, and with it those after it.
+    async fn read(&mut self, disk: &Disk, at: &RoundRef) -> Result<Round, JournalError> {
+        let Some(file) = self.files.get(&at.file) else { return Err(self.unreadable(at)) };
+        let bytes = usize::try_from(at.round.header.disk_bytes()).map_err(|_| self.unreadable(at))?;
+        let cached = self.window.as_ref().and_then(|window| part_of(window, at, bytes));
+        let block = match cached {
+            Some(block) => block,
+            None => {
+                let piece = disk.read(file, at.round.offset, bytes.max(READ_BYTES)).await?;
+                let window = self.window.insert((at.file, at.round.offset, piece));
+                part_of(window, at, bytes).unwrap_or_default()
+            }
+        };
+        match read_round(&block) {
+            Some((header, round)) if header == at.round.header => Ok(round),
+            _ => Err(self.unreadable(at)),
+        }
+    }
+
+    fn unreadable(&self, at: &RoundRef) -> JournalError {
+        let path = self.files.get(&at.file).map(|file| file.path().to_path_buf()).unwrap_or_default();
+        JournalError::Changed { sequence: at.round.header.sequence, path, offset: at.round.offset }
+    }
+
+    /// Asks the rounds after damaged ones which logs these touched.
+    async fn find_whom_damage_concerns(&mut self, disk: &Disk) -> Result<(), JournalError> {
+        let mut damaged = std::mem::take(&mut self.verdict.damaged);
+        for damage in damaged.iter_mut().take(TOUCHED_LOOKUPS_MAX) {
+            let last = *damage.sequences.end();
+            let successor = self.rounds.iter().find(|at| at.round.header.previous.sequence == last).copied();
+            // Of several in a row only the last one's successor reads.
+            if let Some(successor) = successor.filter(|_| *damage.sequences.start() == last) {
+                damage.touched = self.read(disk, &successor).await?.touched_before;
+            }
+        }
+        self.verdict.damaged = damaged;
+        Ok(())
+    }
+}
+
+fn part_of(window: &(u32, u64, Bytes), at: &RoundRef, bytes: usize) -> Option<Bytes> {
+    let (file, start, piece) = window;
+    let skip = usize::try_from(at.round.offset.checked_sub(*start)?).ok()?;
+    let end = skip.checked_add(bytes)?;
+    (*file == at.file && end <= piece.len()).then(|| piece.slice(skip..end))
+}
+
+/// A file that is to be added to the journal. [`Grow::run`] may run beside the journal's writes.
+#[derive(Debug)]
+pub struct Grow {
+    folder: PathBuf,
+    number: u32,
+    bytes: u64,
+}
+
+impl Grow {
+    pub(super) fn new(folder: &Path, number: u32, bytes: u64) -> Grow {
+        Grow { folder: folder.to_path_buf(), number, bytes }
+    }
+
+    /// Makes the file, filled with zeros and durable.
+    ///
+    /// # Errors
+    /// What the disk says; part of a file may be left, and is used by the next attempt.
+    pub async fn run(self, disk: &Disk) -> Result<GrownFile, JournalError> {
+        let path = file_path(&self.folder, self.number);
+        let (file, len) = disk.open_file(&path, OpenMode::Direct).await?;
+        let mut batch = Vec::new();
+        if !len.is_multiple_of(BLOCK_BYTES as u64) {
+            batch.push(Op::Truncate { file: file.clone(), len: len - len % BLOCK_BYTES as u64 });
+        }
+        batch.push(Op::Allocate { file: file.clone(), len: self.bytes });
+        batch.push(Op::SyncDir { path: self.folder });
+        disk.submit(Lane::Pool, batch).await?;
+        Ok(GrownFile { number: self.number, file, bytes: self.bytes })
+    }
+}
+
+/// A file that was added to the journal's folder.
+#[derive(Debug)]
+pub struct GrownFile {
+    number: u32,
+    file: File,
+    bytes: u64,
+}
+
+impl GrownFile {
+    pub(super) fn into_slot(self) -> Slot {
+        Slot {
+            number: self.number,
+            file: self.file,
+            bytes: self.bytes,
+            last_sequence: 0,
+            damaged_start: false,
+        }
+    }
+}
