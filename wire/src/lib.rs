@@ -12,4 +12,8 @@
 //! to, a number that a peer or a disk supplied.
 
 pub mod codec;
+pub mod frame;
+pub mod kafka;
 pub mod records;
+pub mod schema;
+pub mod versions;
