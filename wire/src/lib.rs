@@ -13,6 +13,7 @@
 
 pub mod codec;
 pub mod frame;
+pub mod internal;
 pub mod kafka;
 pub mod records;
 pub mod schema;
