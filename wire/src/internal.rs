@@ -21,6 +21,8 @@ use serde::de::DeserializeOwned;
 
 /// Bytes of a blob before its payload.
 pub const BLOB_HEADER_BYTES: usize = 20;
+/// The largest encoded value that [`decode`] takes, whatever its caller allows.
+pub const VALUE_BYTES_MAX: usize = 64 << 20;
 /// Where the checksum stands.
 const CRC_AT: usize = 16;
 
@@ -72,14 +74,15 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, InternalError> 
     })
 }
 
-/// Decodes a value from exactly these bytes, of which there may be at most `bytes_max`.
+/// Decodes a value from exactly these bytes, of which there may be at most `bytes_max` (and [`VALUE_BYTES_MAX`]).
 ///
 /// # Errors
 /// `TooLarge`; `Decode` for anything that is not an encoded `T`, bytes behind it included.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], bytes_max: usize) -> Result<T, InternalError> {
     let what = std::any::type_name::<T>();
-    if bytes.len() > bytes_max {
-        return Err(InternalError::TooLarge { what, bytes: bytes.len(), limit: bytes_max });
+    let limit = bytes_max.min(VALUE_BYTES_MAX);
+    if bytes.len() > limit {
+        return Err(InternalError::TooLarge { what, bytes: bytes.len(), limit });
     }
     let refuse = |reason| InternalError::Decode { what, bytes: bytes.len(), reason };
     let (value, used) = decode_limited(bytes).map_err(|error| refuse(error.to_string()))?;
@@ -100,9 +103,10 @@ fn decode_limited<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), Decod
     const MIB: usize = 1 << 20;
     match bytes.len() {
         len if len <= KIB => under(bytes, config().with_limit::<{ 16 * KIB }>()),
+        len if len <= 64 * KIB => under(bytes, config().with_limit::<MIB>()),
         len if len <= MIB => under(bytes, config().with_limit::<{ 16 * MIB }>()),
-        len if len <= 64 * MIB => under(bytes, config().with_limit::<{ 1024 * MIB }>()),
-        _ => under(bytes, config().with_limit::<{ usize::MAX >> 1 }>()),
+        len if len <= 8 * MIB => under(bytes, config().with_limit::<{ 128 * MIB }>()),
+        _ => under(bytes, config().with_limit::<{ 16 * VALUE_BYTES_MAX }>()),
     }
 }
 

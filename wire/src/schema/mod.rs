@@ -11,6 +11,7 @@
 mod cluster;
 mod data;
 mod groups;
+mod sample;
 mod security;
 mod share;
 mod topics;
@@ -20,6 +21,7 @@ mod walk;
 #[cfg(test)]
 mod schema_tests;
 
+pub use sample::{SampleOptions, sample};
 pub use walk::{WalkError, Walked, walk};
 
 /// What a field holds. `Null…` may be null on the wire.
