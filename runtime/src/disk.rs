@@ -255,9 +255,9 @@ impl Disk {
 
     /// A batch of one operation.
     async fn one(&self, op: Op) -> Result<Done, BatchError> {
-        let what = op.to_string();
         let mut done = self.submit(Lane::Pool, vec![op]).await?;
-        done.pop().ok_or_else(|| BatchError::new(0, what, io::Error::other("no result"), Vec::new()))
+        done.pop()
+            .ok_or_else(|| BatchError::new(0, "submit".to_owned(), io::Error::other("no result"), Vec::new()))
     }
 }
 

@@ -42,7 +42,7 @@ impl Listener {
     }
 }
 
-/// A connection, not delayed by Nagle's algorithm.
+/// A connection, not delayed by Nagle's algorithm and kept alive by the operating system's probes (after hours).
 pub struct Stream(imp::net::Stream);
 
 impl Stream {

@@ -38,8 +38,7 @@ impl Listener {
 
     pub(crate) async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         let (stream, peer) = self.0.accept().await?;
-        stream.set_nodelay(true)?;
-        Ok((Stream(stream), peer))
+        Ok((Stream::new(stream)?, peer))
     }
 }
 
@@ -47,8 +46,13 @@ pub(crate) struct Stream(TcpStream);
 
 impl Stream {
     pub(crate) async fn connect(address: SocketAddr) -> io::Result<Stream> {
-        let stream = TcpStream::connect(address).await?;
+        Stream::new(TcpStream::connect(address).await?)
+    }
+
+    /// Small messages are sent at once, and a peer that has silently gone is noticed in the end.
+    fn new(stream: TcpStream) -> io::Result<Stream> {
         stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_keepalive(true)?;
         Ok(Stream(stream))
     }
 

@@ -134,8 +134,17 @@ impl Faulty {
 
     /// Shows the file system in this folder until the result is dropped.
     pub(crate) fn mount(&self, folder: &Path) -> io::Result<BackgroundSession> {
+        self.mount_with(folder, None)
+    }
+
+    pub(crate) fn mount_with(
+        &self,
+        folder: &Path,
+        option: Option<MountOption>,
+    ) -> io::Result<BackgroundSession> {
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("weir-faulty".to_owned())];
+        config.mount_options.extend(option);
         fuser::spawn_mount(self.clone(), folder, &config)
     }
 

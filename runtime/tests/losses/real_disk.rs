@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use weir_runtime::disk::{BatchError, Disk, DiskOptions, Lane, Op, OpenMode};
+use weir_runtime::disk::{BatchError, Disk, DiskOptions, Lane, Op, OpenError, OpenMode};
 use weir_runtime::task::{RuntimeOptions, block_on};
 
 use crate::faulty::Faulty;
@@ -169,6 +169,20 @@ fn a_full_disk_is_told_from_other_errors_and_goes_on_when_there_is_room() {
             disk.write(&file, 3, text("er")).await.unwrap();
             assert_eq!(disk.read(&file, 0, 100).await.unwrap(), "older");
         });
+    });
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    with_faulty("a_folder_that_cannot_be_written_is_named", |_, folder| {
+        let mounted = Faulty::new().mount_with(folder, Some(fuser::MountOption::RO)).unwrap();
+        for path in [folder.to_path_buf(), folder.join("data")] {
+            let opening = Disk::open(&path, DiskOptions::default());
+            let error = block_on(RuntimeOptions::default(), opening).unwrap().unwrap_err();
+            assert!(matches!(error, OpenError::NotWritable { .. }), "{error:?}");
+            assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        }
+        mounted.umount_and_join().unwrap();
     });
 }
 

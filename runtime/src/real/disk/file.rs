@@ -52,9 +52,12 @@ pub(super) fn open(root: &Path, path: &Path, mode: OpenMode) -> io::Result<(File
 fn open_direct(path: &Path, options: &fs::OpenOptions) -> io::Result<(fs::File, bool)> {
     let flags = OFlags::DIRECT | OFlags::DSYNC;
     let opened = options.clone().custom_flags(flags.bits() as i32).open(path).and_then(|file| {
-        // Some file systems take the flag and refuse the first transfer.
+        // Some file systems take the flag and refuse the first transfer. A bad block is not for this place to report.
         let mut probe = AlignedBuf::zeroed(BLOCK_BYTES);
-        file.read_at(probe.as_mut_slice(), 0).map(|_| file)
+        match file.read_at(probe.as_mut_slice(), 0) {
+            Err(error) if refuses_direct(&error) => Err(error),
+            Err(_) | Ok(_) => Ok(file),
+        }
     });
     match opened {
         Ok(file) => Ok((file, true)),
