@@ -25,9 +25,9 @@ pub(crate) fn run(root: &Path, bench: &Bench) -> Result<()> {
     command.current_dir(root);
     match bench {
         Bench::Broker(options) => return broker::run(root, options),
-        Bench::Disk { dir } => {
-            command.args(["bench", "--quiet", "--package", "weir-runtime", "--bench", "disk", "--"]).arg(dir)
-        }
+        Bench::Disk { dir } => command
+            .args(["bench", "--quiet", "--package", "weir-runtime", "--bench", "disk", "--"])
+            .arg(root.join(dir)),
     };
     let status = command.status().context("cargo could not be started")?;
     if status.success() { Ok(()) } else { bail!("the benchmark ended with {status}") }
