@@ -270,3 +270,7 @@ fn snappy_block(block: &[u8], out: &mut Vec<u8>, bytes_max: usize) -> Result<(),
     out.truncate(filled + written);
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod codec_tests;

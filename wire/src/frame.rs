@@ -187,3 +187,7 @@ pub fn put_response_header(out: &mut BytesMut, api_key: i16, version: i16, corre
         out.put_u8(0);
     }
 }
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod frame_tests;
