@@ -6,4 +6,5 @@
 
 pub mod metadata;
 pub mod partition;
+pub mod raft;
 pub mod types;

@@ -1,0 +1,303 @@
+//! What goes into the core and what comes out of it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::message::{Entry, Envelope, HardState, Index, Message, Term};
+use crate::types::VoterId;
+
+/// The driver's name for a proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProposalId(pub u64);
+
+/// The driver's name for a linearizable read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReadId(pub u64);
+
+/// Counts the hard states that were to be persisted, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HardStateSeq(pub u64);
+
+/// What the core starts from: what recovery found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartState {
+    /// This node with its folder.
+    pub me: VoterId,
+    /// The voters. A node whose id is here with another folder is none of them (contract 6).
+    pub voters: Vec<VoterId>,
+    /// As last persisted; the default in a new folder.
+    pub hard_state: HardState,
+    /// The log as recovered, all of it durable.
+    pub log: LogPosition,
+    /// Whether log and vote are known to be whole. A voter that is damaged neither votes nor campaigns (contract 6).
+    pub sound: bool,
+}
+
+/// The shape of a recovered log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    /// The index of the first entry. Everything below is in a snapshot, and committed.
+    pub start: Index,
+    /// The term of the entry before `start`; 0 if there is none.
+    pub term_before_start: Term,
+    /// The index that the next entry gets.
+    pub end: Index,
+    /// Each term in the log with the index of its first entry, both growing: storage's epoch history.
+    pub terms: Vec<(Term, Index)>,
+}
+
+/// What happens to the core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The time of [`Effect::SetTimer`] has come. Too early or too often does no harm.
+    Tick {
+        /// A random number: the next election timeout is drawn with it.
+        jitter: u64,
+    },
+    /// A peer says something.
+    Message(Envelope),
+    /// A command for the log.
+    Propose {
+        /// Under which name the outcome is reported.
+        id: ProposalId,
+        /// Opaque, at most [`Limits::entry_bytes_max`].
+        payload: Bytes,
+    },
+    /// A linearizable read: how far must the state machine have applied?
+    Read {
+        /// Under which name the outcome is reported.
+        id: ReadId,
+    },
+    /// The log is durable up to `end`.
+    Persisted {
+        /// Every entry below is synced.
+        end: Index,
+    },
+    /// Every hard state up to this one is durable.
+    HardStatePersisted {
+        /// The newest one that is.
+        seq: HardStateSeq,
+    },
+    /// The cut of [`Effect::TruncateLog`] is durable. After this no [`Input::Persisted`] speaks of what was cut.
+    Truncated {
+        /// As asked for.
+        to: Index,
+    },
+    /// The log could not take entries (a full disk): everything from `from` on was cut again, durably.
+    AppendFailed {
+        /// The new end of the log.
+        from: Index,
+    },
+    /// The answer to [`Effect::ReadEntries`].
+    EntriesRead {
+        /// As asked.
+        to: VoterId,
+        /// As asked: entries that another term asked for are not sent.
+        term: Term,
+        /// As asked.
+        from: Index,
+        /// From there on, as many as fit; none if they cannot be read.
+        entries: Vec<Entry>,
+    },
+    /// Lead no longer and do not campaign for one election timeout (a clean stop).
+    Resign,
+}
+
+/// What a message waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncPoint {
+    /// Nothing: send it.
+    Now,
+    /// The hard state with this number must be durable first. A message that waits may be dropped, never sent early.
+    HardState(HardStateSeq),
+}
+
+/// What the driver must do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Make this durable, then say so with [`Input::HardStatePersisted`]. Only the newest need be written.
+    PersistHardState {
+        /// Its number.
+        seq: HardStateSeq,
+        /// Replaces the one before.
+        state: HardState,
+    },
+    /// Append to the log, make it durable, then say so with [`Input::Persisted`].
+    AppendEntries {
+        /// The index of the first: the end of the log.
+        first: Index,
+        /// In order.
+        entries: Vec<Entry>,
+    },
+    /// Cut the log, make that durable, then say so with [`Input::Truncated`]. Never below what is committed.
+    TruncateLog {
+        /// The new end.
+        to: Index,
+    },
+    /// Send a message, from this node.
+    Send {
+        /// To whom.
+        to: VoterId,
+        /// What.
+        message: Message,
+        /// Not before this.
+        after: SyncPoint,
+    },
+    /// Everything below `end` is committed: apply it, in order.
+    Commit {
+        /// Grows with each.
+        end: Index,
+    },
+    /// This node leads. Its state machine is up to date when the first entry of this term is committed.
+    BecameLeader {
+        /// From now on.
+        term: Term,
+    },
+    /// This node led and leads no longer: what was proposed and is not committed has an unknown outcome.
+    Resigned {
+        /// In which it led.
+        term: Term,
+    },
+    /// Another node leads.
+    Following {
+        /// In which term.
+        term: Term,
+        /// Who.
+        leader: VoterId,
+    },
+    /// The proposal stands in the log. It has succeeded when an entry of this term is committed at this index; when
+    /// another term's entry is, it has failed.
+    ProposalAccepted {
+        /// Which.
+        id: ProposalId,
+        /// Where.
+        index: Index,
+        /// In which.
+        term: Term,
+    },
+    /// The proposal does not stand in the log.
+    ProposalRefused {
+        /// Which.
+        id: ProposalId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// The read sees everything that was committed before it began once the state machine has applied up to `commit`.
+    ReadReady {
+        /// Which.
+        id: ReadId,
+        /// Everything below must be applied.
+        commit: Index,
+    },
+    /// The read must be tried again, perhaps elsewhere.
+    ReadRefused {
+        /// Which.
+        id: ReadId,
+        /// Why.
+        reason: Refusal,
+    },
+    /// Read entries from the log for a follower that is far behind; answer with [`Input::EntriesRead`].
+    ReadEntries {
+        /// For whom.
+        to: VoterId,
+        /// The term that asks.
+        term: Term,
+        /// The first.
+        from: Index,
+        /// At least one entry, and not many more bytes than this.
+        bytes_max: usize,
+    },
+    /// The follower needs entries from before the log's start. Sending the snapshot joins here with snapshots.
+    SnapshotNeeded {
+        /// Who.
+        to: VoterId,
+    },
+    /// A peer said what cannot be: log it and count it.
+    Complain {
+        /// Who.
+        about: VoterId,
+        /// What cannot be.
+        what: Complaint,
+    },
+    /// Give an [`Input::Tick`] at this time; replaces the timer before.
+    SetTimer(Duration),
+}
+
+/// Why a proposal or a read is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Another node leads, as far as is known.
+    #[error("this node does not lead the metadata quorum")]
+    NotLeader(Option<VoterId>),
+    /// A bound of [`Limits`] is reached.
+    #[error("too much is waiting for the metadata quorum")]
+    Overloaded,
+    /// Larger than [`Limits::entry_bytes_max`].
+    #[error("the entry is too large")]
+    TooLarge,
+}
+
+/// What cannot be, unless a peer or a disk lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Complaint {
+    /// Another leader in the term that this node leads.
+    #[error("another node claims to lead the term that this node leads")]
+    SecondLeader,
+    /// A leader without an entry that is committed.
+    #[error("the leader's log contradicts a committed entry")]
+    ContradictsCommitted,
+    /// Indexes that no log has.
+    #[error("the message's indexes or terms make no sense")]
+    Nonsense,
+}
+
+/// How long to wait for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// How often a leader shows that it is there.
+    pub heartbeat: Duration,
+    /// The shortest time without a leader after which a node campaigns. A follower that heard its leader less long ago
+    /// votes for nobody else, and a leader that did not hear a majority for so long resigns.
+    pub election_min: Duration,
+    /// An election timeout is longer than `election_min` by a random part of this.
+    pub election_spread: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(200),
+            election_spread: Duration::from_millis(200),
+        }
+    }
+}
+
+/// Bounds of the core.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The largest payload.
+    pub entry_bytes_max: usize,
+    /// The largest message with entries; one entry is always sent.
+    pub append_bytes_max: usize,
+    /// The newest entries that are kept in memory for followers.
+    pub cache_bytes_max: usize,
+    /// How many entries a leader takes that are not committed.
+    pub uncommitted_max: usize,
+    /// How many reads may wait.
+    pub reads_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            entry_bytes_max: 1 << 20,
+            append_bytes_max: 1 << 20,
+            cache_bytes_max: 4 << 20,
+            uncommitted_max: 4_096,
+            reads_max: 4_096,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What voters say to each other, and what they keep.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{LeaderEpoch, Offset, VoterId};
+
+/// A term; 0 before the first election. The leader epoch of the metadata log.
+pub type Term = LeaderEpoch;
+
+/// The position of an entry, from 0; an *end* is the index after the last entry. The offset in the metadata log.
+pub type Index = Offset;
+
+/// What an entry is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EntryKind {
+    /// A leader's first entry in its term (§8): carries nothing, but what precedes it commits with it.
+    LeaderStart,
+    /// A command of the state machine above.
+    Command,
+}
+
+/// An entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// In which it was proposed.
+    pub term: Term,
+    /// What it is for.
+    pub kind: EntryKind,
+    /// Opaque to Raft.
+    pub payload: Bytes,
+}
+
+impl Entry {
+    /// About what it takes in memory and on the wire.
+    pub(super) fn size_bytes(&self) -> usize {
+        self.payload.len() + 32
+    }
+}
+
+/// What a voter must not forget (§5.2): written and synced before anything is said that depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardState {
+    /// The newest term heard of.
+    pub term: Term,
+    /// Who got this voter's vote in that term.
+    pub vote: Option<VoterId>,
+}
+
+/// A message with its sender and addressee. Messages may be lost, repeated and reordered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Who says it.
+    pub from: VoterId,
+    /// Who it is for: another folder of the same node does not answer.
+    pub to: VoterId,
+    /// What is said.
+    pub message: Message,
+}
+
+/// What a candidate shows of itself (§5.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidacy {
+    /// The term that is campaigned for.
+    pub term: Term,
+    /// The term of the candidate's last entry.
+    pub last_term: Term,
+    /// The end of its log.
+    pub end: Index,
+}
+
+/// A message between voters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message {
+    /// "Would you vote for me?" Changes nothing at the receiver (Ongaro's thesis, §9.6).
+    PreVote(Candidacy),
+    /// The answer to [`Message::PreVote`].
+    PreVoteAnswer {
+        /// Granted: the term asked for. Refused: the receiver's own term.
+        term: Term,
+        /// Whether it would.
+        granted: bool,
+    },
+    /// "Vote for me."
+    Vote(Candidacy),
+    /// The answer to [`Message::Vote`].
+    VoteAnswer {
+        /// The receiver's term.
+        term: Term,
+        /// Whether it did.
+        granted: bool,
+    },
+    /// Entries of the leader's log, or none: a heartbeat.
+    Append(Append),
+    /// The answer to [`Message::Append`].
+    AppendAnswer {
+        /// The follower's term.
+        term: Term,
+        /// [`Append::round`] of the message that is answered.
+        round: u64,
+        /// How it went.
+        outcome: AppendOutcome,
+    },
+}
+
+impl Message {
+    /// The sender's term, or the one it campaigns for.
+    pub fn term(&self) -> Term {
+        match self {
+            Message::PreVote(candidacy) | Message::Vote(candidacy) => candidacy.term,
+            Message::PreVoteAnswer { term, .. }
+            | Message::VoteAnswer { term, .. }
+            | Message::AppendAnswer { term, .. } => *term,
+            Message::Append(append) => append.term,
+        }
+    }
+}
+
+/// Entries of the leader's log (§5.3).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Append {
+    /// The leader's term.
+    pub term: Term,
+    /// The index of the first entry.
+    pub base: Index,
+    /// The term of the entry before that.
+    pub previous_term: Term,
+    /// From `base` on.
+    pub entries: Vec<Entry>,
+    /// Everything below is committed.
+    pub commit: Index,
+    /// Counts the leader's rounds of heartbeats for reads (§8): an answer confirms the leader up to this round.
+    pub round: u64,
+}
+
+/// How an [`Append`] went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppendOutcome {
+    /// The follower's log agrees with the leader's.
+    Accepted {
+        /// Up to here; written, but maybe not synced.
+        matched_end: Index,
+        /// Up to here, synced. Only this counts towards the commit. `<= matched_end`.
+        durable_end: Index,
+    },
+    /// The follower has no entry of `previous_term` before `base`. It offers the largest term that is not larger, and
+    /// where that ends, so that each round skips a whole term (§5.3; KIP-595).
+    Diverged {
+        /// A term that the follower's log has, or the one before its start.
+        term: Term,
+        /// Where that term ends in the follower's log.
+        end: Index,
+    },
+    /// The follower is cutting its log and takes nothing until that is durable.
+    Busy,
+}
