@@ -43,7 +43,7 @@ pub(super) fn open(root: &Path, path: &Path, mode: OpenMode) -> io::Result<(File
     };
     let metadata = file.metadata()?;
     if metadata.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
+        return Err(Errno::ISDIR.into());
     }
     Ok((File::new(path.to_path_buf(), mode, direct, Handle(file)), metadata.len()))
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use rustix::io::Errno;
+
 use super::{absolute, file};
 use crate::disk::{BatchError, DirEntry, Done, LOCK_FILE, Op};
 
@@ -53,7 +55,7 @@ fn borrowed(root: &Path, op: &Op) -> io::Result<Done> {
         Op::SyncDir { path } => {
             let folder = fs::File::open(absolute(root, path))?;
             if !folder.metadata()?.is_dir() {
-                return Err(io::ErrorKind::NotADirectory.into());
+                return Err(Errno::NOTDIR.into());
             }
             folder.sync_all().map(|()| Done::DirSynced)
         }
