@@ -1,0 +1,433 @@
+//! The task of a producer: it takes records in, sends batches that are ready, and judges the answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::error::ResponseError;
+use tokio::sync::{mpsc, oneshot};
+use weir_runtime::time::{self, Alarm, Instant, TimerQueue};
+use weir_wire::kafka::StrBytes;
+use weir_wire::kafka::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use weir_wire::kafka::messages::produce_response::PartitionProduceResponse;
+use weir_wire::kafka::messages::{ProduceRequest, ProduceResponse};
+
+use super::batch::{Batch, PendingRecord, Queue};
+use super::{Acks, ProducerConfig};
+use crate::TopicPartition;
+use crate::call::Call;
+use crate::cluster::Client;
+use crate::error::{Error, KafkaError};
+use crate::in_flight::InFlight;
+
+/// Commands that are taken in before batches are sent again.
+const COMMANDS_PER_WAKE_MAX: usize = 1024;
+
+/// What a producer's clones tell its task.
+pub(super) enum Command {
+    /// A record, with its partition already chosen.
+    Record { partition: TopicPartition, created: Instant, pending: Box<PendingRecord> },
+    /// Tell when everything given so far is done with.
+    Flush(oneshot::Sender<()>),
+}
+
+/// What a future under way ends with.
+enum Event {
+    Answered(Answer),
+    Refreshed(Result<(), Error>),
+}
+
+/// A request's end.
+struct Answer {
+    broker: i32,
+    sent: Vec<(usize, Batch)>,
+    /// Of acks 0 there is no response.
+    result: Result<(Arc<str>, Option<ProduceResponse>), Error>,
+}
+
+/// The task's state.
+pub(super) struct Sender {
+    client: Client,
+    config: ProducerConfig,
+    commands: mpsc::UnboundedReceiver<Command>,
+    /// All clones are gone: what is left is sent, then the task ends.
+    closing: bool,
+    queues: Vec<Queue>,
+    by_partition: BTreeMap<TopicPartition, usize>,
+    ready: TimerQueue<usize>,
+    alarm: Alarm,
+    in_flight: InFlight<Event>,
+    requests_by_broker: BTreeMap<i32, usize>,
+    /// Partitions that are ready while their leader has enough requests under way.
+    parked: BTreeMap<i32, BTreeSet<usize>>,
+    refreshing: bool,
+    next_sequence: u64,
+    /// The sequences of all batches that are not done with; how many of each, because a batch may be split.
+    outstanding: BTreeMap<u64, usize>,
+    flushes: Vec<(u64, oneshot::Sender<()>)>,
+}
+
+impl Sender {
+    pub(super) fn new(
+        client: Client,
+        config: ProducerConfig,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Self {
+        Self {
+            client,
+            config,
+            commands,
+            closing: false,
+            queues: Vec::new(),
+            by_partition: BTreeMap::new(),
+            ready: TimerQueue::new(),
+            alarm: Alarm::new(),
+            in_flight: InFlight::new(),
+            requests_by_broker: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            refreshing: false,
+            next_sequence: 0,
+            outstanding: BTreeMap::new(),
+            flushes: Vec::new(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        while !(self.closing && self.outstanding.is_empty()) {
+            self.alarm.set(self.ready.next());
+            weir_runtime::select! {
+                event = self.in_flight.next() => match event {
+                    Event::Answered(answer) => self.on_answer(answer),
+                    Event::Refreshed(result) => self.on_refreshed(&result),
+                },
+                command = self.commands.recv(), if !self.closing => self.on_commands(command),
+                () = self.alarm.wait() => {}
+            }
+            self.send_ready();
+            self.tell_flushes();
+        }
+    }
+
+    fn on_commands(&mut self, first: Option<Command>) {
+        let Some(first) = first else {
+            self.closing = true;
+            return self.flush();
+        };
+        self.on_command(first);
+        for _ in 1..COMMANDS_PER_WAKE_MAX {
+            let Ok(command) = self.commands.try_recv() else { return };
+            self.on_command(command);
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Record { partition, created, pending } => self.on_record(partition, created, *pending),
+            Command::Flush(done) => {
+                self.flush();
+                self.flushes.push((self.next_sequence, done));
+            }
+        }
+    }
+
+    fn on_record(&mut self, partition: TopicPartition, created: Instant, pending: PendingRecord) {
+        let at = *self.by_partition.entry(partition).or_insert_with_key(|partition| {
+            self.queues.push(Queue::new(partition.clone()));
+            self.queues.len() - 1
+        });
+        if self.queues[at].push(pending, created, &self.config, self.next_sequence) {
+            self.outstanding.insert(self.next_sequence, 1);
+            self.next_sequence += 1;
+        }
+        self.schedule(at);
+    }
+
+    fn flush(&mut self) {
+        for at in 0..self.queues.len() {
+            self.queues[at].flushed_below = self.next_sequence;
+            if let Some(last) = self.queues[at].batches.back_mut() {
+                // A later record would join what the flush waits for.
+                last.sealed = true;
+            }
+            self.schedule(at);
+        }
+    }
+
+    /// Sets when the queue is to be looked at.
+    fn schedule(&mut self, at: usize) {
+        let queue = &mut self.queues[at];
+        let ready_at = queue.ready_at(&self.config);
+        if queue.timer.map(|timer| timer.at()) == ready_at {
+            return;
+        }
+        if let Some(timer) = queue.timer.take() {
+            self.ready.cancel(timer);
+        }
+        queue.timer = ready_at.map(|ready_at| self.ready.insert(ready_at, at));
+    }
+
+    /// Sends every batch that is ready, several to one broker in one request.
+    fn send_ready(&mut self) {
+        let now = time::now();
+        let mut by_broker: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+        let mut leaderless = BTreeSet::new();
+        while let Some(at) = self.ready.pop_due(now) {
+            self.queues[at].timer = None;
+            self.expire(at, now);
+            if self.queues[at].ready_at(&self.config).is_none_or(|ready_at| ready_at > now) {
+                self.schedule(at);
+                continue;
+            }
+            match self.client.known_leader(&self.queues[at].partition) {
+                Some(leader) if self.has_room(leader.broker) => {
+                    by_broker.entry(leader.broker).or_default().push(at)
+                }
+                Some(leader) => {
+                    self.parked.entry(leader.broker).or_default().insert(at);
+                }
+                None => {
+                    leaderless.insert(self.queues[at].partition.topic.clone());
+                    self.queues[at].not_before = now + self.client.backoff().before(1);
+                    self.schedule(at);
+                }
+            }
+        }
+        for (broker, queues) in by_broker {
+            self.send_to(broker, queues, now);
+        }
+        if !leaderless.is_empty() && !self.refreshing {
+            self.refreshing = true;
+            let client = self.client.clone();
+            self.in_flight.push(async move { Event::Refreshed(client.refresh(&leaderless).await) });
+        }
+    }
+
+    fn has_room(&self, broker: i32) -> bool {
+        self.requests_by_broker
+            .get(&broker)
+            .is_none_or(|held| *held < self.config.requests_in_flight_max.max(1))
+    }
+
+    /// Fails batches whose time is over.
+    fn expire(&mut self, at: usize, now: Instant) {
+        let queue = &mut self.queues[at];
+        while queue.batches.front().is_some_and(|first| first.created + self.config.delivery_timeout <= now) {
+            let Some(batch) = queue.batches.pop_front() else { return };
+            retire(&mut self.outstanding, batch.sequence);
+            let error = self.client.no_leader(&queue.partition);
+            batch.failed(&queue.partition, &error);
+        }
+    }
+
+    /// Sends the first batch of each queue to their common leader, in as many requests as their size asks for.
+    fn send_to(&mut self, broker: i32, queues: Vec<usize>, now: Instant) {
+        let mut request: Vec<(usize, Batch)> = Vec::new();
+        let mut bytes = 0;
+        for at in queues {
+            if !self.has_room(broker) {
+                self.parked.entry(broker).or_default().insert(at);
+                continue;
+            }
+            let Some(mut batch) = self.queues[at].batches.pop_front() else { continue };
+            batch.sealed = true;
+            self.queues[at].busy = true;
+            if bytes + batch.bytes > self.config.request_bytes_max && !request.is_empty() {
+                self.send_request(broker, std::mem::take(&mut request), now);
+                bytes = 0;
+            }
+            bytes += batch.bytes;
+            request.push((at, batch));
+        }
+        if !request.is_empty() {
+            self.send_request(broker, request, now);
+        }
+    }
+
+    fn send_request(&mut self, broker: i32, batches: Vec<(usize, Batch)>, now: Instant) {
+        let mut topics: BTreeMap<Arc<str>, Vec<PartitionProduceData>> = BTreeMap::new();
+        let mut sent = Vec::with_capacity(batches.len());
+        let mut limit = Duration::from_millis(1);
+        for (at, mut batch) in batches {
+            let partition = self.queues[at].partition.clone();
+            match batch.encode(self.config.compression) {
+                Ok(records) => {
+                    let data = PartitionProduceData::default();
+                    let data = data.with_index(partition.partition).with_records(Some(records));
+                    topics.entry(partition.topic).or_default().push(data);
+                    let left = (batch.created + self.config.delivery_timeout) - now;
+                    limit = limit.max(left.min(self.config.request_timeout));
+                    sent.push((at, batch));
+                }
+                Err(error) => self.give_up(at, batch, &error),
+            }
+        }
+        if sent.is_empty() {
+            return;
+        }
+        let topics = topics.into_iter().map(|(topic, partitions)| {
+            let name = StrBytes::from_string(topic.to_string()).into();
+            TopicProduceData::default().with_name(name).with_partition_data(partitions)
+        });
+        let request = ProduceRequest::default()
+            .with_acks(self.config.acks.on_the_wire())
+            .with_timeout_ms(i32::try_from(limit.as_millis()).unwrap_or(i32::MAX))
+            .with_topic_data(topics.collect());
+        *self.requests_by_broker.entry(broker).or_default() += 1;
+        let (client, acks) = (self.client.clone(), self.config.acks);
+        self.in_flight.push(async move {
+            let result = if acks == Acks::None {
+                client.tell(broker, &request, limit).await.map(|()| (Arc::from("the broker"), None))
+            } else {
+                client.ask(broker, &request, limit).await.map(|(address, response)| (address, Some(response)))
+            };
+            Event::Answered(Answer { broker, sent, result })
+        });
+    }
+
+    fn on_refreshed(&mut self, result: &Result<(), Error>) {
+        self.refreshing = false;
+        if let Err(error) = result {
+            tracing::debug!(%error, "the producer cannot learn who leads");
+        }
+    }
+
+    fn on_answer(&mut self, answer: Answer) {
+        let Answer { broker, sent, result } = answer;
+        if let Some(held) = self.requests_by_broker.get_mut(&broker) {
+            *held = held.saturating_sub(1);
+        }
+        match result {
+            Ok((_, None)) => sent.into_iter().for_each(|(at, batch)| self.on_produced(at, batch, None, None)),
+            Ok((address, Some(response))) => {
+                let mut answers: BTreeMap<(&str, i32), &PartitionProduceResponse> = BTreeMap::new();
+                for topic in &response.responses {
+                    let partitions = topic.partition_responses.iter();
+                    answers.extend(partitions.map(|partition| ((&**topic.name, partition.index), partition)));
+                }
+                for (at, batch) in sent {
+                    let partition = &self.queues[at].partition;
+                    let answer = answers.get(&(&*partition.topic, partition.partition)).copied();
+                    self.on_partition_answer(at, batch, &address, answer);
+                }
+            }
+            Err(error) => {
+                for (at, batch) in sent {
+                    self.client.mark_stale(&self.queues[at].partition.topic);
+                    self.on_failure(at, batch, error.clone());
+                }
+            }
+        }
+        for at in self.parked.remove(&broker).unwrap_or_default() {
+            self.schedule(at);
+        }
+    }
+
+    fn on_partition_answer(
+        &mut self,
+        at: usize,
+        batch: Batch,
+        address: &Arc<str>,
+        answer: Option<&PartitionProduceResponse>,
+    ) {
+        let (address, api) = (address.clone(), ProduceRequest::NAME);
+        let partition = &self.queues[at].partition;
+        let Some(answer) = answer else {
+            let reason = format!("it says nothing about {partition}");
+            return self.on_failure(at, batch, Error::Protocol { address, api, reason });
+        };
+        let Some(error) = KafkaError::from_code(answer.error_code) else {
+            if answer.base_offset < 0 {
+                let reason = format!("{partition} got offset {}", answer.base_offset);
+                return self.on_failure(at, batch, Error::Protocol { address, api, reason });
+            }
+            let append_time_ms = (answer.log_append_time_ms >= 0).then_some(answer.log_append_time_ms);
+            return self.on_produced(at, batch, Some(answer.base_offset), append_time_ms);
+        };
+        if error.means_stale_metadata() {
+            self.client.mark_stale(&partition.topic);
+        }
+        let too_large =
+            matches!(error.kind(), ResponseError::MessageTooLarge | ResponseError::RecordListTooLarge);
+        if too_large && batch.records.len() > 1 {
+            return self.on_too_large(at, batch);
+        }
+        let message = answer.error_message.as_ref().map(|message| message.to_string());
+        let about = partition.to_string();
+        self.on_failure(at, batch, Error::Kafka { address, api, about, error, message });
+    }
+
+    fn on_produced(
+        &mut self,
+        at: usize,
+        batch: Batch,
+        base_offset: Option<i64>,
+        append_time_ms: Option<i64>,
+    ) {
+        retire(&mut self.outstanding, batch.sequence);
+        batch.produced(&self.queues[at].partition, base_offset, append_time_ms);
+        self.queues[at].busy = false;
+        self.schedule(at);
+    }
+
+    /// A batch whose codec made it larger than expected, or a broker with a smaller limit than the batch size.
+    fn on_too_large(&mut self, at: usize, batch: Batch) {
+        let (first, second) = batch.split();
+        *self.outstanding.entry(second.sequence).or_default() += 1;
+        let queue = &mut self.queues[at];
+        queue.batches.push_front(second);
+        queue.batches.push_front(first);
+        queue.busy = false;
+        self.schedule(at);
+    }
+
+    fn on_failure(&mut self, at: usize, mut batch: Batch, error: Error) {
+        batch.maybe_written |= error.may_have_happened();
+        batch.attempts += 1;
+        let now = time::now();
+        let wait = self.client.backoff().before(batch.attempts);
+        // Without retries, only what certainly did not reach the log may be sent again.
+        let allowed = self.config.retries || !batch.maybe_written;
+        let in_time = now + wait < batch.created + self.config.delivery_timeout;
+        if !(allowed && error.is_retriable() && in_time) {
+            return self.give_up(at, batch, &error);
+        }
+        tracing::debug!(partition = %self.queues[at].partition, %error, attempts = batch.attempts, ?wait, "sending again");
+        let queue = &mut self.queues[at];
+        queue.not_before = now + wait;
+        queue.batches.push_front(batch);
+        queue.busy = false;
+        self.schedule(at);
+    }
+
+    fn give_up(&mut self, at: usize, batch: Batch, error: &Error) {
+        retire(&mut self.outstanding, batch.sequence);
+        let queue = &mut self.queues[at];
+        queue.busy = false;
+        queue.not_before = Instant::ORIGIN;
+        batch.failed(&queue.partition, error);
+        self.schedule(at);
+    }
+
+    fn tell_flushes(&mut self) {
+        if self.flushes.is_empty() {
+            return;
+        }
+        let oldest = self.outstanding.first_key_value().map_or(u64::MAX, |(sequence, _)| *sequence);
+        let (done, left): (Vec<_>, Vec<_>) = self.flushes.drain(..).partition(|(below, _)| *below <= oldest);
+        self.flushes = left;
+        for (_, done) in done {
+            // Whoever flushed may have given up.
+            let _ = done.send(());
+        }
+    }
+}
+
+/// One batch of this sequence is done with.
+fn retire(outstanding: &mut BTreeMap<u64, usize>, sequence: u64) {
+    if let Some(left) = outstanding.get_mut(&sequence) {
+        *left -= 1;
+        if *left == 0 {
+            outstanding.remove(&sequence);
+        }
+    }
+}
