@@ -1,1 +1,21 @@
-//! To be written.
+//! The Weir broker.
+//!
+//! [`Node`] is a broker: the only place that wires its parts. A process (`main.rs`) and the simulator start it alike,
+//! with a [`Config`] and an open data folder.
+//!
+//! * `server`: listener and connections; how much is read, and in which order answers leave.
+//! * `api`: one file per Kafka API.
+//! * `shard`: owners of partitions, each a task.
+//! * `metadata`: the driver of the metadata quorum and the image that it commits.
+
+mod api;
+pub mod config;
+mod metadata;
+mod metrics;
+mod node;
+mod server;
+mod shard;
+
+pub use config::{Config, ConfigError};
+pub use metrics::{Counter, Metrics};
+pub use node::{Failure, Node, StartError};

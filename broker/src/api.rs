@@ -1,0 +1,221 @@
+//! Requests and their answers: one file per Kafka API.
+//!
+//! A request is taken in in two steps. [`Api::begin`] runs while the connection is not read any further, so requests of
+//! one connection begin in their order; it decodes, and for Produce it hands the batches to their shards. What is left
+//! to do becomes a future in the slot of the answer.
+
+mod api_versions;
+mod create_topics;
+mod delete_topics;
+mod describe_cluster;
+pub(crate) mod errors;
+mod fetch;
+mod list_offsets;
+mod metadata;
+mod produce;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use weir_protocol::types::{BrokerId, LeaderEpoch};
+use weir_runtime::disk::Disk;
+use weir_wire::frame::{self, RequestHeader};
+use weir_wire::kafka::{self, Request, StrBytes};
+use weir_wire::versions::{self, Features, Refusal};
+
+use crate::config::Config;
+use crate::metadata::{ImageReader, Metadata, Resolver};
+use crate::metrics::Metrics;
+use crate::node::FailureFlag;
+use crate::server::Stage;
+use crate::server::budget::{Budget, Charge};
+use crate::shard::Shards;
+
+/// What the handlers of requests work with.
+pub(crate) struct Api {
+    pub(crate) config: Arc<Config>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) budget: Budget,
+    pub(crate) me: BrokerId,
+    pub(crate) image: ImageReader,
+    pub(crate) metadata: Metadata,
+    pub(crate) resolver: Resolver,
+    pub(crate) shards: Shards,
+    pub(crate) disk: Disk,
+    pub(crate) stage: watch::Receiver<Stage>,
+    pub(crate) failure: FailureFlag,
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) peer: SocketAddr,
+    /// The address of ours that the client has reached.
+    pub(crate) local: SocketAddr,
+}
+
+/// An answer, ready to be written.
+#[derive(Debug)]
+pub(crate) struct Response {
+    /// A whole frame.
+    pub(crate) chunks: Vec<Bytes>,
+    /// The shares of the budget that it holds until it is on the socket.
+    pub(crate) charge: Vec<Charge>,
+}
+
+type LaterResponse = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// What came of a request's beginning.
+pub(crate) enum Begun {
+    /// It is answered.
+    Ready(Response),
+    /// This becomes the answer.
+    Later(LaterResponse),
+    /// There is no answer to it.
+    Silent,
+    /// The connection cannot go on.
+    Close(String),
+}
+
+/// What identifies a request while it is answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Call {
+    version: i16,
+    correlation_id: i32,
+}
+
+impl Api {
+    /// Takes a request in. `frame` is without its length prefix.
+    pub(crate) async fn begin(api: &Arc<Api>, origin: Origin, mut frame: Bytes, charge: Charge) -> Begun {
+        let header = match frame::take_request_header(&mut frame) {
+            Ok(header) => header,
+            Err(error) => return Begun::Close(error.to_string()),
+        };
+        api.metrics.requests(header.api_key).increment();
+        let call = Call { version: header.version, correlation_id: header.correlation_id };
+        if let Some(refusal) = refuse_version(&header, call, &frame) {
+            return refusal;
+        }
+        let request = match kafka::decode_request(header.api_key, header.version, frame) {
+            Ok(request) => request,
+            Err(error) => return Begun::Close(error.to_string()),
+        };
+        let later = match request {
+            Request::Produce(request) => return produce::begin(api, call, request, charge).await,
+            Request::ApiVersions(request) => {
+                return ready(call, api_versions::handle(&request, call.version));
+            }
+            Request::DescribeCluster(request) => {
+                return ready(call, describe_cluster::handle(api, origin, &request));
+            }
+            request => answer(Arc::clone(api), origin, call, request, charge),
+        };
+        Begun::Later(Box::pin(later))
+    }
+
+    /// Whether the broker serves: an error says why not.
+    pub(crate) fn health(&self) -> Result<(), String> {
+        if let Some(failure) = self.failure.get() {
+            return Err(failure.to_string());
+        }
+        if self.is_stopping() {
+            return Err("the broker is stopping".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether the broker takes no new requests.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stage.borrow() != Stage::Running
+    }
+
+    /// The host and port that a client is told for this broker: what is configured, or what the client itself has
+    /// reached, which is never a wildcard (K5).
+    fn advertised(&self, origin: Origin) -> (StrBytes, i32) {
+        match &self.config.advertised {
+            Some((host, port)) => (StrBytes::from_string(host.clone()), i32::from(*port)),
+            None => {
+                let host = origin.local.ip().to_canonical().to_string();
+                (StrBytes::from_string(host), i32::from(origin.local.port()))
+            }
+        }
+    }
+}
+
+/// What is built, and so advertised.
+const FEATURES: Features = Features::BASE;
+
+/// Refuses what is not served. ApiVersions is answered in version 0 (K1), old Produce by an error for each partition
+/// (K2); other clients have not read our ranges, and what they would understand is unknown.
+fn refuse_version(header: &RequestHeader, call: Call, body: &Bytes) -> Option<Begun> {
+    match versions::check(header.api_key, header.version, FEATURES) {
+        Ok(_) => None,
+        Err(Refusal::ApiVersions { .. }) => {
+            Some(ready(Call { version: 0, ..call }, api_versions::unsupported()))
+        }
+        Err(refusal @ Refusal::OldProduce { .. }) => {
+            let code = kafka_protocol::ResponseError::UnsupportedVersion.code();
+            let refused = kafka::refuse_old_produce(call.version, call.correlation_id, body.clone(), code);
+            Some(match refused {
+                Ok(Some(chunks)) => Begun::Ready(Response { chunks, charge: Vec::new() }),
+                Ok(None) => Begun::Close(refusal.to_string()),
+                Err(error) => Begun::Close(error.to_string()),
+            })
+        }
+        Err(refusal) => Some(Begun::Close(refusal.to_string())),
+    }
+}
+
+/// Answers what takes time.
+async fn answer(api: Arc<Api>, origin: Origin, call: Call, request: Request, charge: Charge) -> Response {
+    let version = call.version;
+    let response = match request {
+        Request::Fetch(request) => {
+            let (response, charges) = fetch::handle(&api, request, version).await;
+            drop(charge);
+            return encode(call, response.into(), charges);
+        }
+        Request::ListOffsets(request) => list_offsets::handle(&api, request).await.into(),
+        Request::Metadata(request) => metadata::handle(&api, origin, request, version).await.into(),
+        Request::CreateTopics(request) => create_topics::handle(&api, request).await.into(),
+        Request::DeleteTopics(request) => delete_topics::handle(&api, request, version).await.into(),
+        // Only what is served gets here, and all of that is above.
+        other => {
+            tracing::error!(api = ?other.key(), "an API is in the table of versions and has no handler");
+            return Response { chunks: Vec::new(), charge: Vec::new() };
+        }
+    };
+    drop(charge);
+    encode(call, response, Vec::new())
+}
+
+fn ready(call: Call, response: impl Into<kafka::Response>) -> Begun {
+    Begun::Ready(encode(call, response.into(), Vec::new()))
+}
+
+/// A response as a frame. One that cannot be encoded is a mistake of ours; the client gets no answer in its place, which
+/// it notices by the next one's correlation id, and the log says what happened.
+fn encode(call: Call, response: kafka::Response, charge: Vec<Charge>) -> Response {
+    match kafka::encode_response(call.version, call.correlation_id, &response) {
+        Ok(chunks) => Response { chunks, charge },
+        Err(error) => {
+            tracing::error!(%error, "a response cannot be encoded");
+            Response { chunks: Vec::new(), charge: Vec::new() }
+        }
+    }
+}
+
+/// A time limit in a request, in ms; a negative one is none at all.
+fn millis(ms: i32) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+/// The leader epoch that a client knows; -1 is none.
+fn known_epoch(epoch: i32) -> Option<LeaderEpoch> {
+    (epoch >= 0).then_some(epoch)
+}

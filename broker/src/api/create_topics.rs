@@ -1,0 +1,222 @@
+//! CreateTopics (key 19; KIP-4, KIP-464, KIP-525).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreateTopicsRequest};
+use kafka_protocol::messages::create_topics_response::{
+    CreatableTopicConfigs, CreatableTopicResult, CreateTopicsResponse,
+};
+use kafka_protocol::protocol::StrBytes;
+use weir_protocol::metadata::{Command, Image, NewPartition, names, placement, settings};
+use weir_protocol::types::{BrokerId, TopicId};
+use weir_runtime::{random, time};
+
+use super::{Api, errors, millis};
+
+/// A topic that is refused: the code and what to say to a person.
+pub(super) type Refusal = (ResponseError, String);
+
+/// What a topic is to become.
+pub(super) struct Plan {
+    pub(super) command: Command,
+    pub(super) id: TopicId,
+    pub(super) partitions: usize,
+    pub(super) replication_factor: usize,
+}
+
+pub(super) async fn handle(api: &Arc<Api>, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for topic in &request.topics {
+        *counts.entry(topic.name.as_str()).or_default() += 1;
+    }
+    let twice: BTreeSet<String> =
+        counts.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name.to_owned()).collect();
+    let limit = millis(request.timeout_ms);
+    let mut results = Vec::with_capacity(request.topics.len());
+    let mut answered = BTreeSet::new();
+    for topic in request.topics {
+        let name = topic.name.to_string();
+        if twice.contains(&name) {
+            if answered.insert(name) {
+                let text = "Duplicate topic name.".to_owned();
+                results.push(refused(topic, (ResponseError::InvalidRequest, text)));
+            }
+            continue;
+        }
+        let outcome = create(api, &topic, request.validate_only, limit).await;
+        results.push(match outcome {
+            Ok(plan) => created(api, topic, &plan),
+            Err(refusal) => refused(topic, refusal),
+        });
+    }
+    CreateTopicsResponse::default().with_topics(results)
+}
+
+async fn create(
+    api: &Arc<Api>,
+    topic: &CreatableTopic,
+    validate_only: bool,
+    limit: std::time::Duration,
+) -> Result<Plan, Refusal> {
+    let plan = plan(api, topic)?;
+    if validate_only {
+        return Ok(plan);
+    }
+    match time::timeout(limit, api.metadata.propose(plan.command.clone())).await {
+        Ok(Ok(_)) => Ok(plan),
+        Ok(Err(error)) => Err((errors::of_proposal(&error), error.to_string())),
+        Err(_) => Err((ResponseError::RequestTimedOut, "The topic may be created later.".to_owned())),
+    }
+}
+
+/// Checks a topic that a client asks for and works out what it is to become.
+fn plan(api: &Api, topic: &CreatableTopic) -> Result<Plan, Refusal> {
+    let view = api.image.current();
+    let image = &view.image;
+    check_name(image, &topic.name)?;
+    let configs = own_configs(topic)?;
+    let partitions = if topic.assignments.is_empty() {
+        let count = match topic.num_partitions {
+            -1 => api.config.partitions,
+            count if count > 0 => count,
+            count => {
+                let text =
+                    format!("Number of partitions must be larger than 0, or -1 for the default: {count}.");
+                return Err((ResponseError::InvalidPartitions, text));
+            }
+        };
+        let factor = match topic.replication_factor {
+            -1 => None,
+            factor if factor > 0 => Some(factor),
+            factor => {
+                let text =
+                    format!("Replication factor must be larger than 0, or -1 for the default: {factor}.");
+                return Err((ResponseError::InvalidReplicationFactor, text));
+            }
+        };
+        place(api, image, count, factor)?
+    } else {
+        assigned(topic)?
+    };
+    Ok(make_plan(topic.name.to_string(), partitions, configs))
+}
+
+/// A topic that Metadata creates on its own, with the broker's defaults.
+pub(super) fn plan_automatic(api: &Api, name: &str) -> Result<Plan, Refusal> {
+    let view = api.image.current();
+    let image = &view.image;
+    check_name(image, name)?;
+    let partitions = place(api, image, api.config.partitions, None)?;
+    Ok(make_plan(name.to_owned(), partitions, BTreeMap::new()))
+}
+
+fn make_plan(name: String, partitions: Vec<NewPartition>, configs: BTreeMap<String, String>) -> Plan {
+    let id = loop {
+        if let Some(id) = TopicId::from_random(random::uuid_bytes()) {
+            break id;
+        }
+    };
+    Plan {
+        id,
+        replication_factor: partitions.first().map_or(0, |partition| partition.replicas.len()),
+        partitions: partitions.len(),
+        command: Command::CreateTopic { name, id, partitions, configs },
+    }
+}
+
+fn check_name(image: &Image, name: &str) -> Result<(), Refusal> {
+    names::check(name).map_err(|error| (ResponseError::InvalidTopicException, error.to_string()))?;
+    if image.topic_named(name).is_some() {
+        return Err((ResponseError::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
+    }
+    Ok(())
+}
+
+fn place(api: &Api, image: &Image, count: i32, factor: Option<i16>) -> Result<Vec<NewPartition>, Refusal> {
+    let count = usize::try_from(count).unwrap_or(0);
+    let most = weir_protocol::metadata::TOPIC_PARTITIONS_MAX;
+    if count > most {
+        return Err((ResponseError::InvalidPartitions, format!("A topic has at most {most} partitions.")));
+    }
+    let factor = match factor.or(api.config.replication_factor) {
+        Some(factor) => usize::try_from(factor).unwrap_or(0),
+        None => placement::default_replication_factor(image),
+    };
+    placement::place(image, count, factor, random::u64())
+        .map_err(|error| (ResponseError::InvalidReplicationFactor, error.to_string()))
+}
+
+/// The replicas that the client chose itself.
+fn assigned(topic: &CreatableTopic) -> Result<Vec<NewPartition>, Refusal> {
+    if topic.num_partitions != -1 || topic.replication_factor != -1 {
+        let text = "With a manual assignment, number of partitions and replication factor must be -1.";
+        return Err((ResponseError::InvalidRequest, text.to_owned()));
+    }
+    let mut by_number = BTreeMap::new();
+    for assignment in &topic.assignments {
+        let replicas = assignment.broker_ids.iter().map(|id| BrokerId(id.0)).collect();
+        by_number.insert(assignment.partition_index, NewPartition { replicas });
+    }
+    let consecutive = by_number.keys().copied().eq(0..by_number.len() as i32);
+    if !consecutive || by_number.len() != topic.assignments.len() {
+        let text = "Partitions must be numbered from 0 without gaps.".to_owned();
+        return Err((ResponseError::InvalidReplicaAssignment, text));
+    }
+    Ok(by_number.into_values().collect())
+}
+
+fn own_configs(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut configs = BTreeMap::new();
+    for config in &topic.configs {
+        let name = config.name.to_string();
+        let Some(value) = &config.value else {
+            return Err((ResponseError::InvalidConfig, format!("Null value not supported for '{name}'.")));
+        };
+        settings::check_topic(&name, value)
+            .map_err(|error| (ResponseError::InvalidConfig, error.to_string()))?;
+        if name == "compression.type" && value.as_str() != "producer" {
+            let text = "compression.type: only 'producer' is supported, the broker does not recompress.";
+            return Err((ResponseError::InvalidConfig, text.to_owned()));
+        }
+        if configs.insert(name.clone(), value.to_string()).is_some() {
+            return Err((ResponseError::InvalidConfig, format!("'{name}' is given twice.")));
+        }
+    }
+    Ok(configs)
+}
+
+fn refused(topic: CreatableTopic, (error, text): Refusal) -> CreatableTopicResult {
+    CreatableTopicResult::default()
+        .with_name(topic.name)
+        .with_error_code(error.code())
+        .with_error_message(Some(StrBytes::from_string(text)))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_configs(None)
+}
+
+fn created(api: &Api, topic: CreatableTopic, plan: &Plan) -> CreatableTopicResult {
+    let image = &api.image.current().image;
+    let Command::CreateTopic { configs: own, .. } = &plan.command else {
+        return CreatableTopicResult::default().with_name(topic.name);
+    };
+    let configs = api
+        .resolver
+        .describe(image, own, plan.replication_factor)
+        .into_iter()
+        .map(|setting| {
+            CreatableTopicConfigs::default()
+                .with_name(StrBytes::from_string(setting.name))
+                .with_value(Some(StrBytes::from_string(setting.value)))
+                .with_config_source(setting.source)
+        })
+        .collect();
+    CreatableTopicResult::default()
+        .with_name(topic.name)
+        .with_topic_id(plan.id.0)
+        .with_num_partitions(plan.partitions as i32)
+        .with_replication_factor(plan.replication_factor as i16)
+        .with_configs(Some(configs))
+}

@@ -1,0 +1,40 @@
+//! DescribeCluster (key 60; KIP-700).
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_cluster_response::{DescribeClusterBroker, DescribeClusterResponse};
+use kafka_protocol::messages::{BrokerId, DescribeClusterRequest};
+use kafka_protocol::protocol::StrBytes;
+
+use super::metadata::{CLUSTER_OPERATIONS, brokers, cluster_id, controller};
+use super::{Api, Origin};
+
+/// The endpoints that clients use; the other kind is the controllers' (KIP-919).
+const BROKERS: i8 = 1;
+
+pub(super) fn handle(api: &Api, origin: Origin, request: &DescribeClusterRequest) -> DescribeClusterResponse {
+    let view = api.image.current();
+    let mut response = DescribeClusterResponse::default()
+        .with_endpoint_type(request.endpoint_type)
+        .with_cluster_id(cluster_id(&view))
+        .with_controller_id(controller(api, &view));
+    if request.endpoint_type != BROKERS {
+        let text = "This is a broker's endpoint: ask for the brokers' type, 1.";
+        return response
+            .with_error_code(ResponseError::MismatchedEndpointType.code())
+            .with_error_message(Some(StrBytes::from_static_str(text)));
+    }
+    response.brokers = brokers(api, origin, &view, request.include_fenced_brokers)
+        .map(|broker| {
+            DescribeClusterBroker::default()
+                .with_broker_id(BrokerId(broker.id))
+                .with_host(broker.host)
+                .with_port(broker.port)
+                .with_rack(broker.rack)
+                .with_is_fenced(broker.fenced)
+        })
+        .collect();
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    response
+}

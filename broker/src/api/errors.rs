@@ -1,0 +1,114 @@
+//! The one place where our errors become Kafka's error codes (K13: the real error, never UNKNOWN_SERVER_ERROR).
+
+use kafka_protocol::ResponseError;
+use weir_protocol::metadata::Rejected;
+use weir_protocol::partition::FailReason;
+use weir_storage::{ReadError, StorageError};
+use weir_wire::records::BatchError;
+
+use crate::metadata::ProposeError;
+use crate::shard::ShardError;
+
+/// A shard's refusal.
+pub(crate) fn of_shard(error: &ShardError) -> ResponseError {
+    match error {
+        ShardError::UnknownPartition => ResponseError::UnknownTopicOrPartition,
+        ShardError::Refused(reason) => of_refusal(*reason),
+        // Nothing was appended and every client tries again.
+        ShardError::Overloaded => ResponseError::RequestTimedOut,
+        ShardError::Storage(error) => of_storage(error),
+        ShardError::Read(error) => of_read(error),
+        // Clients look for another leader.
+        ShardError::Stopping => ResponseError::NotLeaderOrFollower,
+    }
+}
+
+fn of_refusal(reason: FailReason) -> ResponseError {
+    match reason {
+        FailReason::NotLeader => ResponseError::NotLeaderOrFollower,
+        FailReason::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch,
+        FailReason::UnknownLeaderEpoch => ResponseError::UnknownLeaderEpoch,
+        FailReason::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
+        FailReason::NotEnoughReplicasAfterAppend => ResponseError::NotEnoughReplicasAfterAppend,
+        FailReason::TooManyWaiters | FailReason::TimedOut => ResponseError::RequestTimedOut,
+        FailReason::StorageFailed => ResponseError::KafkaStorageError,
+    }
+}
+
+/// The store's refusal. A full disk, too, is a storage error to clients: they try again.
+pub(crate) fn of_storage(error: &StorageError) -> ResponseError {
+    match error {
+        StorageError::Backlog { .. } => ResponseError::RequestTimedOut,
+        StorageError::Closed => ResponseError::NotLeaderOrFollower,
+        _ => ResponseError::KafkaStorageError,
+    }
+}
+
+/// A read that gives nothing.
+pub(crate) fn of_read(error: &ReadError) -> ResponseError {
+    match error {
+        ReadError::OutOfRange { .. } => ResponseError::OffsetOutOfRange,
+        ReadError::Corrupt { .. } => ResponseError::CorruptMessage,
+        // The log was cut or deleted meanwhile: clients ask for the leader and come again.
+        ReadError::Changed(_) => ResponseError::NotLeaderOrFollower,
+        ReadError::Io(_) | ReadError::Failed => ResponseError::KafkaStorageError,
+    }
+}
+
+/// Records that a producer should not have sent (K10, K11).
+pub(crate) fn of_batch(error: &BatchError) -> ResponseError {
+    match error {
+        BatchError::Truncated { .. }
+        | BatchError::Length { .. }
+        | BatchError::Checksum { .. }
+        | BatchError::Codec(_) => ResponseError::CorruptMessage,
+        BatchError::UnknownCodec { .. } => ResponseError::UnsupportedCompressionType,
+        BatchError::Timestamp { .. } => ResponseError::InvalidTimestamp,
+        BatchError::TooLarge { .. } => ResponseError::MessageTooLarge,
+        BatchError::Magic { .. }
+        | BatchError::Offsets { .. }
+        | BatchError::Count { .. }
+        | BatchError::Attributes { .. }
+        | BatchError::Producer { .. }
+        | BatchError::Record { .. }
+        | BatchError::OffsetDelta { .. }
+        | BatchError::TrailingBytes { .. }
+        | BatchError::KeyMissing { .. }
+        | BatchError::Batches { .. } => ResponseError::InvalidRecord,
+    }
+}
+
+/// A command that the quorum did not take.
+pub(crate) fn of_proposal(error: &ProposeError) -> ResponseError {
+    match error {
+        ProposeError::Rejected(rejected) => of_rejected(rejected),
+        ProposeError::NotController => ResponseError::NotController,
+        ProposeError::Unknown | ProposeError::Overloaded => ResponseError::RequestTimedOut,
+        ProposeError::Stopping => ResponseError::NotController,
+        ProposeError::TooLarge => ResponseError::InvalidRequest,
+    }
+}
+
+fn of_rejected(rejected: &Rejected) -> ResponseError {
+    match rejected {
+        Rejected::InvalidTopicName(_) | Rejected::TopicCollides { .. } => {
+            ResponseError::InvalidTopicException
+        }
+        Rejected::TopicExists(_) => ResponseError::TopicAlreadyExists,
+        Rejected::UnknownTopic(_) => ResponseError::UnknownTopicId,
+        Rejected::UnknownPartition(_) => ResponseError::UnknownTopicOrPartition,
+        Rejected::InvalidPartitions(_) => ResponseError::InvalidPartitions,
+        Rejected::InvalidReplicas(_) => ResponseError::InvalidReplicaAssignment,
+        Rejected::InvalidSetting(_) => ResponseError::InvalidConfig,
+        Rejected::StalePartitionEpoch { .. } => ResponseError::InvalidUpdateVersion,
+        Rejected::StaleBrokerEpoch { .. } | Rejected::StaleIncarnation(_) => ResponseError::StaleBrokerEpoch,
+        Rejected::UnknownBroker(_) => ResponseError::BrokerIdNotRegistered,
+        Rejected::UnsupportedFeature(_) => ResponseError::FeatureUpdateFailed,
+        Rejected::NotFormed | Rejected::AlreadyFormed => ResponseError::NotController,
+        Rejected::OutOfOrder { .. }
+        | Rejected::InvalidTopicId(_)
+        | Rejected::BrokerInUse(_)
+        | Rejected::InvalidIsr(_)
+        | Rejected::Exhausted(_) => ResponseError::InvalidRequest,
+    }
+}

@@ -1,0 +1,291 @@
+//! Fetch (key 1): a long poll for what lies below the high watermark (K6).
+//!
+//! The shards say what can be read and how; the bytes are read here, in the connection's own time, and go to the
+//! socket as they came from the disk. There are no fetch sessions yet (KIP-227): a client that asks for one is
+//! answered with session 0, which means that it goes on with full requests.
+
+use std::sync::Arc;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest};
+use tokio::sync::oneshot;
+use weir_protocol::types::{LogId, TopicId};
+use weir_runtime::time::{self, Alarm};
+use weir_storage::ReadPlan;
+use weir_wire::kafka::{FetchResponse, FetchedPartition, FetchedTopic, StrBytes};
+
+use super::{Api, errors, known_epoch, millis};
+use crate::metadata::View;
+use crate::server::Stage;
+use crate::server::budget::Charge;
+use crate::shard::{FetchCall, FetchDone, FetchPart, FetchWatch, Message, Readable, ShardError};
+
+/// The session epoch that ends a session, or asks for none.
+const FINAL_EPOCH: i32 = -1;
+/// read_committed.
+const READ_COMMITTED: i8 = 1;
+
+/// What is known of one partition of a request.
+enum State {
+    /// To be asked for.
+    Asked(FetchPart),
+    /// Refused before it was asked for.
+    Refused(ResponseError),
+}
+
+/// One partition's answer so far.
+type Answered = Result<Readable, ShardError>;
+
+pub(super) async fn handle(
+    api: &Arc<Api>,
+    request: FetchRequest,
+    version: i16,
+) -> (FetchResponse, Vec<Charge>) {
+    if let Err(error) = check_session(&request) {
+        return (FetchResponse { error_code: error.code(), ..FetchResponse::default() }, Vec::new());
+    }
+    let limit = usize::try_from(request.max_bytes).unwrap_or(0).min(api.config.fetch_bytes_max);
+    let states = resolve(&api.image.current(), &request, version, limit);
+    let parts: Vec<FetchPart> = states
+        .iter()
+        .filter_map(|state| match state {
+            State::Asked(part) => Some(*part),
+            State::Refused(_) => None,
+        })
+        .collect();
+    let refused = parts.len() < states.len();
+    let answers = wait(api, &request, parts, states.len(), refused, limit).await;
+    let mut reading = Reading { api, left: limit, first: true, charges: Vec::new() };
+    let mut fetched = Vec::with_capacity(states.len());
+    for (state, answer) in states.into_iter().zip(answers) {
+        fetched.push(match (state, answer) {
+            (State::Refused(error), _) => failed(error),
+            (State::Asked(_), Some(answer)) => reading.partition(answer).await,
+            (State::Asked(_), None) => failed(errors::of_shard(&ShardError::Stopping)),
+        });
+    }
+    let charges = reading.charges;
+    (respond(request, fetched), charges)
+}
+
+/// Without sessions: full requests are served, and a session that was never given out is not known (KIP-227).
+fn check_session(request: &FetchRequest) -> Result<(), ResponseError> {
+    match (request.session_id, request.session_epoch) {
+        (_, FINAL_EPOCH | 0) => Ok(()),
+        (0, _) => Err(ResponseError::InvalidFetchSessionEpoch),
+        (_, _) => Err(ResponseError::FetchSessionIdNotFound),
+    }
+}
+
+fn resolve(view: &View, request: &FetchRequest, version: i16, limit: usize) -> Vec<State> {
+    let from_replica = request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0;
+    let mut states = Vec::new();
+    for wanted in &request.topics {
+        let topic = if version >= 13 {
+            view.image.topic(TopicId(wanted.topic_id)).ok_or(ResponseError::UnknownTopicId)
+        } else {
+            view.image.topic_named(&wanted.topic).ok_or(ResponseError::UnknownTopicOrPartition)
+        };
+        for partition in &wanted.partitions {
+            let index = states.len() as u32;
+            states.push(match &topic {
+                // Replicas have a protocol of their own.
+                _ if from_replica => State::Refused(ResponseError::InvalidRequest),
+                Err(error) => State::Refused(*error),
+                Ok(topic) if topic.partition(partition.partition).is_none() => {
+                    State::Refused(ResponseError::UnknownTopicOrPartition)
+                }
+                Ok(topic) => {
+                    State::Asked(part(LogId::new(topic.id, partition.partition), index, partition, limit))
+                }
+            });
+        }
+    }
+    states
+}
+
+fn part(log: LogId, index: u32, partition: &FetchPartition, limit: usize) -> FetchPart {
+    FetchPart {
+        log,
+        index,
+        offset: partition.fetch_offset,
+        bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0).min(limit),
+        epoch: known_epoch(partition.current_leader_epoch),
+        last_fetched_epoch: known_epoch(partition.last_fetched_epoch),
+    }
+}
+
+/// Asks the shards until there is enough, something is wrong, or the client has waited as long as it wants to.
+async fn wait(
+    api: &Arc<Api>,
+    request: &FetchRequest,
+    parts: Vec<FetchPart>,
+    count: usize,
+    refused: bool,
+    limit: usize,
+) -> Vec<Option<Answered>> {
+    let wanted = usize::try_from(request.min_bytes).unwrap_or(0).min(limit);
+    let patient = wanted > 0 && request.max_wait_ms > 0 && !refused && !parts.is_empty();
+    let watch = patient.then(|| Arc::new(FetchWatch::default()));
+    let mut alarm = Alarm::new();
+    alarm.set(Some(time::now() + millis(request.max_wait_ms)));
+    let mut stage = api.stage.clone();
+    let mut over = watch.is_none();
+    let answers = loop {
+        let mut answers: Vec<Option<Answered>> = Vec::new();
+        answers.resize_with(count, || None);
+        let asked = if over { None } else { watch.as_ref() };
+        for done in ask(api, &parts, asked).await {
+            answers[done.index as usize] = Some(done.result);
+        }
+        if over || is_enough(&answers, wanted) {
+            break answers;
+        }
+        let Some(watch) = &watch else { break answers };
+        weir_runtime::select! {
+            () = watch.woken() => {}
+            () = alarm.wait() => over = true,
+            _ = stage.wait_for(|stage| *stage != Stage::Running) => over = true,
+        }
+        if over {
+            break answers;
+        }
+    };
+    if let Some(watch) = watch {
+        watch.end();
+    }
+    answers
+}
+
+fn is_enough(answers: &[Option<Answered>], wanted: usize) -> bool {
+    let mut bytes = 0;
+    for answer in answers {
+        match answer {
+            Some(Ok(Readable { diverging: Some(_), .. })) | Some(Err(_)) | None => return true,
+            Some(Ok(readable)) => {
+                let estimate = |plan: &ReadPlan| plan.bytes_estimate().max(usize::from(!plan.is_empty()));
+                bytes += readable.plan.as_ref().map_or(0, estimate);
+            }
+        }
+    }
+    bytes >= wanted
+}
+
+async fn ask(api: &Arc<Api>, parts: &[FetchPart], watch: Option<&Arc<FetchWatch>>) -> Vec<FetchDone> {
+    let mut replies = Vec::new();
+    for (shard, parts) in api.shards.group(parts.iter().copied(), |part| part.log).into_iter().enumerate() {
+        if parts.is_empty() {
+            continue;
+        }
+        let (reply, answer) = oneshot::channel();
+        let call = Box::new(FetchCall { parts, watch: watch.cloned(), reply });
+        if api.shards.send(shard, Message::Fetch(call)).await.is_ok() {
+            replies.push(answer);
+        }
+    }
+    let mut done = Vec::new();
+    for reply in replies {
+        done.extend(reply.await.unwrap_or_default());
+    }
+    done
+}
+
+/// Reads what the shards have planned, within the limits.
+struct Reading<'a> {
+    api: &'a Arc<Api>,
+    /// Bytes that the answer may still grow by.
+    left: usize,
+    /// Whether nothing was read so far: the first batch is returned whatever its size (K6).
+    first: bool,
+    charges: Vec<Charge>,
+}
+
+impl Reading<'_> {
+    async fn partition(&mut self, answer: Answered) -> FetchedPartition {
+        let readable = match answer {
+            Ok(readable) => readable,
+            Err(error) => {
+                self.api.metrics.fetch_errors.increment();
+                let mut fetched = failed(errors::of_shard(&error));
+                if let ShardError::Read(error) = &error
+                    && let weir_storage::ReadError::OutOfRange { start, .. } = **error
+                {
+                    fetched.log_start_offset = start;
+                }
+                return fetched;
+            }
+        };
+        let mut fetched = FetchedPartition {
+            high_watermark: readable.high_watermark,
+            // Without transactions everything that is committed is stable.
+            last_stable_offset: readable.high_watermark,
+            log_start_offset: readable.log_start,
+            diverging_epoch: readable.diverging,
+            ..FetchedPartition::default()
+        };
+        let Some(plan) = readable.plan.and_then(|plan| self.within_limits(plan)) else { return fetched };
+        match plan.run(&self.api.disk).await {
+            Ok(records) => {
+                let bytes: usize = records.iter().map(bytes::Bytes::len).sum();
+                self.api.metrics.bytes_fetched.add(bytes as u64);
+                self.left = self.left.saturating_sub(bytes);
+                self.first &= bytes == 0;
+                fetched.records = records;
+            }
+            Err(error) => {
+                if matches!(error, weir_storage::ReadError::Corrupt { .. }) {
+                    self.api.metrics.reads_damaged.increment();
+                }
+                self.api.metrics.fetch_errors.increment();
+                tracing::warn!(%error, "a read failed");
+                fetched.error_code = errors::of_read(&error).code();
+            }
+        }
+        fetched
+    }
+
+    /// The plan, cut down to what the answer may still hold and the budget has. The first one gives at least one batch.
+    fn within_limits(&mut self, mut plan: ReadPlan) -> Option<ReadPlan> {
+        if plan.is_empty() || (self.left == 0 && !self.first) {
+            return None;
+        }
+        plan.limit(self.left, self.first);
+        if let Some(charge) = self.api.budget.try_charge_reply(plan.bytes_estimate()) {
+            self.charges.push(charge);
+            return Some(plan);
+        }
+        if !self.first {
+            return None;
+        }
+        // At the limit each fetch still gets one batch, so that every client gets on.
+        plan.limit(0, true);
+        Some(plan)
+    }
+}
+
+fn failed(error: ResponseError) -> FetchedPartition {
+    FetchedPartition { error_code: error.code(), ..FetchedPartition::default() }
+}
+
+fn respond(request: FetchRequest, fetched: Vec<FetchedPartition>) -> FetchResponse {
+    let committed = request.isolation_level == READ_COMMITTED;
+    let mut fetched = fetched.into_iter();
+    let topics = request
+        .topics
+        .into_iter()
+        .map(|topic| {
+            let partitions = topic
+                .partitions
+                .iter()
+                .zip(fetched.by_ref())
+                .map(|(wanted, mut partition)| {
+                    partition.index = wanted.partition;
+                    partition.aborted_transactions = committed.then(Vec::new);
+                    partition
+                })
+                .collect();
+            FetchedTopic { name: StrBytes::clone(&topic.topic), id: topic.topic_id, partitions }
+        })
+        .collect();
+    FetchResponse { topics, ..FetchResponse::default() }
+}

@@ -1,0 +1,239 @@
+//! Metadata (key 3): who is there, and who leads what. May create topics (K21).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::metadata_request::{MetadataRequest, MetadataRequestTopic};
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponse, MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{BrokerId, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+use weir_protocol::metadata::{PartitionState, Topic, names};
+use weir_protocol::types::TopicId;
+use weir_runtime::time;
+
+use super::{Api, Origin, create_topics, errors};
+use crate::metadata::View;
+
+/// Create, alter, describe, cluster action, describe and alter configurations, idempotent write: without access
+/// control everyone may do everything (KIP-430).
+pub(super) const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
+/// Read, write, create, delete, alter, describe, describe and alter configurations.
+const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11;
+
+/// The time for a topic to be created on the way.
+const CREATE_LIMIT: Duration = Duration::from_secs(5);
+/// Topics that one request may create; more are reported as unknown, and the client asks again.
+const CREATED_PER_REQUEST_MAX: usize = 100;
+
+pub(super) async fn handle(
+    api: &Arc<Api>,
+    origin: Origin,
+    request: MetadataRequest,
+    version: i16,
+) -> MetadataResponse {
+    let with_operations = request.include_topic_authorized_operations;
+    let topics = match request.topics {
+        // Before version 1 there was no null, and an empty list asked for all.
+        Some(wanted) if !wanted.is_empty() || version >= 1 => {
+            let create = api.config.auto_create_topics && (request.allow_auto_topic_creation || version < 4);
+            named(api, wanted, create).await
+        }
+        _ => api.image.current().image.topics().map(describe).collect(),
+    };
+    let topics =
+        topics
+            .into_iter()
+            .map(|topic| {
+                if with_operations { topic.with_topic_authorized_operations(TOPIC_OPERATIONS) } else { topic }
+            })
+            .collect();
+    // What was created on the way is in this view.
+    let view = api.image.current();
+    let brokers = brokers(api, origin, &view, false)
+        .map(|broker| {
+            MetadataResponseBroker::default()
+                .with_node_id(BrokerId(broker.id))
+                .with_host(broker.host)
+                .with_port(broker.port)
+                .with_rack(broker.rack)
+        })
+        .collect();
+    let mut response = MetadataResponse::default()
+        .with_brokers(brokers)
+        .with_cluster_id(Some(cluster_id(&view)))
+        .with_controller_id(controller(api, &view))
+        .with_topics(topics);
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    response
+}
+
+/// The topics that a client asks for, in its order.
+async fn named(
+    api: &Arc<Api>,
+    wanted: Vec<MetadataRequestTopic>,
+    create: bool,
+) -> Vec<MetadataResponseTopic> {
+    let mut topics = Vec::with_capacity(wanted.len());
+    let mut created = 0;
+    for topic in wanted {
+        topics.push(match topic.name {
+            Some(name) => {
+                let may_create = create && created < CREATED_PER_REQUEST_MAX;
+                by_name(api, name, may_create, &mut created).await
+            }
+            None => by_id(api, topic.topic_id),
+        });
+    }
+    topics
+}
+
+fn by_id(api: &Api, id: Uuid) -> MetadataResponseTopic {
+    match api.image.current().image.topic(TopicId(id)) {
+        Some(topic) => describe(topic),
+        None => failed(None, ResponseError::UnknownTopicId).with_topic_id(id),
+    }
+}
+
+async fn by_name(
+    api: &Arc<Api>,
+    name: TopicName,
+    create: bool,
+    created: &mut usize,
+) -> MetadataResponseTopic {
+    if let Some(topic) = api.image.current().image.topic_named(&name) {
+        return describe(topic);
+    }
+    if names::check(&name).is_err() {
+        return failed(Some(name), ResponseError::InvalidTopicException);
+    }
+    if !create {
+        return failed(Some(name), ResponseError::UnknownTopicOrPartition);
+    }
+    *created += 1;
+    let error = match create_topics::plan_automatic(api, &name) {
+        Err((ResponseError::TopicAlreadyExists, _)) => None,
+        Err((error, text)) => {
+            tracing::debug!(topic = %name.as_str(), %text, "not created on the way");
+            Some(error)
+        }
+        Ok(plan) => match time::timeout(CREATE_LIMIT, api.metadata.propose(plan.command)).await {
+            Ok(Ok(_)) => None,
+            // Two clients may ask for it at once.
+            Ok(Err(error)) if errors::of_proposal(&error) == ResponseError::TopicAlreadyExists => None,
+            Ok(Err(error)) => {
+                tracing::debug!(topic = %name.as_str(), %error, "not created on the way");
+                Some(errors::of_proposal(&error))
+            }
+            Err(_) => Some(ResponseError::LeaderNotAvailable),
+        },
+    };
+    match (error, api.image.current().image.topic_named(&name)) {
+        (None, Some(topic)) => describe(topic),
+        (error, _) => failed(Some(name), error.unwrap_or(ResponseError::UnknownTopicOrPartition)),
+    }
+}
+
+fn failed(name: Option<TopicName>, error: ResponseError) -> MetadataResponseTopic {
+    // Before version 12 a name cannot be null; an unknown id has none.
+    MetadataResponseTopic::default()
+        .with_name(name.or_else(|| Some(TopicName::default())))
+        .with_error_code(error.code())
+}
+
+fn describe(topic: &Arc<Topic>) -> MetadataResponseTopic {
+    let partitions = (0..).zip(&topic.partitions).map(|(index, state)| partition(index, state)).collect();
+    MetadataResponseTopic::default()
+        .with_name(Some(TopicName(StrBytes::from_string(topic.name.clone()))))
+        .with_topic_id(topic.id.0)
+        .with_is_internal(names::is_internal(&topic.name))
+        .with_partitions(partitions)
+}
+
+fn partition(index: i32, state: &PartitionState) -> MetadataResponsePartition {
+    let ids = |brokers: &[weir_protocol::types::BrokerId]| brokers.iter().map(|id| BrokerId(id.0)).collect();
+    let error = match state.leader {
+        Some(_) => 0,
+        None => ResponseError::LeaderNotAvailable.code(),
+    };
+    MetadataResponsePartition::default()
+        .with_error_code(error)
+        .with_partition_index(index)
+        .with_leader_id(BrokerId(state.leader.map_or(-1, |leader| leader.0)))
+        .with_leader_epoch(state.leader_epoch)
+        .with_replica_nodes(ids(&state.replicas))
+        .with_isr_nodes(ids(&state.isr))
+}
+
+/// A broker as clients see it.
+pub(super) struct Endpoint {
+    pub(super) id: i32,
+    pub(super) host: StrBytes,
+    pub(super) port: i32,
+    pub(super) rack: Option<StrBytes>,
+    pub(super) fenced: bool,
+}
+
+pub(super) fn brokers<'a>(
+    api: &'a Api,
+    origin: Origin,
+    view: &'a View,
+    fenced_too: bool,
+) -> impl Iterator<Item = Endpoint> + 'a {
+    let shown = view.image.brokers().filter(move |(_, broker)| fenced_too || !broker.fenced);
+    shown.map(move |(id, broker)| {
+        let (host, port) = match broker.endpoints.first() {
+            Some(endpoint) if id != api.me => {
+                (StrBytes::from_string(endpoint.host.clone()), i32::from(endpoint.port))
+            }
+            _ => api.advertised(origin),
+        };
+        let rack = broker.rack.clone().map(StrBytes::from_string);
+        Endpoint { id: id.0, host, port, rack, fenced: broker.fenced }
+    })
+}
+
+pub(super) fn cluster_id(view: &View) -> StrBytes {
+    StrBytes::from_string(view.image.cluster_id().map(kafka_text).unwrap_or_default())
+}
+
+/// A live broker that takes the administration's requests, always (K5): this one, or the first that lives.
+pub(super) fn controller(api: &Api, view: &View) -> BrokerId {
+    let mut live = view.image.live_brokers().map(|(id, _)| id);
+    let first = live.next();
+    let me_lives = first == Some(api.me) || live.any(|id| id == api.me);
+    BrokerId(if me_lives { api.me.0 } else { first.unwrap_or(api.me).0 })
+}
+
+/// An id as Kafka writes it: base64 for URLs, without padding.
+fn kafka_text(id: Uuid) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::with_capacity(22);
+    let mut rest = id.as_u128();
+    // 16 bytes are 21 digits of six bits and one of the last two.
+    let last = (rest & 0b11) as usize;
+    rest >>= 2;
+    for place in (0..21).rev() {
+        text.push(char::from(DIGITS[(rest >> (6 * place)) as usize & 63]));
+    }
+    text.push(char::from(DIGITS[last << 4]));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_written_as_kafka_writes_it() {
+        assert_eq!(kafka_text(Uuid::nil()), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(kafka_text(Uuid::max()), "_____________________w");
+        let id = Uuid::from_u128(0x0001_0203_0405_0607_0809_0a0b_0c0d_0e0f);
+        assert_eq!(kafka_text(id), "AAECAwQFBgcICQoLDA0ODw");
+    }
+}

@@ -1,0 +1,197 @@
+//! Settings: what a broker is told by its command line and its `server.properties`.
+//!
+//! Kafka's names are kept, so that an existing file works. A key that is unknown is an error that names file, line
+//! and the nearest key that exists; a key of Kafka's that has no meaning here is accepted and reported once.
+
+mod keys;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use weir_protocol::metadata::settings;
+
+pub use keys::{KeyDoc, documented_keys};
+
+/// What a broker needs to know before it starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The folder that holds everything the broker stores.
+    pub data_dir: PathBuf,
+    /// `HOST:PORT` to listen on; port 0 picks a free one.
+    pub listen: String,
+    /// `HOST:PORT` that clients are told to connect to (Kafka's `advertised.listeners`). Without one it is the address
+    /// that the client itself reached.
+    pub advertised: Option<(String, u16)>,
+    /// `HOST:PORT` of the HTTP endpoint for metrics and health; none without it.
+    pub http: Option<String>,
+    /// `node.id`.
+    pub node_id: i32,
+    /// `broker.rack`.
+    pub rack: Option<String>,
+    /// `auto.create.topics.enable`: whether Metadata may create a topic that a client names.
+    pub auto_create_topics: bool,
+    /// `delete.topic.enable`.
+    pub delete_topics: bool,
+    /// `num.partitions`: for topics that are created without a number of their own.
+    pub partitions: i32,
+    /// `default.replication.factor`; `None` is min(3, brokers).
+    pub replication_factor: Option<i16>,
+    /// What topics fall back to, by the broker's names of their settings (`log.segment.bytes` and so on).
+    pub topic_defaults: BTreeMap<String, String>,
+    /// `socket.request.max.bytes`: a longer frame closes its connection.
+    pub request_bytes_max: usize,
+    /// `queued.max.request.bytes`: requests that are being read, processed or waiting for their sync, of all
+    /// connections together. At the limit sockets are no longer read.
+    pub queued_request_bytes_max: usize,
+    /// `weir.queued.max.reply.bytes`: fetched bytes that wait for their clients, of all connections together. At the
+    /// limit a fetch gets no more than one batch.
+    pub queued_reply_bytes_max: usize,
+    /// `fetch.max.bytes`: the most that one fetch returns, its first batch aside.
+    pub fetch_bytes_max: usize,
+    /// `max.connections`: one more is closed at once.
+    pub connections_max: usize,
+    /// `connections.max.idle.ms`: a connection that sends no request for so long is closed.
+    pub connection_idle: Duration,
+    /// `weir.connection.stall.ms`: a peer that neither takes nor completes 64 KiB of what is under way in this time
+    /// is cut off.
+    pub connection_stall: Duration,
+    /// `weir.connection.max.in.flight`: requests of one connection that are processed at a time.
+    pub in_flight_max: usize,
+    /// `weir.shards`: tasks that own partitions; `None` is twice the cores.
+    pub shards: Option<usize>,
+    /// `weir.disk.threads`: threads for reads and segment writes.
+    pub disk_threads: usize,
+    /// Keys of Kafka's that stand in the file and have no meaning here, for one line in the log.
+    pub ignored_keys: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            data_dir: PathBuf::from("./data"),
+            listen: "127.0.0.1:9092".to_owned(),
+            advertised: None,
+            http: None,
+            node_id: 1,
+            rack: None,
+            auto_create_topics: true,
+            delete_topics: true,
+            partitions: 1,
+            replication_factor: None,
+            topic_defaults: BTreeMap::new(),
+            request_bytes_max: 100 << 20,
+            queued_request_bytes_max: 64 << 20,
+            queued_reply_bytes_max: 32 << 20,
+            fetch_bytes_max: 8 << 20,
+            connections_max: 16_384,
+            connection_idle: Duration::from_secs(600),
+            connection_stall: Duration::from_secs(30),
+            in_flight_max: 16,
+            shards: None,
+            disk_threads: 4,
+            ignored_keys: Vec::new(),
+        }
+    }
+}
+
+/// Why a configuration file is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {reason}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// A line is not `key=value`.
+    #[error("{file}:{line}: expected key=value, found '{text}'")]
+    NotAPair {
+        /// The file.
+        file: String,
+        /// Its line, from 1.
+        line: usize,
+        /// The line's text.
+        text: String,
+    },
+    /// There is no such key.
+    #[error("{file}:{line}: unknown key '{key}'{}", nearest.map(|name| format!("; did you mean '{name}'?")).unwrap_or_default())]
+    UnknownKey {
+        /// The file.
+        file: String,
+        /// Its line, from 1.
+        line: usize,
+        /// The key.
+        key: String,
+        /// The key that it most resembles.
+        nearest: Option<&'static str>,
+    },
+    /// The value does not fit the key.
+    #[error("{file}:{line}: {key}: {reason}")]
+    BadValue {
+        /// The file.
+        file: String,
+        /// Its line, from 1.
+        line: usize,
+        /// The key.
+        key: String,
+        /// What is expected and what was found.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// Applies a file in the format of Kafka's `server.properties` to these settings. `file` names it in errors.
+    pub fn apply(&mut self, file: &Path, text: &str) -> Result<(), ConfigError> {
+        let file = file.display().to_string();
+        for (line, key, value) in pairs(&file, text)? {
+            let bad = |reason| ConfigError::BadValue { file: file.clone(), line, key: key.clone(), reason };
+            match keys::find(&key) {
+                Some(found) => (found.set)(self, value.trim()).map_err(bad)?,
+                None if settings::broker_setting(&key).is_some() => {
+                    settings::check_broker(&key, &value).map_err(|error| bad(error.to_string()))?;
+                    self.topic_defaults.insert(key, value);
+                }
+                None if keys::is_ignored(&key) => self.ignored_keys.push(key),
+                None => {
+                    let nearest = keys::nearest(&key);
+                    return Err(ConfigError::UnknownKey { file, line, key, nearest });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pairs of a properties file with their lines: `#` and `!` begin comments, `=`, `:` or blanks end the key, and a
+/// backslash at the end of a line continues it.
+fn pairs(file: &str, text: &str) -> Result<Vec<(usize, String, String)>, ConfigError> {
+    let mut found = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((index, first)) = lines.next() {
+        let first = first.trim_start();
+        if first.is_empty() || first.starts_with(['#', '!']) {
+            continue;
+        }
+        let mut logical = first.to_owned();
+        while logical.ends_with('\\') {
+            logical.pop();
+            let Some((_, next)) = lines.next() else { break };
+            logical.push_str(next.trim_start());
+        }
+        let line = index + 1;
+        let end = logical.find(['=', ':']).or_else(|| logical.find(char::is_whitespace));
+        let Some(end) = end else {
+            return Err(ConfigError::NotAPair { file: file.to_owned(), line, text: logical });
+        };
+        let (key, rest) = logical.split_at(end);
+        found.push((line, key.trim().to_owned(), rest[1..].trim().to_owned()));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+#[path = "config/config_tests.rs"]
+mod tests;

@@ -1,0 +1,54 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    let mut config = Config::default();
+    config.apply(Path::new("server.properties"), text)?;
+    Ok(config)
+}
+
+#[test]
+fn a_file_of_kafkas_is_understood() {
+    let config = parse(
+        "# a comment\n! another\n\nnode.id=7\nnum.partitions : 3\nlisteners=PLAINTEXT://:19092\n\
+         advertised.listeners=PLAINTEXT://broker.example:9092\nlog.flush.interval.messages=10000\n\
+         log.retention.\\\n  hours=1\nprocess.roles=broker,controller\n",
+    )
+    .expect("a file that Kafka takes");
+    assert_eq!((config.node_id, config.partitions), (7, 3));
+    assert_eq!(config.listen, "0.0.0.0:19092");
+    assert_eq!(config.advertised, Some(("broker.example".to_owned(), 9092)));
+    assert_eq!(config.topic_defaults["log.flush.interval.messages"], "10000");
+    assert_eq!(config.topic_defaults["log.retention.ms"], "3600000");
+    assert_eq!(config.ignored_keys, ["process.roles"]);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_its_nearest_neighbour() {
+    let error = parse("node.id=1\nnum.partition=3\n").expect_err("a typo");
+    assert_eq!(
+        error.to_string(),
+        "server.properties:2: unknown key 'num.partition'; did you mean 'num.partitions'?"
+    );
+    let error = parse("utterly.foreign.thing.of.another.world=3\n").expect_err("nonsense");
+    assert!(error.to_string().ends_with("world'"), "no neighbour is invented: {error}");
+}
+
+#[test]
+fn a_value_out_of_its_range_is_explained_with_its_unit() {
+    let error = parse("socket.request.max.bytes=12GB").expect_err("not a number");
+    assert_eq!(
+        error.to_string(),
+        "server.properties:1: socket.request.max.bytes: '12GB' is not a number of bytes from 1024 to 2147483647"
+    );
+    assert!(parse("log.segment.bytes=17").is_err());
+    assert!(parse("auto.create.topics.enable=yes").is_err());
+    assert!(parse("just words").is_err());
+    assert!(matches!(parse("lonely"), Err(ConfigError::NotAPair { line: 1, .. })));
+}
+
+#[test]
+fn k05_a_wildcard_is_never_advertised() {
+    for wildcard in ["PLAINTEXT://0.0.0.0:9092", "PLAINTEXT://:9092", "PLAINTEXT://[::]:9092"] {
+        assert!(parse(&format!("advertised.listeners={wildcard}")).is_err(), "{wildcard}");
+    }
+}

@@ -1,0 +1,217 @@
+//! What this broker knows of the cluster, and how it changes it.
+//!
+//! The driver runs the quorum's core over a log of the store. What is committed is applied to the image, which is
+//! published whole: whoever needs it takes the current one and keeps it as long as it likes.
+
+pub(crate) mod driver;
+mod hard_state;
+mod log;
+mod quorum;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use weir_protocol::metadata::settings::{self, Layers, TopicSettings};
+use weir_protocol::metadata::{Change, Command, Image, PartitionState, Rejected, Topic};
+use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, TopicId};
+use weir_storage::{Flush, LogConfig};
+
+use crate::config::Config;
+
+/// Proposals that may wait; whoever sends one more waits.
+const PROPOSALS_MAX: usize = 256;
+
+/// The image, and what is derived from it.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    pub(crate) image: Image,
+    settings: BTreeMap<TopicId, Arc<TopicSettings>>,
+}
+
+impl View {
+    /// The settings in force for a topic.
+    pub(crate) fn settings(&self, topic: TopicId) -> Option<&Arc<TopicSettings>> {
+        self.settings.get(&topic)
+    }
+
+    /// A view of an image in which `changed` topics, or all, differ from the view before.
+    fn after(before: &View, image: Image, changed: Changed<'_>, resolver: &Resolver) -> View {
+        let resolve = |topic: &Topic| (topic.id, Arc::new(resolver.topic(&image, topic)));
+        let settings = match changed {
+            Changed::All => image.topics().map(|topic| resolve(topic)).collect(),
+            Changed::Topics(ids) => {
+                let mut settings = before.settings.clone();
+                for id in ids {
+                    match image.topic(*id) {
+                        Some(topic) => drop(settings.insert(*id, Arc::new(resolver.topic(&image, topic)))),
+                        None => drop(settings.remove(id)),
+                    }
+                }
+                settings
+            }
+        };
+        View { image, settings }
+    }
+}
+
+/// Whose settings must be worked out anew.
+enum Changed<'a> {
+    All,
+    Topics(&'a [TopicId]),
+}
+
+/// Works out settings: the topic's own, the cluster's, the broker's file, the defaults.
+#[derive(Debug, Clone)]
+pub(crate) struct Resolver {
+    me: BrokerId,
+    config: Arc<Config>,
+}
+
+/// One setting as an answer shows it.
+pub(crate) struct Described {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    pub(crate) source: i8,
+}
+
+impl Resolver {
+    pub(crate) fn new(me: BrokerId, config: Arc<Config>) -> Resolver {
+        Resolver { me, config }
+    }
+
+    fn layers<'a>(
+        &'a self,
+        image: &'a Image,
+        own: &'a BTreeMap<String, String>,
+        replicas: usize,
+    ) -> Layers<'a> {
+        Layers {
+            topic: own,
+            broker: image.broker_configs(self.me),
+            broker_defaults: image.broker_defaults(),
+            file: Some(&self.config.topic_defaults),
+            replicas,
+        }
+    }
+
+    fn topic(&self, image: &Image, topic: &Topic) -> TopicSettings {
+        let replicas = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
+        TopicSettings::resolve(&self.layers(image, &topic.configs, replicas))
+    }
+
+    /// All settings of a topic with these of its own, as DescribeConfigs numbers their sources.
+    pub(crate) fn describe(
+        &self,
+        image: &Image,
+        own: &BTreeMap<String, String>,
+        replicas: usize,
+    ) -> Vec<Described> {
+        let layers = self.layers(image, own, replicas);
+        let describe = |setting: &'static settings::Setting| {
+            let resolved = layers.resolve(setting);
+            Described {
+                name: setting.name.to_owned(),
+                value: resolved.value.into_owned(),
+                source: match resolved.source {
+                    settings::Source::Topic => 1,
+                    settings::Source::DynamicBroker => 2,
+                    settings::Source::DynamicDefaultBroker => 3,
+                    settings::Source::StaticBroker => 4,
+                    settings::Source::Default => 5,
+                },
+            }
+        };
+        let shown = settings::TOPIC_SETTINGS.iter().filter(|setting| !setting.name.starts_with("internal."));
+        shown.map(describe).collect()
+    }
+}
+
+/// Reads the image. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageReader {
+    view: watch::Receiver<Arc<View>>,
+    /// Bounded by the partitions: each asks once per epoch.
+    renewals: mpsc::UnboundedSender<(LogId, LeaderEpoch)>,
+}
+
+impl ImageReader {
+    /// The image as it is now.
+    pub(crate) fn current(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+
+    /// What the quorum has decided about a partition, and how many replicas must be in sync for acks=all.
+    pub(crate) fn decided(&self, log: LogId) -> Option<(PartitionState, usize)> {
+        let view = self.view.borrow();
+        let partition = view.image.partition(log)?;
+        let min_isr = view.settings(log.topic).map_or(1, |settings| settings.min_insync_replicas);
+        Some((partition.clone(), partition.min_isr(min_isr)))
+    }
+
+    /// How a partition's log is kept.
+    pub(crate) fn log_config(&self, log: LogId) -> LogConfig {
+        let view = self.view.borrow();
+        let Some(settings) = view.settings(log.topic) else { return LogConfig::default() };
+        LogConfig {
+            segment_bytes: u32::try_from(settings.segment_bytes).unwrap_or(u32::MAX),
+            index_interval_bytes: u32::try_from(settings.index_interval_bytes).unwrap_or(u32::MAX),
+            flush: match settings.flush {
+                settings::Flush::Sync => Flush::Sync,
+                settings::Flush::Os => Flush::Os,
+            },
+        }
+    }
+
+    /// Asks the quorum for a new leader epoch of a partition.
+    pub(crate) fn request_new_epoch(&self, log: LogId, epoch: LeaderEpoch) {
+        // The driver ends after the shards.
+        let _ = self.renewals.send((log, epoch));
+    }
+}
+
+/// Why a command was not committed, or may not have been.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ProposeError {
+    /// It does not fit the image. It has changed nothing.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// Another node leads the quorum, or none does.
+    #[error("this node does not lead the metadata quorum")]
+    NotController,
+    /// It may be committed, or not.
+    #[error("leadership of the metadata quorum was lost before the outcome was known")]
+    Unknown,
+    /// Too many proposals are under way.
+    #[error("too many proposals are under way")]
+    Overloaded,
+    /// It is larger than an entry may be.
+    #[error("the command is too large")]
+    TooLarge,
+    /// The broker stops.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+/// A command and who waits for it.
+pub(crate) struct Proposal {
+    command: Command,
+    reply: oneshot::Sender<Result<Change, ProposeError>>,
+}
+
+/// Proposes changes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Metadata {
+    proposals: mpsc::Sender<Proposal>,
+}
+
+impl Metadata {
+    /// Proposes a command and waits until it is committed and this broker's image has it. Dropping the future takes
+    /// nothing back.
+    pub(crate) async fn propose(&self, command: Command) -> Result<Change, ProposeError> {
+        let (reply, outcome) = oneshot::channel();
+        let proposal = Proposal { command, reply };
+        self.proposals.send(proposal).await.map_err(|_| ProposeError::Stopping)?;
+        outcome.await.map_err(|_| ProposeError::Stopping)?
+    }
+}

@@ -1,0 +1,325 @@
+//! A broker, wired from its parts, in a process and in the simulator alike.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use weir_protocol::metadata::Endpoint;
+use weir_protocol::types::BrokerId;
+use weir_runtime::disk::Disk;
+use weir_runtime::net::Listener;
+use weir_runtime::task::{self, JoinHandle};
+use weir_runtime::{random, time};
+use weir_storage::{StorageError, Store, StoreConfig};
+
+use crate::api::Api;
+use crate::config::Config;
+use crate::metadata::driver::{Driver, DriverSetup, MetadataError};
+use crate::metrics::Metrics;
+use crate::server::budget::Budget;
+use crate::server::{Stage, http, listener};
+use crate::shard::{ShardSetup, Shards};
+
+/// How long a clean stop waits for requests under way.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is in use.
+    #[error("cannot listen on {address}: the port is in use")]
+    PortInUse {
+        /// As configured.
+        address: String,
+    },
+    /// The address cannot be listened on for another reason.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// As configured.
+        address: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The data folder's content cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The metadata quorum's log or state cannot be used.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+}
+
+impl StartError {
+    /// The process's exit code, as documented for `weir-broker`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            StartError::PortInUse { .. } => 3,
+            StartError::Listen { .. } => 2,
+            StartError::Storage(error) => storage_exit_code(error),
+            StartError::Metadata(error) => match error {
+                MetadataError::Storage(error) => storage_exit_code(error),
+                MetadataError::Damaged { .. } | MetadataError::NewerFormat(_) => 5,
+                MetadataError::Disk(_) | MetadataError::Refused(_) => 1,
+            },
+        }
+    }
+}
+
+fn storage_exit_code(error: &StorageError) -> u8 {
+    match error {
+        StorageError::NewerFormat { .. } | StorageError::Damaged { .. } => 5,
+        StorageError::FolderFailed(_) => 6,
+        _ => 1,
+    }
+}
+
+/// Why a running broker cannot go on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    /// A sync or a journal write failed: final until the next start (contract 8).
+    #[error("the data folder has failed: {0}")]
+    Folder(Arc<StorageError>),
+    /// A task ended that the broker cannot do without.
+    #[error("{0}")]
+    Task(String),
+}
+
+impl Failure {
+    /// The process's exit code, as documented for `weir-broker`.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Folder(_) => 6,
+            Failure::Task(_) => 1,
+        }
+    }
+}
+
+/// Says once that the broker cannot go on. The first report counts.
+#[derive(Debug, Clone)]
+pub(crate) struct FailureFlag(Arc<watch::Sender<Option<Failure>>>);
+
+impl FailureFlag {
+    fn new() -> FailureFlag {
+        FailureFlag(Arc::new(watch::Sender::new(None)))
+    }
+
+    pub(crate) fn report(&self, failure: Failure) {
+        self.0.send_if_modified(|reported| {
+            if reported.is_some() {
+                return false;
+            }
+            tracing::error!(%failure, "the broker cannot go on");
+            *reported = Some(failure);
+            true
+        });
+    }
+
+    pub(crate) fn get(&self) -> Option<Failure> {
+        self.0.borrow().clone()
+    }
+}
+
+/// A running broker.
+pub struct Node {
+    address: SocketAddr,
+    http_address: Option<SocketAddr>,
+    metrics: Arc<Metrics>,
+    stage: watch::Sender<Stage>,
+    failure: FailureFlag,
+    store: Store,
+    shards: Shards,
+    accepting: JoinHandle<()>,
+    /// Shards, each under a guard that reports its end.
+    owners: Vec<JoinHandle<()>>,
+    driver_stop: mpsc::Sender<()>,
+    driver: JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts a broker on an open data folder: takes its port, recovers the folder, replays and leads the metadata
+    /// quorum, registers this incarnation, and serves.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing is left running.
+    pub async fn start(config: Config, disk: Disk) -> Result<Node, StartError> {
+        let config = Arc::new(config);
+        for key in &config.ignored_keys {
+            tracing::info!(key, "this key has no meaning for Weir and is passed over");
+        }
+        let (listener, address) = bind(&config.listen).await?;
+        let http = match &config.http {
+            Some(host_port) => Some(bind(host_port).await?),
+            None => None,
+        };
+        let (store, recovery) = Store::open(disk.clone(), StoreConfig::default()).await?;
+        tracing::info!(
+            folder = %store.folder_id(), incarnation = %store.incarnation(), ?recovery, "data folder opened"
+        );
+        let metrics = Arc::new(Metrics::default());
+        let failure = FailureFlag::new();
+        let me = BrokerId(config.node_id);
+        let driver = Driver::start(DriverSetup {
+            me,
+            config: Arc::clone(&config),
+            store: store.clone(),
+            disk: disk.clone(),
+            endpoint: endpoint(&config, address),
+            metrics: Arc::clone(&metrics),
+            failure: failure.clone(),
+        })
+        .await?;
+        let (shards, owners) = Shards::start(&ShardSetup {
+            me,
+            store: store.clone(),
+            image: driver.reader(),
+            metrics: Arc::clone(&metrics),
+            failure: failure.clone(),
+            count: shard_count(&config),
+        });
+        let (stage, stage_reader) = watch::channel(Stage::Running);
+        let api = Arc::new(Api {
+            budget: Budget::new(
+                config.queued_request_bytes_max,
+                config.queued_reply_bytes_max,
+                Arc::clone(&metrics),
+            ),
+            metrics: Arc::clone(&metrics),
+            me,
+            image: driver.reader(),
+            metadata: driver.handle(),
+            resolver: driver.resolver(),
+            shards: shards.clone(),
+            disk,
+            stage: stage_reader.clone(),
+            failure: failure.clone(),
+            config,
+        });
+        let (driver_stop, stop) = mpsc::channel(1);
+        let driver = task::spawn("metadata", driver.run(shards.clone(), stop));
+        if let Some((listener, _)) = &http {
+            tracing::info!(address = ?listener.local_addr(), "metrics and health over HTTP");
+        }
+        let http_address = http.as_ref().map(|(_, address)| *address);
+        if let Some((listener, _)) = http {
+            task::spawn("http-listener", http::serve(listener, Arc::clone(&api), stage_reader.clone()));
+        }
+        let accepting = task::spawn("listener", listener::accept(listener, api, stage_reader));
+        let owners = owners.into_iter().map(|owner| watched(owner, "a shard", &failure, &stage)).collect();
+        let driver = watched(driver, "the metadata driver", &failure, &stage);
+        Ok(Node {
+            address,
+            http_address,
+            metrics,
+            stage,
+            failure,
+            store,
+            shards,
+            accepting,
+            owners,
+            driver_stop,
+            driver,
+        })
+    }
+
+    /// The address that it listens on, with the port that was picked.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address of the HTTP endpoint, if there is one.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Waits until the broker cannot go on, and says why.
+    pub async fn failed(&self) -> Failure {
+        let mut reported = self.failure.0.subscribe();
+        match reported.wait_for(Option::is_some).await {
+            Ok(failure) => failure.clone().unwrap_or_else(|| Failure::Task("unknown".to_owned())),
+            // The flag lives as long as the node.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Stops cleanly: requests under way are answered, what is appended becomes durable, and the folder is marked so
+    /// that the next start has nothing to recover.
+    ///
+    /// # Errors
+    /// The store's, if the folder cannot be closed; then the next start recovers it.
+    pub async fn stop(self) -> Result<(), StorageError> {
+        self.stage.send_replace(Stage::Draining);
+        let mut accepting = self.accepting;
+        if time::timeout(DRAIN_MAX, &mut accepting).await.is_err() {
+            tracing::warn!("requests are still under way, their connections are cut");
+            self.stage.send_replace(Stage::Cut);
+            report_end(accepting.await);
+        }
+        self.stage.send_replace(Stage::Cut);
+        self.shards.stop().await;
+        for owner in self.owners {
+            report_end(owner.await);
+        }
+        // A driver that has ended already needs no telling.
+        let _ = self.driver_stop.send(()).await;
+        report_end(self.driver.await);
+        self.store.close().await
+    }
+}
+
+fn report_end(ended: Result<(), task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::warn!(%error, "while stopping");
+    }
+}
+
+/// Reports the end of a task that must not end while the broker runs.
+fn watched(
+    handle: JoinHandle<()>,
+    what: &'static str,
+    failure: &FailureFlag,
+    stage: &watch::Sender<Stage>,
+) -> JoinHandle<()> {
+    let (failure, stage) = (failure.clone(), stage.subscribe());
+    task::spawn("guard", async move {
+        match handle.await {
+            Err(error) => failure.report(Failure::Task(format!("{what} has ended: {error}"))),
+            Ok(()) if *stage.borrow() == Stage::Running => {
+                failure.report(Failure::Task(format!("{what} has ended")));
+            }
+            Ok(()) => {}
+        }
+    })
+}
+
+async fn bind(host_port: &str) -> Result<(Listener, SocketAddr), StartError> {
+    listener::bind(host_port).await.map_err(|source| {
+        let address = host_port.to_owned();
+        match source.kind() {
+            std::io::ErrorKind::AddrInUse => StartError::PortInUse { address },
+            _ => StartError::Listen { address, source },
+        }
+    })
+}
+
+/// What is registered for other brokers: never a wildcard (K5). Clients are told the address that they have reached.
+fn endpoint(config: &Config, address: SocketAddr) -> Endpoint {
+    let (host, port) = match &config.advertised {
+        Some((host, port)) => (host.clone(), *port),
+        None if address.ip().is_unspecified() => ("localhost".to_owned(), address.port()),
+        None => (address.ip().to_string(), address.port()),
+    };
+    Endpoint { listener: "PLAINTEXT".to_owned(), host, port }
+}
+
+/// Twice the cores. A simulation knows no cores and draws a number.
+fn shard_count(config: &Config) -> usize {
+    config.shards.unwrap_or_else(|| match std::thread::available_parallelism() {
+        Ok(cores) => 2 * cores.get(),
+        Err(_) => 1 + random::below(8) as usize,
+    })
+}

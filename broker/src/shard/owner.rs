@@ -1,0 +1,491 @@
+//! The task of one shard.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use weir_protocol::partition::{Acks, Effect, Input};
+use weir_protocol::types::{BrokerId, LogId};
+use weir_runtime::time::{self, Alarm};
+use weir_runtime::{select, task};
+use weir_storage::{AppendInfo, Log, Port, StorageError, Store, StoreEvent};
+use weir_wire::records;
+
+use super::calls::{Parked, Produces, Question, Slab, waiter_id};
+use super::entry::{Decided, Entry, OPENING_QUEUE_MAX, Open, Queued, failure};
+use super::{FetchCall, FetchDone, Message, OffsetsCall, OffsetsDone, ProduceCall, ShardError, ShardSetup};
+use crate::metadata::ImageReader;
+use crate::metrics::Metrics;
+use crate::node::{Failure, FailureFlag};
+
+/// Messages that are taken in per wake.
+const MESSAGES_PER_WAKE: usize = 64;
+/// Logs that one shard opens at a time.
+const OPENS_MAX: usize = 32;
+
+type Opened = (LogId, Result<Log, StorageError>);
+
+/// Owns partitions.
+pub(super) struct Owner {
+    number: usize,
+    me: BrokerId,
+    store: Store,
+    image: ImageReader,
+    metrics: Arc<Metrics>,
+    failure: FailureFlag,
+    port: Arc<Port>,
+    events: mpsc::UnboundedReceiver<StoreEvent>,
+    /// Ordered, because what is done for all partitions must be done in one order in every run.
+    entries: BTreeMap<LogId, Entry>,
+    to_open: VecDeque<LogId>,
+    opening: usize,
+    opened_to: mpsc::Sender<Opened>,
+    opened: mpsc::Receiver<Opened>,
+    produces: Produces,
+    parked: Slab<Parked>,
+    alarm: Alarm,
+    effects: Vec<Effect>,
+}
+
+impl Owner {
+    pub(super) fn new(setup: &ShardSetup, number: usize) -> Owner {
+        let (port, events) = setup.store.port();
+        let (opened_to, opened) = mpsc::channel(OPENS_MAX);
+        Owner {
+            number,
+            me: setup.me,
+            store: setup.store.clone(),
+            image: setup.image.clone(),
+            metrics: Arc::clone(&setup.metrics),
+            failure: setup.failure.clone(),
+            port: Arc::new(port),
+            events,
+            entries: BTreeMap::new(),
+            to_open: VecDeque::new(),
+            opening: 0,
+            opened_to,
+            opened,
+            produces: Produces::new(),
+            parked: Slab::new(),
+            alarm: Alarm::new(),
+            effects: Vec::new(),
+        }
+    }
+
+    /// Works until it is told to stop.
+    pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        let mut taken = Vec::with_capacity(MESSAGES_PER_WAKE);
+        loop {
+            self.alarm.set(self.produces.next_deadline());
+            select! {
+                // What became durable goes first: it answers requests and gives back their bytes.
+                event = self.events.recv() => match event {
+                    Some(event) => self.on_event(event),
+                    None => break,
+                },
+                opened = self.opened.recv() => {
+                    if let Some((log, result)) = opened {
+                        self.on_opened(log, result);
+                    }
+                }
+                count = messages.recv_many(&mut taken, MESSAGES_PER_WAKE) => {
+                    if count == 0 {
+                        break;
+                    }
+                    for message in taken.drain(..) {
+                        if matches!(message, Message::Stop) {
+                            self.stop();
+                            return;
+                        }
+                        self.on_message(message);
+                    }
+                }
+                () = self.alarm.wait() => self.on_deadline(),
+            }
+        }
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.produces.stop();
+        tracing::debug!(shard = self.number, partitions = self.entries.len(), "shard ends");
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Produce(call) => self.on_produce(*call),
+            Message::Fetch(call) => {
+                let logs: Vec<LogId> = call.parts.iter().map(|part| part.log).collect();
+                self.on_question(Question::Fetch(call), &logs);
+            }
+            Message::Offsets(call) => {
+                let logs: Vec<LogId> = call.parts.iter().map(|part| part.log).collect();
+                self.on_question(Question::Offsets(call), &logs);
+            }
+            Message::Changed(logs) => {
+                for log in logs {
+                    self.follow_image(log);
+                }
+            }
+            Message::Delete(logs) => self.on_delete(logs),
+            Message::Stop => {}
+        }
+    }
+
+    fn on_produce(&mut self, call: ProduceCall) {
+        let (number, logs) = self.produces.insert(call);
+        for (part, log) in logs.into_iter().enumerate() {
+            let outcome = match self.entry(log) {
+                Err(error) => Err(error),
+                Ok(Entry::Open(_)) => {
+                    self.append(log, number, part);
+                    Ok(())
+                }
+                Ok(Entry::Opening { queue, .. }) if queue.len() < OPENING_QUEUE_MAX => {
+                    queue.push(Queued::Produce { call: number, part });
+                    Ok(())
+                }
+                Ok(Entry::Opening { .. }) => Err(ShardError::Overloaded),
+                Ok(Entry::Failed(error)) => Err(ShardError::Storage(Arc::clone(error))),
+            };
+            if let Err(error) = outcome {
+                self.refuse(number, part, error);
+            }
+        }
+    }
+
+    fn refuse(&mut self, call: u64, part: usize, error: ShardError) {
+        if matches!(error, ShardError::Overloaded) {
+            self.metrics.shard_overloads.increment();
+        }
+        self.produces.finish(waiter_id(call, part), Err(error));
+    }
+
+    /// Hands one part of a produce request to its replica.
+    fn append(&mut self, log: LogId, call: u64, part: usize) {
+        let waiter = waiter_id(call, part);
+        let Some(acks) = self.produces.acks(call) else { return };
+        let Some(batch) = self.produces.batch(waiter) else { return };
+        let count = batch.header.count.max(1) as u32;
+        // With acks=0 nobody waits, but the bytes count against the budget until they are durable.
+        let acks = if acks == Acks::None { Acks::Leader } else { acks };
+        self.step(log, Input::Append { waiter, acks, count, epoch: None }, None);
+    }
+
+    /// The entry of a log; a log that was not used before, or could not be opened, begins to open.
+    fn entry(&mut self, log: LogId) -> Result<&mut Entry, ShardError> {
+        if !matches!(self.entries.get(&log), Some(Entry::Opening { .. } | Entry::Open(_))) {
+            let known = self.image.current().image.partition(log).is_some();
+            if !known {
+                self.entries.remove(&log);
+                return Err(ShardError::UnknownPartition);
+            }
+            self.entries.insert(log, Entry::Opening { queue: Vec::new(), doomed: false });
+            self.to_open.push_back(log);
+            self.open_next();
+        }
+        self.entries.get_mut(&log).ok_or(ShardError::UnknownPartition)
+    }
+
+    /// Starts to open logs, as many as may be opened at a time.
+    fn open_next(&mut self) {
+        while self.opening < OPENS_MAX
+            && let Some(log) = self.to_open.pop_front()
+        {
+            self.opening += 1;
+            let (store, port, done) = (self.store.clone(), Arc::clone(&self.port), self.opened_to.clone());
+            let config = self.image.log_config(log);
+            task::spawn("open-log", async move {
+                let result = store.open_log(log, config, &port).await;
+                // A shard that has ended opens nothing more.
+                let _ = done.send((log, result)).await;
+            });
+        }
+    }
+
+    fn on_opened(&mut self, log: LogId, result: Result<Log, StorageError>) {
+        self.opening -= 1;
+        self.open_next();
+        let Some(Entry::Opening { queue, doomed }) = self.entries.remove(&log) else { return };
+        match result {
+            Ok(opened) if doomed => {
+                drop(opened);
+                self.delete(vec![log]);
+            }
+            Ok(opened) => {
+                let open = Open::new(log, self.me, opened);
+                self.entries.insert(log, Entry::Open(Box::new(open)));
+                self.metrics.partitions_opened.increment();
+                self.follow_image(log);
+            }
+            Err(error) => {
+                tracing::error!(%log, %error, "a partition's log cannot be opened");
+                if !doomed {
+                    self.entries.insert(log, Entry::Failed(Arc::new(error)));
+                }
+            }
+        }
+        for queued in queue {
+            match queued {
+                Queued::Produce { call, part } => match self.entries.get(&log) {
+                    Some(Entry::Open(_)) => self.append(log, call, part),
+                    Some(Entry::Failed(error)) => {
+                        let error = ShardError::Storage(Arc::clone(error));
+                        self.refuse(call, part, error);
+                    }
+                    _ => self.refuse(call, part, ShardError::UnknownPartition),
+                },
+                Queued::Question(number) => self.one_less_missing(number),
+            }
+        }
+    }
+
+    /// Brings an open replica in line with the image.
+    fn follow_image(&mut self, log: LogId) {
+        let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return };
+        open.log.set_config(self.image.log_config(log));
+        let decided = self.image.decided(log).map(|(partition, min_insync)| Decided {
+            leader: partition.leader,
+            leader_epoch: partition.leader_epoch,
+            replicas: partition.replicas,
+            isr: partition.isr,
+            min_insync,
+        });
+        if let Some(input) = open.input_for(self.me, decided.as_ref()) {
+            self.step(log, input, None);
+        }
+    }
+
+    fn on_question(&mut self, question: Question, logs: &[LogId]) {
+        let mut waiting = Vec::new();
+        for log in logs {
+            // A log that cannot be had is reported when the question is answered.
+            if let Ok(Entry::Opening { queue, .. }) = self.entry(*log)
+                && queue.len() < OPENING_QUEUE_MAX
+            {
+                waiting.push(*log);
+            }
+        }
+        if waiting.is_empty() {
+            self.answer(question);
+            return;
+        }
+        let number = self.parked.insert(Parked { question, missing: waiting.len() });
+        for log in waiting {
+            if let Some(Entry::Opening { queue, .. }) = self.entries.get_mut(&log) {
+                queue.push(Queued::Question(number));
+            }
+        }
+    }
+
+    fn one_less_missing(&mut self, number: u32) {
+        let Some(parked) = self.parked.get_mut(number) else { return };
+        parked.missing -= 1;
+        if parked.missing == 0
+            && let Some(parked) = self.parked.remove(number)
+        {
+            self.answer(parked.question);
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        match question {
+            Question::Fetch(call) => self.answer_fetch(*call),
+            Question::Offsets(call) => self.answer_offsets(*call),
+        }
+    }
+
+    fn answer_fetch(&mut self, call: FetchCall) {
+        let mut done = Vec::with_capacity(call.parts.len());
+        for part in &call.parts {
+            done.push(match self.open_entry(part.log) {
+                Ok(open) => open.fetch(part, call.watch.as_ref()),
+                Err(error) => FetchDone { index: part.index, result: Err(error) },
+            });
+        }
+        // Whoever asked may have gone.
+        let _ = call.reply.send(done);
+    }
+
+    fn answer_offsets(&mut self, call: OffsetsCall) {
+        let mut done = Vec::with_capacity(call.parts.len());
+        for part in &call.parts {
+            done.push(match self.open_entry(part.log) {
+                Ok(open) => open.offsets(part),
+                Err(error) => OffsetsDone { index: part.index, result: Err(error) },
+            });
+        }
+        let _ = call.reply.send(done);
+    }
+
+    fn open_entry(&mut self, log: LogId) -> Result<&mut Open, ShardError> {
+        match self.entries.get_mut(&log) {
+            Some(Entry::Open(open)) => Ok(open),
+            Some(Entry::Failed(error)) => Err(ShardError::Storage(Arc::clone(error))),
+            Some(Entry::Opening { .. }) => {
+                self.metrics.shard_overloads.increment();
+                Err(ShardError::Overloaded)
+            }
+            None => Err(ShardError::UnknownPartition),
+        }
+    }
+
+    fn on_event(&mut self, event: StoreEvent) {
+        match event {
+            StoreEvent::Durable(logs) => {
+                self.metrics.durable_rounds.increment();
+                for (log, durable) in logs {
+                    let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { continue };
+                    if let Some(end) = open.log.on_durable(&durable) {
+                        self.step(log, Input::Durable { end }, None);
+                    }
+                }
+            }
+            StoreEvent::AppendFailed(failed) => {
+                let log = failed.log;
+                let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return };
+                let cause = Arc::clone(&failed.error);
+                if let Some(from) = open.log.on_append_failed(&failed) {
+                    tracing::warn!(%log, from, error = %cause, "appends were cut");
+                    self.step(log, Input::AppendFailed { from }, Some(&cause));
+                }
+            }
+            StoreEvent::Cut(cut) => {
+                let log = cut.log;
+                let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return };
+                if let Some(end) = open.log.on_cut(&cut) {
+                    self.step(log, Input::Truncated { end: cut.end }, None);
+                    self.step(log, Input::Durable { end }, None);
+                }
+            }
+            StoreEvent::FolderFailed(error) => {
+                self.failure.report(Failure::Folder(Arc::clone(&error)));
+                let open: Vec<LogId> = self.entries.keys().copied().collect();
+                for log in open {
+                    self.step(log, Input::FolderFailed, Some(&error));
+                    if let Some(Entry::Open(open)) = self.entries.get_mut(&log) {
+                        open.watchers.wake();
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_deadline(&mut self) {
+        while let Some(waiters) = self.produces.pop_due(time::now()) {
+            for (log, waiter) in waiters {
+                if matches!(self.entries.get(&log), Some(Entry::Open(_))) {
+                    self.step(log, Input::Expire { waiter }, None);
+                } else {
+                    // It still waits until its log is open, and nothing of it was appended.
+                    let reason = weir_protocol::partition::FailReason::TimedOut;
+                    self.produces.finish(waiter, Err(ShardError::Refused(reason)));
+                }
+            }
+        }
+    }
+
+    fn on_delete(&mut self, logs: Vec<LogId>) {
+        let mut gone = Vec::with_capacity(logs.len());
+        for log in logs {
+            match self.entries.get_mut(&log) {
+                Some(Entry::Opening { doomed, .. }) => *doomed = true,
+                Some(Entry::Open(open)) => {
+                    let epoch = open.core.epoch();
+                    self.step(log, Input::Resign { epoch }, None);
+                    if let Some(Entry::Open(mut open)) = self.entries.remove(&log) {
+                        open.watchers.wake();
+                        self.metrics.partitions_closed.increment();
+                    }
+                    gone.push(log);
+                }
+                Some(Entry::Failed(_)) | None => {
+                    self.entries.remove(&log);
+                    gone.push(log);
+                }
+            }
+        }
+        self.delete(gone);
+    }
+
+    /// Deletes logs that are not open, one after the other, in a task of its own.
+    fn delete(&self, logs: Vec<LogId>) {
+        if logs.is_empty() {
+            return;
+        }
+        let store = self.store.clone();
+        task::spawn("delete-logs", async move {
+            for log in logs {
+                match store.delete_log(log).await {
+                    Ok(()) => tracing::debug!(%log, "deleted"),
+                    // What is left is deleted at the next start.
+                    Err(error) => tracing::warn!(%log, %error, "a log is not deleted yet"),
+                }
+            }
+        });
+    }
+
+    /// Feeds one input to a replica and carries out what follows from it. `cause` is what storage said, if it failed.
+    fn step(&mut self, log: LogId, input: Input, cause: Option<&Arc<StorageError>>) {
+        let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return };
+        let mut effects = std::mem::take(&mut self.effects);
+        open.core.step(input, &mut effects);
+        let mut at = 0;
+        let mut refusal: Option<Arc<StorageError>> = None;
+        while at < effects.len() {
+            let effect = effects[at];
+            at += 1;
+            let cause = refusal.as_ref().or(cause);
+            match effect {
+                Effect::BeginEpoch { epoch, .. } => open.log.begin_epoch(epoch),
+                Effect::WriteLog { waiter, base_offset, epoch } => {
+                    let written =
+                        write(open, &mut self.produces, &self.metrics, (waiter, base_offset, epoch));
+                    if let Err(error) = written {
+                        tracing::debug!(%log, base_offset, %error, "an append was refused");
+                        refusal = Some(Arc::new(error));
+                        open.core.step(Input::AppendFailed { from: base_offset }, &mut effects);
+                    }
+                }
+                Effect::HighWatermark(_) => open.watchers.wake(),
+                Effect::CompleteAppend { waiter, base_offset } => {
+                    self.produces.finish(waiter, Ok((base_offset, open.core.start())));
+                }
+                Effect::FailAppend { waiter, reason } => {
+                    self.produces.finish(waiter, Err(failure(reason, cause)));
+                }
+                Effect::RequestNewEpoch { epoch } => self.image.request_new_epoch(log, epoch),
+            }
+        }
+        debug_assert_eq!(open.core.invariants(), Ok(()));
+        effects.clear();
+        self.effects = effects;
+    }
+}
+
+/// Writes the records of a waiter: base offset and leader epoch are filled in, the rest is what the client sent.
+fn write(
+    open: &mut Open,
+    produces: &mut Produces,
+    metrics: &Metrics,
+    (waiter, base_offset, epoch): (weir_protocol::partition::WaiterId, i64, i32),
+) -> Result<(), StorageError> {
+    let Some((batch, log_append_time)) = produces.take_batch(waiter) else { return Ok(()) };
+    let append_time_ms = log_append_time.then(time::wall_ms);
+    let assigned = records::assign(&batch, base_offset, epoch, append_time_ms);
+    if let Some(at_ms) = append_time_ms {
+        produces.note_append_time(waiter, at_ms);
+    }
+    let bytes = assigned.header.size_bytes();
+    let info = AppendInfo {
+        base_offset,
+        last_offset: assigned.header.last_offset(),
+        leader_epoch: epoch,
+        max_timestamp_ms: assigned.header.max_timestamp_ms,
+        bytes: bytes as u32,
+    };
+    open.log.append(Vec::from(assigned.chunks), info)?;
+    metrics.batches_appended.increment();
+    metrics.bytes_appended.add(bytes as u64);
+    Ok(())
+}
