@@ -1,1 +1,256 @@
+use kafka_protocol::error::ResponseError;
+use weir_wire::kafka::messages::ApiKey;
+use weir_wire::records::{BatchBuilder, CRC_START};
 
+use super::*;
+use crate::fake_broker::{FakeCluster, Fault, run};
+use crate::{Compression, Producer, ProducerConfig, ProducerRecord};
+
+const SOON: Duration = Duration::from_millis(500);
+
+fn at(partition: i32) -> TopicPartition {
+    TopicPartition::new("t", partition)
+}
+
+fn batch(values: &[&str], timestamp_ms: i64) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for (n, value) in (0..).zip(values) {
+        builder.push(timestamp_ms + n, None, Some(value.as_bytes()), &[]).unwrap();
+    }
+    builder.finish().unwrap()
+}
+
+async fn start(config: ConsumerConfig) -> (FakeCluster, Consumer) {
+    let cluster = FakeCluster::start(2).await;
+    cluster.topic("t", 3);
+    let config = ConsumerConfig { fetch_wait_max: Duration::from_millis(20), ..config };
+    let consumer = Consumer::new(&cluster.client().await, config);
+    (cluster, consumer)
+}
+
+fn append(cluster: &FakeCluster, partition: usize, values: &[&str], timestamp_ms: i64) {
+    cluster.state().topics.get_mut("t").unwrap()[partition].append(batch(values, timestamp_ms));
+}
+
+fn values(polled: &Polled) -> Vec<String> {
+    polled.records().map(|(_, r)| String::from_utf8_lossy(r.value.as_deref().unwrap()).into_owned()).collect()
+}
+
+/// Polls until so many records are there.
+async fn read(consumer: &mut Consumer, count: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        let polled = consumer.poll(SOON).await;
+        assert!(polled.failures.is_empty(), "{:?}", polled.failures);
+        all.extend(values(&polled));
+    }
+    all
+}
+
+#[test]
+fn records_come_in_order_with_their_positions_from_beginning_end_offset_and_time() {
+    run(async {
+        let (cluster, mut consumer) = start(ConsumerConfig::default()).await;
+        append(&cluster, 0, &["a", "b", "c"], 1000);
+        append(&cluster, 0, &["d", "e"], 2000);
+        for (start, expected) in [
+            (Start::Beginning, &["a", "b", "c", "d", "e"][..]),
+            (Start::Offset(1), &["b", "c", "d", "e"]),
+            (Start::Time(1500), &["d", "e"]),
+            (Start::Time(0), &["a", "b", "c", "d", "e"]),
+        ] {
+            consumer.assign([(at(0), start)]);
+            assert_eq!(read(&mut consumer, expected.len()).await, expected, "{start:?}");
+            assert_eq!(consumer.position(&at(0)), Some(5));
+        }
+        for start in [Start::End, Start::Time(9000)] {
+            consumer.assign([(at(0), start)]);
+            assert!(consumer.poll(Duration::from_millis(50)).await.is_empty());
+            assert_eq!(consumer.position(&at(0)), Some(5), "{start:?}");
+        }
+        append(&cluster, 0, &["f"], 3000);
+        let polled = consumer.poll(SOON).await;
+        let part = &polled.partitions[0];
+        assert_eq!((part.from, part.next, part.high_watermark), (5, 6, 6));
+        assert_eq!(values(&polled), ["f"]);
+    });
+}
+
+#[test]
+fn what_a_producer_wrote_is_read_whole_with_every_codec() {
+    run(async {
+        for compression in Compression::ALL {
+            let (cluster, mut consumer) = start(ConsumerConfig::default()).await;
+            let client = cluster.client().await;
+            let producer =
+                Producer::new(&client, ProducerConfig { compression, ..ProducerConfig::default() });
+            let header = ("h".to_owned(), Some(Bytes::from_static(b"1")));
+            let record = ProducerRecord {
+                topic: "t".to_owned(),
+                partition: Some(1),
+                key: Some(Bytes::from_static(b"k")),
+                value: None,
+                headers: vec![header.clone(), header],
+                timestamp_ms: Some(77),
+            };
+            producer.send(record).await.unwrap().await.unwrap();
+            consumer.assign([(at(1), Start::Beginning)]);
+            let polled = consumer.poll(SOON).await;
+            let read = &polled.partitions[0].records[0];
+            assert_eq!(
+                (read.key.as_deref(), read.value.as_deref(), read.timestamp_ms),
+                (Some(&b"k"[..]), None, 77)
+            );
+            let header = (Bytes::from_static(b"h"), Some(Bytes::from_static(b"1")));
+            assert_eq!(read.headers, [header.clone(), header]);
+        }
+    });
+}
+
+#[test]
+fn a_poll_hands_out_no_more_than_it_may_and_no_partition_starves() {
+    run(async {
+        let (cluster, mut consumer) =
+            start(ConsumerConfig { poll_records_max: 2, ..Default::default() }).await;
+        for partition in 0..3 {
+            append(&cluster, partition, &["a", "b", "c", "d"], 0);
+        }
+        consumer.assign((0..3).map(|partition| (at(partition), Start::Beginning)));
+        let mut order = Vec::new();
+        for _ in 0..6 {
+            let polled = consumer.poll(SOON).await;
+            assert_eq!(polled.records().count(), 2);
+            order.push(polled.partitions[0].partition.partition);
+        }
+        assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+    });
+}
+
+#[test]
+fn a_seek_makes_void_what_is_under_way_and_what_is_buffered() {
+    run(async {
+        let (cluster, mut consumer) =
+            start(ConsumerConfig { poll_records_max: 1, ..Default::default() }).await;
+        append(&cluster, 0, &["a", "b", "c"], 0);
+        consumer.assign([(at(0), Start::Beginning)]);
+        assert_eq!(values(&consumer.poll(SOON).await), ["a"]);
+        consumer.seek(&at(0), Start::Offset(2)).unwrap();
+        assert_eq!(values(&consumer.poll(SOON).await), ["c"]);
+        // A fetch at the end is under way when the seek comes.
+        assert!(consumer.poll(Duration::from_millis(5)).await.is_empty());
+        consumer.seek(&at(0), Start::Beginning).unwrap();
+        assert_eq!(values(&consumer.poll(SOON).await), ["a"]);
+        assert!(consumer.seek(&at(1), Start::End).is_err());
+    });
+}
+
+#[test]
+fn a_batch_whose_checksum_is_wrong_is_not_handed_out_and_a_seek_steps_over_it() {
+    run(async {
+        let (cluster, mut consumer) = start(ConsumerConfig::default()).await;
+        append(&cluster, 0, &["a", "b"], 0);
+        append(&cluster, 0, &["c", "d"], 0);
+        append(&cluster, 0, &["e"], 0);
+        {
+            let mut state = cluster.state();
+            let (_, _, bytes) = &mut state.topics.get_mut("t").unwrap()[0].batches[1];
+            let mut damaged = bytes.to_vec();
+            damaged[CRC_START + 45] ^= 1;
+            *bytes = damaged.into();
+        }
+        consumer.assign([(at(0), Start::Beginning)]);
+        let polled = consumer.poll(SOON).await;
+        assert_eq!(values(&polled), ["a", "b"], "what comes before is good");
+        let failure = &polled.failures[0];
+        assert!(failure.stopped && matches!(failure.error, Error::Corrupt { offset: 2, .. }), "{failure:?}");
+        assert!(consumer.poll(Duration::from_millis(50)).await.is_empty(), "it is told once");
+        consumer.seek(&at(0), Start::Offset(3)).unwrap();
+        let polled = consumer.poll(SOON).await;
+        assert!(
+            matches!(polled.failures[0].error, Error::Corrupt { offset: 3, .. }),
+            "still inside the batch"
+        );
+        consumer.seek(&at(0), Start::Offset(4)).unwrap();
+        assert_eq!(read(&mut consumer, 1).await, ["e"]);
+    });
+}
+
+#[test]
+fn damage_that_the_broker_reports_names_partition_and_offset() {
+    run(async {
+        let (cluster, mut consumer) = start(ConsumerConfig::default()).await;
+        append(&cluster, 0, &["a", "b"], 0);
+        cluster.fault(ApiKey::Fetch, Fault::Error(ResponseError::CorruptMessage));
+        consumer.assign([(at(0), Start::Offset(1))]);
+        let polled = consumer.poll(SOON).await;
+        let failure = &polled.failures[0];
+        assert_eq!((failure.offset, failure.stopped), (1, true));
+        let text = failure.error.to_string();
+        assert!(
+            text.contains("t-0") && text.contains("offset 1") && text.contains("CORRUPT_MESSAGE"),
+            "{text}"
+        );
+        consumer.seek(&at(0), Start::Offset(1)).unwrap();
+        assert_eq!(read(&mut consumer, 1).await, ["b"], "the same offset may be tried again");
+    });
+}
+
+#[test]
+fn a_position_that_is_not_in_the_log_stops_or_goes_where_it_was_told() {
+    run(async {
+        let (cluster, mut consumer) = start(ConsumerConfig::default()).await;
+        append(&cluster, 0, &["a"], 0);
+        consumer.assign([(at(0), Start::Offset(7))]);
+        let polled = consumer.poll(SOON).await;
+        assert!(matches!(polled.failures[0].error, Error::OffsetOutOfRange { offset: 7, .. }));
+        assert!(polled.failures[0].stopped);
+
+        consumer.config.out_of_range = Some(Start::Beginning);
+        consumer.assign([(at(0), Start::Offset(7))]);
+        let polled = consumer.poll(SOON).await;
+        assert!(!polled.failures[0].stopped, "it is told, and goes on");
+        assert_eq!(read(&mut consumer, 1).await, ["a"]);
+    });
+}
+
+#[test]
+fn errors_that_pass_are_sat_out_and_a_leader_that_moved_is_found() {
+    run(async {
+        let (cluster, mut consumer) = start(ConsumerConfig::default()).await;
+        append(&cluster, 0, &["a"], 0);
+        cluster.fault(ApiKey::ListOffsets, Fault::Error(ResponseError::NotLeaderOrFollower));
+        cluster.fault(ApiKey::ListOffsets, Fault::CloseBefore);
+        cluster.fault(ApiKey::Fetch, Fault::CloseBefore);
+        cluster.fault(ApiKey::Fetch, Fault::Silence);
+        cluster.fault(ApiKey::Fetch, Fault::Error(ResponseError::UnknownLeaderEpoch));
+        consumer.assign([(at(0), Start::Beginning)]);
+        assert_eq!(read(&mut consumer, 1).await, ["a"]);
+        {
+            let mut state = cluster.state();
+            let log = &mut state.topics.get_mut("t").unwrap()[0];
+            (log.leader, log.epoch) = (1, 1);
+        }
+        append(&cluster, 0, &["b"], 0);
+        assert_eq!(read(&mut consumer, 1).await, ["b"]);
+        assert!(cluster.state().seen.contains(&(1, ApiKey::Fetch, 12)));
+    });
+}
+
+#[test]
+fn nothing_is_lost_when_a_poll_is_dropped() {
+    run(async {
+        let (cluster, mut consumer) = start(ConsumerConfig::default()).await;
+        consumer.assign([(at(0), Start::Beginning)]);
+        let mut all = Vec::new();
+        for n in 0..50 {
+            append(&cluster, 0, &[&n.to_string()], 0);
+            if let Ok(polled) = time::timeout(Duration::from_millis(n % 5), consumer.poll(SOON)).await {
+                all.extend(values(&polled));
+            }
+        }
+        let missing = 50 - all.len();
+        all.extend(read(&mut consumer, missing).await);
+        let expected: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+        assert_eq!(all, expected);
+    });
+}
