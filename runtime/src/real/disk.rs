@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::disk::{BatchError, DiskOptions, Done, LOCK_FILE, Lane, Op, OpenError};
 pub(crate) use file::Handle;
-use queue::{Job, Queue, Queues};
+use queue::{Job, Queue, Queues, Work};
 
 /// The lock on the folder: an flock that ends when the last holder drops the file. The queues hold it, and so does each batch
 /// until it has ended.
@@ -57,7 +57,7 @@ impl Folder {
             Lane::Journal => &self.queues.journal,
             Lane::Pool => &self.queues.pool,
         };
-        queue.push(Job { ops, reply, lock: self.lock.clone() });
+        queue.push(Work::Batch(Job { ops, reply, lock: self.lock.clone() }));
     }
 }
 
@@ -86,15 +86,17 @@ fn open(path: &Path, pool_threads: usize) -> Result<Folder, OpenError> {
     }
 
     let queues = Arc::new(Queues { journal: Queue::new(), pool: Queue::new() });
-    start("weir-journal".to_owned(), queues.journal.clone(), root.clone()).map_err(failed)?;
+    start("weir-journal".to_owned(), &queues.journal, &queues.pool, &root).map_err(failed)?;
     for number in 0..pool_threads.max(1) {
-        start(format!("weir-disk-{number}"), queues.pool.clone(), root.clone()).map_err(failed)?;
+        start(format!("weir-disk-{number}"), &queues.pool, &queues.pool, &root).map_err(failed)?;
     }
     Ok(Folder { queues, lock: Lock { _file: Arc::new(file) } })
 }
 
-fn start(name: String, queue: Arc<Queue>, root: Arc<Path>) -> io::Result<()> {
-    thread::Builder::new().name(name).spawn(move || queue.work(&root)).map(drop)
+/// Starts a thread for a queue; the files that it opens are closed by the threads of `closer`.
+fn start(name: String, queue: &Arc<Queue>, closer: &Arc<Queue>, root: &Arc<Path>) -> io::Result<()> {
+    let (queue, closer, root) = (queue.clone(), closer.clone(), root.clone());
+    thread::Builder::new().name(name).spawn(move || queue.work(&root, &closer)).map(drop)
 }
 
 /// A path of an operation, as the operating system wants it.

@@ -1,16 +1,18 @@
 //! Files of the operating system.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use bytes::Bytes;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::absolute;
+use super::queue::{Queue, Work};
 use crate::disk::{AlignedBuf, BLOCK_BYTES, File, OpenMode};
 
 /// Most chunks that Linux takes in one call (IOV_MAX).
@@ -18,10 +20,34 @@ const CHUNKS_MAX: usize = 1024;
 /// Bytes of one step of an allocation or a direct read.
 const STEP_BYTES: usize = 1 << 20;
 
-#[derive(Debug)]
-pub(crate) struct Handle(pub(super) fs::File);
+/// An open file, which a thread of the pool closes in the end.
+pub(crate) struct Handle {
+    /// `None` only while it is dropped.
+    file: Option<fs::File>,
+    closer: Arc<Queue>,
+}
 
-pub(super) fn open(root: &Path, path: &Path, mode: OpenMode) -> io::Result<(File, u64)> {
+impl Handle {
+    pub(super) fn file(&self) -> io::Result<&fs::File> {
+        self.file.as_ref().ok_or_else(|| Errno::BADF.into())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.take() {
+            self.closer.push(Work::Close(file));
+        }
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Handle").field(&self.file).finish()
+    }
+}
+
+pub(super) fn open(root: &Path, closer: &Arc<Queue>, path: &Path, mode: OpenMode) -> io::Result<(File, u64)> {
     let full = absolute(root, path);
     let mut options = fs::OpenOptions::new();
     options.read(true);
@@ -45,7 +71,8 @@ pub(super) fn open(root: &Path, path: &Path, mode: OpenMode) -> io::Result<(File
     if metadata.is_dir() {
         return Err(Errno::ISDIR.into());
     }
-    Ok((File::new(path.to_path_buf(), mode, direct, Handle(file)), metadata.len()))
+    let handle = Handle { file: Some(file), closer: closer.clone() };
+    Ok((File::new(path.to_path_buf(), mode, direct, handle), metadata.len()))
 }
 
 /// Opens a file for durable writes that bypass the page cache, or, where the file system refuses that, for buffered ones.
@@ -80,13 +107,13 @@ fn refuses_direct(error: &io::Error) -> bool {
 pub(super) fn read(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
     let mut content = Vec::new();
     if file.is_direct() {
-        read_direct(&file.handle().0, offset, len, &mut content)?;
+        read_direct(file.handle().file()?, offset, len, &mut content)?;
     } else {
         content.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
         while content.len() < len {
             let position = offset + content.len() as u64;
             let spare = rustix::buffer::spare_capacity(&mut content);
-            match rustix::io::pread(&file.handle().0, spare, position) {
+            match rustix::io::pread(file.handle().file()?, spare, position) {
                 Ok(0) => break,
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -129,7 +156,7 @@ pub(super) fn write(file: &File, offset: u64, chunks: &[Bytes]) -> io::Result<()
         // Takes empty chunks off the front, so that a write of nothing is not tried.
         IoSlice::advance_slices(&mut rest, 0);
         while !rest.is_empty() {
-            match rustix::io::pwritev(&file.handle().0, rest, position) {
+            match rustix::io::pwritev(file.handle().file()?, rest, position) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => {
                     position += written as u64;
@@ -144,7 +171,7 @@ pub(super) fn write(file: &File, offset: u64, chunks: &[Bytes]) -> io::Result<()
 }
 
 pub(super) fn write_aligned(file: &File, offset: u64, blocks: &[u8]) -> io::Result<()> {
-    let inner = &file.handle().0;
+    let inner = file.handle().file()?;
     inner.write_all_at(blocks, offset)?;
     if file.mode() == OpenMode::Direct && !file.is_direct() {
         inner.sync_data()?;
@@ -154,7 +181,7 @@ pub(super) fn write_aligned(file: &File, offset: u64, blocks: &[u8]) -> io::Resu
 
 /// Writes zeros, so that the file has its blocks and later writes change no metadata, and syncs all of it.
 pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
-    let inner = &file.handle().0;
+    let inner = file.handle().file()?;
     let mut position = inner.metadata()?.len();
     if file.is_direct() && position < len {
         position = position.next_multiple_of(BLOCK_BYTES as u64);

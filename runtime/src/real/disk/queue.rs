@@ -1,6 +1,7 @@
 //! Batches on their way to the threads.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -8,6 +9,12 @@ use tokio::sync::oneshot;
 
 use super::{Lock, run};
 use crate::disk::{BatchError, Done, Op};
+
+pub(super) enum Work {
+    Batch(Job),
+    /// Closing a file can take long: a removed one gives its blocks back only now.
+    Close(fs::File),
+}
 
 pub(super) struct Job {
     pub(super) ops: Vec<Op>,
@@ -35,14 +42,14 @@ pub(super) struct Queue {
 }
 
 struct State {
-    jobs: VecDeque<Job>,
-    /// No more jobs will come: threads end when the queue is empty.
+    works: VecDeque<Work>,
+    /// No more work will come: threads end when the queue is empty.
     closed: bool,
 }
 
 impl Queue {
     pub(super) fn new() -> Arc<Queue> {
-        let state = State { jobs: VecDeque::new(), closed: false };
+        let state = State { works: VecDeque::new(), closed: false };
         Arc::new(Queue { state: Mutex::new(state), ready: Condvar::new() })
     }
 
@@ -51,15 +58,15 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a batch. In a closed queue its reply is dropped, which tells the one who waits.
-    pub(super) fn push(&self, job: Job) {
+    /// Queues work. In a closed queue it is dropped: the reply of a batch, which tells the one who waits, or the file.
+    pub(super) fn push(&self, work: Work) {
         let mut state = self.state();
         if state.closed {
             drop(state);
-            drop(job);
+            drop(work);
             return;
         }
-        state.jobs.push_back(job);
+        state.works.push_back(work);
         drop(state);
         self.ready.notify_one();
     }
@@ -69,12 +76,12 @@ impl Queue {
         self.ready.notify_all();
     }
 
-    /// The next batch; `None` when there will not be any more.
-    fn pop(&self) -> Option<Job> {
+    /// The next work; `None` when there will not be any more.
+    fn pop(&self) -> Option<Work> {
         let mut state = self.state();
         loop {
-            if let Some(job) = state.jobs.pop_front() {
-                return Some(job);
+            if let Some(work) = state.works.pop_front() {
+                return Some(work);
             }
             if state.closed {
                 return None;
@@ -84,14 +91,19 @@ impl Queue {
     }
 
     /// A thread's life.
-    pub(super) fn work(&self, root: &Path) {
+    pub(super) fn work(&self, root: &Path, closer: &Arc<Queue>) {
         let _guard = FailOnPanic(self);
-        while let Some(Job { ops, reply, lock }) = self.pop() {
-            let result = run::batch(root, ops);
-            // First the lock and then the answer, so that whoever has all answers and drops the disk can open it again.
-            drop(lock);
-            // A failing send means that nobody waits any more, which is allowed.
-            let _ = reply.send(result);
+        while let Some(work) = self.pop() {
+            match work {
+                Work::Close(file) => drop(file),
+                Work::Batch(Job { ops, reply, lock }) => {
+                    let result = run::batch(root, closer, ops);
+                    // First the lock and then the answer, so that whoever has all answers and drops the disk can open it again.
+                    drop(lock);
+                    // A failing send means that nobody waits any more, which is allowed.
+                    let _ = reply.send(result);
+                }
+            }
         }
     }
 }
@@ -103,12 +115,12 @@ impl Drop for FailOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             tracing::error!("a disk thread panicked: the data folder takes no more work");
-            let jobs = {
+            let works = {
                 let mut state = self.0.state();
                 state.closed = true;
-                std::mem::take(&mut state.jobs)
+                std::mem::take(&mut state.works)
             };
-            drop(jobs);
+            drop(works);
             self.0.ready.notify_all();
         }
     }

@@ -3,16 +3,18 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::queue::Queue;
 use super::{absolute, file};
 use crate::disk::{BatchError, DirEntry, Done, LOCK_FILE, Op};
 
-pub(super) fn batch(root: &Path, ops: Vec<Op>) -> Result<Vec<Done>, BatchError> {
+pub(super) fn batch(root: &Path, closer: &Arc<Queue>, ops: Vec<Op>) -> Result<Vec<Done>, BatchError> {
     let mut done = Vec::with_capacity(ops.len());
     for (index, op) in ops.into_iter().enumerate() {
-        match operation(root, op) {
+        match operation(root, closer, op) {
             Ok(result) => done.push(result),
             Err((op, source)) => return Err(BatchError::new(index, op, source, done)),
         }
@@ -21,7 +23,7 @@ pub(super) fn batch(root: &Path, ops: Vec<Op>) -> Result<Vec<Done>, BatchError> 
 }
 
 /// An operation and its result, or its description and the error. It is described only when it fails.
-fn operation(root: &Path, op: Op) -> Result<Done, (String, io::Error)> {
+fn operation(root: &Path, closer: &Arc<Queue>, op: Op) -> Result<Done, (String, io::Error)> {
     if let Err(error) = op.check() {
         return Err((op.to_string(), error));
     }
@@ -32,19 +34,19 @@ fn operation(root: &Path, op: Op) -> Result<Done, (String, io::Error)> {
             Err(error) => Err((Op::WriteAligned { file, offset, data }.to_string(), error)),
         };
     }
-    borrowed(root, &op).map_err(|error| (op.to_string(), error))
+    borrowed(root, closer, &op).map_err(|error| (op.to_string(), error))
 }
 
-fn borrowed(root: &Path, op: &Op) -> io::Result<Done> {
+fn borrowed(root: &Path, closer: &Arc<Queue>, op: &Op) -> io::Result<Done> {
     match op {
         Op::Open { path, mode } => {
-            file::open(root, path, *mode).map(|(file, len)| Done::Opened { file, len })
+            file::open(root, closer, path, *mode).map(|(file, len)| Done::Opened { file, len })
         }
         Op::Read { file, offset, len } => file::read(file, *offset, *len).map(Done::Read),
         Op::Write { file, offset, data } => file::write(file, *offset, data).map(|()| Done::Written),
         Op::WriteAligned { .. } => Err(io::Error::other("an aligned write is run by its owner")),
-        Op::Sync { file } => file.handle().0.sync_data().map(|()| Done::Synced),
-        Op::Truncate { file, len } => file.handle().0.set_len(*len).map(|()| Done::Truncated),
+        Op::Sync { file } => file.handle().file()?.sync_data().map(|()| Done::Synced),
+        Op::Truncate { file, len } => file.handle().file()?.set_len(*len).map(|()| Done::Truncated),
         Op::Allocate { file, len } => file::allocate(file, *len).map(|()| Done::Allocated),
         Op::Rename { from, to } => {
             fs::rename(absolute(root, from), absolute(root, to)).map(|()| Done::Renamed)
