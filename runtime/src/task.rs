@@ -46,6 +46,11 @@ pub enum JoinError {
 pub struct JoinHandle<T>(imp::task::Handle<T>);
 
 impl<T> JoinHandle<T> {
+    #[cfg_attr(not(madsim), allow(dead_code, reason = "the simulation starts tasks on other nodes"))]
+    pub(crate) fn from_imp(handle: imp::task::Handle<T>) -> JoinHandle<T> {
+        JoinHandle(handle)
+    }
+
     /// Stops the task at its next await. Does nothing when it has finished.
     pub fn abort(&self) {
         self.0.abort();
@@ -94,7 +99,8 @@ pub fn block_on<F: Future>(options: RuntimeOptions, future: F) -> io::Result<F::
     imp::task::block_on(options, future)
 }
 
-/// Waits until the process is asked to stop with SIGINT or SIGTERM. In a simulation nobody ever asks.
+/// Waits until the process is asked to stop with SIGINT or SIGTERM. In a simulation
+/// [`crate::simulation::World::interrupt`] asks.
 ///
 /// From the first call on these signals no longer end the process by themselves; one that comes while nobody waits is lost,
 /// so make one future and keep it.
