@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use weir_runtime::disk::{Disk, DiskOptions};
 use weir_runtime::net::{Listener, Stream};
+use weir_runtime::simulation::{self, SimulationOptions, World};
 use weir_runtime::task::{self, RuntimeOptions};
 use weir_runtime::time;
 
@@ -22,6 +23,8 @@ pub(crate) struct Place {
 
 pub(crate) type Scene = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Simulations of each scenario.
+const SEEDS: u64 = 10;
 /// Longer than any of these scenarios takes in either world.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -48,6 +51,28 @@ impl Place {
 }
 
 pub(crate) fn run(scenario: fn(Place) -> Scene) {
+    for seed in 0..SEEDS {
+        let Ok(outcome) = simulation::run(seed, SimulationOptions::default(), simulated(scenario)) else {
+            return run_for_real(scenario);
+        };
+        if let Err(failure) = outcome.result {
+            panic!("seed {seed}: {failure}");
+        }
+    }
+}
+
+fn simulated(scenario: fn(Place) -> Scene) -> impl FnOnce(World) -> Pin<Box<dyn Future<Output = ()>>> + Send {
+    move |world| {
+        Box::pin(async move {
+            let place = Place { folder: "/data/broker".into(), ip: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)) };
+            let node = world.add_node("node", place.ip, std::future::pending::<()>);
+            let finished = time::timeout(LIMIT, world.spawn_on(node, scenario(place))).await;
+            finished.expect("the scenario takes too long").unwrap();
+        })
+    }
+}
+
+fn run_for_real(scenario: fn(Place) -> Scene) {
     let scratch = tempfile::tempdir().unwrap();
     let place = Place { folder: scratch.path().join("broker"), ip: IpAddr::V4(Ipv4Addr::LOCALHOST) };
     let options = RuntimeOptions { worker_threads: Some(2), ..RuntimeOptions::default() };

@@ -176,11 +176,11 @@ impl Faulty {
         state.changes_left = None;
     }
 
-    pub(crate) fn fail_syncs(&self, fail: bool) {
+    pub(crate) fn set_fail_syncs(&self, fail: bool) {
         self.state().fail_syncs = fail;
     }
 
-    pub(crate) fn fill_up(&self, full: bool) {
+    pub(crate) fn set_full(&self, full: bool) {
         self.state().full = full;
     }
 

@@ -5,8 +5,10 @@
 //! simulated one it fails in the simulation. Without FUSE the first half is skipped and says so; in CI that is a failure.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod errors;
 #[cfg(not(madsim))]
 mod faulty;
 #[cfg(not(madsim))]
 mod real_disk;
 mod scenarios;
+mod simulated_disk;

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use weir_runtime::disk::{BatchError, Disk, DiskOptions, Lane, Op, OpenError, OpenMode};
+use weir_runtime::disk::{Disk, DiskOptions, Lane, OpenError, OpenMode};
 use weir_runtime::task::{RuntimeOptions, block_on};
 
+use crate::errors::{self, Breakable};
 use crate::faulty::Faulty;
-use crate::scenarios::{SCENARIOS, Scenario, found, prepare, text};
+use crate::scenarios::{SCENARIOS, Scenario, found, prepare};
 
 /// Power failures per scenario, and how many of what is pending survives each: nothing, everything, then any subset.
 const FAILURES: u64 = 24;
@@ -33,7 +34,10 @@ fn session<F: Future>(faulty: &Faulty, folder: &Path, run: impl FnOnce(Disk) -> 
     let options = RuntimeOptions { worker_threads: Some(1), ..RuntimeOptions::default() };
     let output = block_on(options, async {
         let disk = Disk::open(folder, DiskOptions { pool_threads: 1 }).await.unwrap();
-        run(disk).await
+        let output = run(disk.clone()).await;
+        // The one thread of the pool has closed all files when it comes to this.
+        disk.submit(Lane::Pool, Vec::new()).await.unwrap();
+        output
     });
     mounted.umount_and_join().unwrap();
     output.unwrap()
@@ -120,55 +124,27 @@ fn a_failure_in_the_middle_leaves_the_old_or_the_new() {
     });
 }
 
+impl Breakable for Faulty {
+    fn fail_syncs(&self, fail: bool) {
+        self.set_fail_syncs(fail);
+    }
+
+    fn fill_up(&self, full: bool) {
+        self.set_full(full);
+    }
+}
+
 #[test]
 fn a_sync_that_fails_is_reported() {
     with_faulty("a_sync_that_fails_is_reported", |faulty, folder| {
-        session(faulty, folder, |disk| async move {
-            let (file, _) = disk.open_file("x", OpenMode::Create).await.unwrap();
-            disk.write(&file, 0, text("lost")).await.unwrap();
-            faulty.fail_syncs(true);
-            let io_error = |error: BatchError| {
-                assert_eq!(
-                    error.source.raw_os_error(),
-                    Some(rustix::io::Errno::IO.raw_os_error()),
-                    "{error}"
-                );
-            };
-            let batch = vec![
-                Op::Write { file: file.clone(), offset: 4, data: text("more") },
-                Op::Sync { file: file.clone() },
-                Op::Write { file: file.clone(), offset: 0, data: text("never") },
-            ];
-            let error = disk.submit(Lane::Journal, batch).await.unwrap_err();
-            assert_eq!((error.index, error.op.as_str(), error.done.len()), (1, "sync x", 1));
-            io_error(error);
-            io_error(disk.sync_dir("").await.unwrap_err());
-            io_error(disk.replace_atomically("y", text("new")).await.unwrap_err());
-            assert!(
-                disk.read_file("y", 100).await.unwrap().is_none(),
-                "what was not synced is not put in place"
-            );
-            faulty.fail_syncs(false);
-        });
+        session(faulty, folder, |disk| errors::a_sync_that_fails_is_reported(disk, faulty.clone()));
     });
 }
 
 #[test]
-fn a_full_disk_is_told_from_other_errors_and_goes_on_when_there_is_room() {
-    with_faulty("a_full_disk_is_told_from_other_errors", |faulty, folder| {
-        session(faulty, folder, |disk| async move {
-            let (file, _) = disk.open_file("x", OpenMode::Create).await.unwrap();
-            disk.write(&file, 0, text("old")).await.unwrap();
-            faulty.fill_up(true);
-            let error = disk.write(&file, 3, text("er")).await.unwrap_err();
-            assert!(error.is_no_space(), "{error:?}");
-            let allocate = Op::Allocate { file: file.clone(), len: 1 << 20 };
-            assert!(disk.submit(Lane::Pool, vec![allocate]).await.unwrap_err().is_no_space());
-            assert_eq!(disk.read(&file, 0, 100).await.unwrap(), "old");
-            faulty.fill_up(false);
-            disk.write(&file, 3, text("er")).await.unwrap();
-            assert_eq!(disk.read(&file, 0, 100).await.unwrap(), "older");
-        });
+fn a_full_disk_refuses_until_there_is_room() {
+    with_faulty("a_full_disk_refuses_until_there_is_room", |faulty, folder| {
+        session(faulty, folder, |disk| errors::a_full_disk_refuses_until_there_is_room(disk, faulty.clone()));
     });
 }
 
