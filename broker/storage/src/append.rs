@@ -1,0 +1,28 @@
+//! What a shard hands to a log.
+
+use weir_protocol::types::{LeaderEpoch, Offset};
+
+/// Describes an append: one or several record batches, one after the other, of one leader epoch.
+///
+/// The index gets at most one entry per append, so an append of many small batches makes lookups in it slower; a few hundred KiB
+/// are fine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AppendInfo {
+    /// Of the first record. Not below the log's end; above it where the leader's log has a gap, which compaction leaves.
+    pub base_offset: Offset,
+    /// Of the last record.
+    pub last_offset: Offset,
+    /// Of all its batches. Not below the log's latest.
+    pub leader_epoch: LeaderEpoch,
+    /// The largest timestamp of its records; -1 without any.
+    pub max_timestamp_ms: i64,
+    /// Length of all chunks together.
+    pub bytes: u32,
+}
+
+impl AppendInfo {
+    /// The offset after the last record.
+    pub fn next_offset(&self) -> Offset {
+        self.last_offset + 1
+    }
+}

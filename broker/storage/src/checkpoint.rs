@@ -1,0 +1,160 @@
+//! The checkpoint: each log's durable state at one moment, and the journal's round from which replay goes on.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use uuid::Uuid;
+use weir_protocol::types::{FolderId, LogId, TopicId};
+
+use crate::blob::{self, BlobError, Kind};
+use crate::catalog::{Catalog, LogState, Tail};
+use crate::epochs::EpochHistory;
+
+pub(crate) const KIND: Kind = Kind { magic: *b"WEIRchk\n", version: 1 };
+/// No folder has more than a few hundred thousand logs.
+pub(crate) const LEN_MAX: usize = 1 << 30;
+
+const OS: u8 = 1;
+const GAPS: u8 = 2;
+const TAIL_AT_LEAST: u8 = 4;
+const TAIL_UNKNOWN: u8 = 8;
+const REBUILD: u8 = 16;
+/// Bytes of a log without its epochs.
+const LOG_BYTES: usize = 16 + 4 + 1 + 5 * 8 + 4;
+const HEAD_BYTES: usize = 16 + 8 + 1 + 4;
+const EPOCH_BYTES: usize = 4 + 8;
+
+/// What a checkpoint file says.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) folder: FolderId,
+    /// The first round of the journal whose effects are not in here.
+    pub(crate) replay_from: u64,
+    /// Whether recovery once could not tell the logs' ends for certain, and nobody has settled that since.
+    pub(crate) uncertain: bool,
+    pub(crate) logs: Vec<(LogId, LogState)>,
+}
+
+/// A checkpoint file of the catalog as it stands.
+pub(crate) fn encode(folder: FolderId, replay_from: u64, uncertain: bool, catalog: &Catalog) -> Bytes {
+    let mut out = BytesMut::with_capacity(HEAD_BYTES + catalog.len() * (LOG_BYTES + 2 * EPOCH_BYTES));
+    out.put_slice(folder.0.as_bytes());
+    out.put_u64_le(replay_from);
+    out.put_u8(u8::from(uncertain));
+    out.put_u32_le(catalog.len() as u32);
+    for slot in catalog.iter() {
+        put_log(&mut out, slot.log, &slot.state);
+    }
+    blob::seal(KIND, &out)
+}
+
+fn put_log(out: &mut BytesMut, log: LogId, state: &LogState) {
+    let tail = match state.tail {
+        Tail::Known => 0,
+        Tail::AtLeast => TAIL_AT_LEAST,
+        Tail::Unknown => TAIL_UNKNOWN,
+    };
+    out.put_slice(log.topic.0.as_bytes());
+    out.put_i32_le(log.partition);
+    let flag = |is_set, bit| if is_set { bit } else { 0 };
+    out.put_u8(tail | flag(state.os, OS) | flag(state.gaps, GAPS) | flag(state.rebuild, REBUILD));
+    out.put_i64_le(state.start);
+    out.put_i64_le(state.end);
+    out.put_i64_le(state.segment_base);
+    out.put_u64_le(state.position);
+    out.put_i64_le(state.end_at_least);
+    out.put_u32_le(state.epochs.entries().len() as u32);
+    for entry in state.epochs.entries() {
+        out.put_i32_le(entry.epoch);
+        out.put_i64_le(entry.start);
+    }
+}
+
+/// Reads a checkpoint file.
+pub(crate) fn decode(bytes: &Bytes) -> Result<Checkpoint, BlobError> {
+    let (_, mut content) = blob::open(KIND, bytes)?;
+    let short = || BlobError::Damaged("it is too short".to_owned());
+    if content.remaining() < HEAD_BYTES {
+        return Err(short());
+    }
+    let folder = FolderId(take_uuid(&mut content));
+    let replay_from = content.get_u64_le();
+    let uncertain = content.get_u8() != 0;
+    let count = content.get_u32_le() as usize;
+    let mut logs = Vec::with_capacity(count.min(content.remaining() / LOG_BYTES));
+    for _ in 0..count {
+        logs.push(take_log(&mut content).ok_or_else(short)?);
+    }
+    Ok(Checkpoint { folder, replay_from, uncertain, logs })
+}
+
+fn take_uuid(content: &mut Bytes) -> Uuid {
+    let mut id = [0; 16];
+    content.copy_to_slice(&mut id);
+    Uuid::from_bytes(id)
+}
+
+fn take_log(content: &mut Bytes) -> Option<(LogId, LogState)> {
+    if content.remaining() < LOG_BYTES {
+        return None;
+    }
+    let log = LogId::new(TopicId(take_uuid(content)), content.get_i32_le());
+    let flags = content.get_u8();
+    let mut state = LogState {
+        os: flags & OS != 0,
+        gaps: flags & GAPS != 0,
+        start: content.get_i64_le(),
+        end: content.get_i64_le(),
+        segment_base: content.get_i64_le(),
+        position: content.get_u64_le(),
+        end_at_least: content.get_i64_le(),
+        epochs: EpochHistory::new(),
+        rebuild: flags & REBUILD != 0,
+        tail: match flags & (TAIL_AT_LEAST | TAIL_UNKNOWN) {
+            0 => Tail::Known,
+            TAIL_AT_LEAST => Tail::AtLeast,
+            _ => Tail::Unknown,
+        },
+    };
+    let epochs = content.get_u32_le() as usize;
+    if content.remaining() < epochs.checked_mul(EPOCH_BYTES)? {
+        return None;
+    }
+    for _ in 0..epochs {
+        let epoch = content.get_i32_le();
+        state.epochs.begin(epoch, content.get_i64_le());
+    }
+    Some((log, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_read_back() {
+        let mut catalog = Catalog::default();
+        for number in 0..3u8 {
+            let slot = catalog.ensure(LogId::new(TopicId(Uuid::from_u128(5)), i32::from(number)));
+            let state = &mut catalog.get_mut(slot).unwrap().state;
+            state.os = number == 1;
+            state.gaps = number == 2;
+            state.tail = [Tail::Known, Tail::AtLeast, Tail::Unknown][usize::from(number)];
+            state.rebuild = number == 0;
+            (state.start, state.end, state.segment_base, state.position) = (3, 90, 60, 4711);
+            state.end_at_least = 95;
+            state.epochs.begin(1, 3);
+            state.epochs.begin(i32::from(number) + 2, 50);
+        }
+        let folder = FolderId(Uuid::from_u128(9));
+        let read = decode(&encode(folder, 17, true, &catalog)).unwrap();
+        assert_eq!((read.folder, read.replay_from, read.uncertain), (folder, 17, true));
+        let expected: Vec<_> = catalog.iter().map(|slot| (slot.log, slot.state.clone())).collect();
+        assert_eq!(read.logs, expected);
+    }
+
+    #[test]
+    fn counts_that_lie_are_damage_and_no_allocation() {
+        let mut content = vec![0; 25];
+        content.extend_from_slice(&u32::MAX.to_le_bytes());
+        assert!(matches!(decode(&blob::seal(KIND, &content)), Err(BlobError::Damaged(_))));
+    }
+}

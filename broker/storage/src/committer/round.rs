@@ -1,0 +1,189 @@
+//! A round while it is gathered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use weir_protocol::types::{LeaderEpoch, LogId, Offset};
+
+use crate::StorageError;
+use crate::catalog::SlotId;
+use crate::inbox::{Append, CutPlace};
+use crate::journal::Entry;
+
+/// What becomes durable together.
+#[derive(Default)]
+pub(super) struct Round {
+    /// For the journal, in order.
+    pub(super) entries: Vec<Entry>,
+    /// For the segments, in order.
+    pub(super) writes: Vec<SegmentWrite>,
+    /// The logs with appends, each once, in the order of their first.
+    pub(super) touched: Vec<Touched>,
+    /// Leader epochs that begin.
+    pub(super) epochs: Vec<(SlotId, LeaderEpoch, Offset)>,
+    pub(super) cuts: Vec<RoundCut>,
+    pub(super) starts: Vec<RoundStart>,
+    pub(super) deletions: Vec<Deletion>,
+    pub(super) barriers: Vec<oneshot::Sender<()>>,
+    /// Of `entries` as the journal takes them, nearly.
+    pub(super) journal_bytes: usize,
+    /// Of appends.
+    pub(super) append_bytes: usize,
+    pub(super) appends: u64,
+}
+
+/// Contiguous bytes for one segment.
+pub(super) struct SegmentWrite {
+    pub(super) slot: SlotId,
+    pub(super) log: LogId,
+    pub(super) segment_base: Offset,
+    pub(super) position: u64,
+    pub(super) bytes: u64,
+    /// The first offset in them.
+    pub(super) from: Offset,
+    pub(super) data: Vec<Bytes>,
+}
+
+/// A log with appends in the round, and where it ends after them.
+pub(super) struct Touched {
+    pub(super) slot: SlotId,
+    pub(super) port: u32,
+    pub(super) generation: u32,
+    pub(super) end: Offset,
+    pub(super) segment_base: Offset,
+    pub(super) position: u64,
+    pub(super) gap: bool,
+    /// The place of the log's latest write in [`Round::writes`].
+    pub(super) last_write: usize,
+}
+
+/// A log that is cut.
+pub(super) struct RoundCut {
+    pub(super) slot: SlotId,
+    pub(super) log: LogId,
+    pub(super) port: u32,
+    pub(super) os: bool,
+    pub(super) generation: u32,
+    pub(super) end: Offset,
+    pub(super) segment_base: Offset,
+    pub(super) place: CutPlace,
+    pub(super) removed: Vec<Offset>,
+    /// Its place in [`Round::entries`], if it is journalled.
+    pub(super) entry: Option<usize>,
+    /// What was cut because it could not be written, and why.
+    pub(super) failed: Option<Arc<StorageError>>,
+}
+
+/// A log that begins later.
+pub(super) struct RoundStart {
+    pub(super) slot: SlotId,
+    pub(super) log: LogId,
+    pub(super) port: u32,
+    pub(super) generation: u32,
+    pub(super) start: Offset,
+    pub(super) removed: Vec<Offset>,
+}
+
+/// A log that goes.
+pub(super) struct Deletion {
+    pub(super) slot: Option<SlotId>,
+    pub(super) log: LogId,
+    pub(super) reply: oneshot::Sender<Result<(), StorageError>>,
+}
+
+/// Bytes that the journal takes for an entry besides its data, at most.
+pub(super) const ENTRY_BYTES: usize = 96;
+
+impl Round {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+            && self.writes.is_empty()
+            && self.cuts.is_empty()
+            && self.starts.is_empty()
+            && self.deletions.is_empty()
+            && self.barriers.is_empty()
+    }
+
+    pub(super) fn push_entry(&mut self, entry: Entry, data_bytes: usize) {
+        self.journal_bytes += ENTRY_BYTES + data_bytes;
+        self.entries.push(entry);
+    }
+
+    /// Adds an append. `touched` is the log's place in [`Round::touched`], if it is there.
+    pub(super) fn push_append(&mut self, append: Append, by: By, touched: Option<usize>) -> usize {
+        let Append { slot, base_offset, next_offset, segment_base, position, bytes, .. } = append;
+        let end_position = position + u64::from(bytes);
+        self.append_bytes += bytes as usize;
+        self.appends += 1;
+        let place = touched.unwrap_or(self.touched.len());
+        let last_write = self.write_for(&append, by.log, touched.map(|place| self.touched[place].last_write));
+        match self.touched.get_mut(place) {
+            Some(touched) => {
+                (touched.end, touched.segment_base, touched.position) =
+                    (next_offset, segment_base, end_position);
+                touched.last_write = last_write;
+                touched.gap |= append.gap;
+            }
+            None => self.touched.push(Touched {
+                slot,
+                port: by.port,
+                generation: by.generation,
+                end: next_offset,
+                segment_base,
+                position: end_position,
+                gap: append.gap,
+                last_write,
+            }),
+        }
+        let data = append.data;
+        if !by.os {
+            let write = &mut self.writes[last_write];
+            write.data.extend(data.iter().cloned());
+            let entry = Entry::Append {
+                log: by.log,
+                leader_epoch: append.leader_epoch,
+                base_offset,
+                next_offset,
+                segment_base,
+                position,
+                max_timestamp_ms: append.max_timestamp_ms,
+                data,
+            };
+            self.push_entry(entry, bytes as usize);
+        } else {
+            self.writes[last_write].data.extend(data);
+        }
+        place
+    }
+
+    /// The write that takes the append's bytes: the log's last one if they follow on it.
+    fn write_for(&mut self, append: &Append, log: LogId, last: Option<usize>) -> usize {
+        if let Some(last) = last {
+            let write = &mut self.writes[last];
+            if write.segment_base == append.segment_base && write.position + write.bytes == append.position {
+                write.bytes += u64::from(append.bytes);
+                return last;
+            }
+        }
+        self.writes.push(SegmentWrite {
+            slot: append.slot,
+            log,
+            segment_base: append.segment_base,
+            position: append.position,
+            bytes: u64::from(append.bytes),
+            from: append.base_offset,
+            data: Vec::new(),
+        });
+        self.writes.len() - 1
+    }
+}
+
+/// Whose append it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct By {
+    pub(super) log: LogId,
+    pub(super) port: u32,
+    pub(super) os: bool,
+    pub(super) generation: u32,
+}

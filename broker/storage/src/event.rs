@@ -1,0 +1,55 @@
+//! What the store tells the owners of logs.
+
+use std::sync::Arc;
+
+use weir_protocol::types::{LogId, Offset};
+
+use crate::StorageError;
+
+/// A message of the store to a port's owner. Hand each part to the log it names: [`crate::Log::on_durable`] and so on say what
+/// it means for the log as it is now, since truncations may have overtaken it.
+#[derive(Debug, Clone)]
+pub enum StoreEvent {
+    /// A round is complete: for each log of this port that it touched, how far the log is durable now.
+    Durable(Vec<(LogId, Durable)>),
+    /// Appends could not be written and were cut.
+    AppendFailed(AppendFailed),
+    /// A truncation or a new start is durable.
+    Cut(Cut),
+    /// A sync or a journal write failed: final, nothing more will become durable (contract 8).
+    FolderFailed(Arc<StorageError>),
+}
+
+/// How far a log is durable: in the journal and written (`sync` logs), or written (`os` logs).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Durable {
+    /// The log's durable end.
+    pub end: Offset,
+    /// Which of the log's cuts the round had seen.
+    pub(crate) generation: u32,
+}
+
+/// Appends were not written (the disk is full), and everything from `from` on was cut; the cut is durable.
+/// The log accepts appends again once [`crate::Log::on_append_failed`] was called.
+#[derive(Debug, Clone)]
+pub struct AppendFailed {
+    /// The log.
+    pub log: LogId,
+    /// Everything from here on is gone.
+    pub from: Offset,
+    /// Why.
+    pub error: Arc<StorageError>,
+    pub(crate) generation: u32,
+}
+
+/// A truncation or a new start of a log is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// The log.
+    pub log: LogId,
+    /// The log's start.
+    pub start: Offset,
+    /// The log's end after the cut; everything below is durable.
+    pub end: Offset,
+    pub(crate) generation: u32,
+}

@@ -1,0 +1,350 @@
+//! Opening a log: what the catalog says of it, brought together with what its folder holds.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use weir_defect::defect;
+use weir_protocol::types::{LogId, Offset};
+use weir_runtime::disk::{Disk, File, Lane, Op, OpenMode};
+
+use super::{Log, LogHandle, Segment};
+use crate::catalog::{LogState, SlotId, Tail};
+use crate::config::{Flush, LogConfig};
+use crate::error::StorageError;
+use crate::inbox::{Command, Opened};
+use crate::layout;
+use crate::segment::{IndexData, ScanRange, Scanned, SegmentIndex, load, scan};
+use crate::store::{Lease, Shared};
+
+/// Which log is opened, by whom.
+pub(crate) struct Opening {
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) slot: SlotId,
+    pub(crate) port: u32,
+    pub(crate) id: LogId,
+    pub(crate) config: LogConfig,
+    /// Whether journal and checkpoint do not know it.
+    pub(crate) announce: bool,
+}
+
+/// Opens the log of a slot that was marked as open. `state` is the catalog's.
+pub(crate) async fn open(
+    shared: Arc<Shared>,
+    opening: Opening,
+    state: LogState,
+) -> Result<Log, StorageError> {
+    let Opening { lease, slot, port, id, config, announce } = opening;
+    let announce = announce || state.os != (config.flush == Flush::Os);
+    let loader = Loader {
+        disk: shared.disk.clone(),
+        id,
+        interval_bytes: config.index_interval_bytes,
+        state,
+        sizes: Vec::new(),
+        damaged: Vec::new(),
+        dirty: Vec::new(),
+    };
+    let loaded = loader.run().await?;
+    let Loader { mut state, sizes, damaged, dirty, .. } = loaded.loader;
+    for range in &damaged {
+        tracing::error!(log = %id, from = range.start, to = range.end, "records are damaged");
+    }
+    state.os = config.flush == Flush::Os;
+    shared.set_opened(slot, state.clone());
+    let active = Arc::new(SegmentIndex::new(loaded.index));
+    shared.inbox.push(Command::Open(Opened {
+        slot,
+        port,
+        os: state.os,
+        announce,
+        start: state.start,
+        latest_epoch: state.epochs.latest().map(|latest| latest.epoch),
+        active: active.clone(),
+        dirty,
+    }));
+    Ok(Log {
+        id,
+        slot,
+        shared,
+        _lease: lease,
+        handle: Arc::new(LogHandle::new(state.start)),
+        config,
+        start: state.start,
+        end: state.end,
+        durable_end: state.end,
+        epochs: Arc::new(state.epochs),
+        segments: sizes,
+        active,
+        unwritten: VecDeque::new(),
+        generation: 0,
+        pending_cuts: Vec::new(),
+        gaps: state.gaps,
+        damaged,
+    })
+}
+
+struct Loader {
+    disk: Disk,
+    id: LogId,
+    interval_bytes: u32,
+    state: LogState,
+    /// The segments, oldest first.
+    sizes: Vec<Segment>,
+    damaged: Vec<Range<Offset>>,
+    dirty: Vec<Offset>,
+}
+
+struct Loaded {
+    loader: Loader,
+    index: IndexData,
+}
+
+impl Loader {
+    async fn run(mut self) -> Result<Loaded, StorageError> {
+        self.sizes = self.list().await?;
+        if self.state.rebuild || self.state.tail == Tail::Unknown {
+            self.rebuild().await?;
+        } else if self.state.tail == Tail::AtLeast {
+            self.extend().await?;
+        }
+        self.note_missing_end();
+        self.remove_above().await?;
+        self.remove_below().await?;
+        let index = self.active_index().await?;
+        Ok(Loaded { loader: self, index })
+    }
+
+    /// The segments' files, by base offset.
+    async fn list(&self) -> Result<Vec<Segment>, StorageError> {
+        let entries = match self.disk.list(layout::log_dir(self.id)).await {
+            Ok(entries) => entries,
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            Err(error) => return Err(StorageError::disk("list a log's folder")(error)),
+        };
+        let segments = entries.iter().filter_map(|entry| {
+            let base = layout::parse_segment_file(&entry.name)?;
+            Some(Segment { base, bytes: entry.len })
+        });
+        Ok(segments.collect())
+    }
+
+    async fn open_segment(&self, base: Offset) -> Result<File, StorageError> {
+        let path = layout::segment_file(self.id, base);
+        let opened = self.disk.open_file(path, OpenMode::ReadWrite).await;
+        opened.map(|(file, _)| file).map_err(StorageError::disk("open a segment"))
+    }
+
+    /// The checkpoint was lost: the epochs, and the end if the journal did not tell it, come from the batches themselves.
+    async fn rebuild(&mut self) -> Result<(), StorageError> {
+        let is_end_known = self.state.tail == Tail::Known;
+        let replayed = std::mem::take(&mut self.state.epochs);
+        let segments = self.sizes.clone();
+        if let Some(first) = segments.first() {
+            self.state.start = self.state.start.max(first.base);
+        }
+        let mut end = (self.state.start, self.state.start, 0);
+        let mut damaged = Vec::new();
+        for (at, segment) in segments.iter().enumerate() {
+            if is_end_known && segment.base > self.state.segment_base {
+                break;
+            }
+            if segment.base > end.0 && at > 0 && !self.state.gaps {
+                damaged.push(end.0..segment.base);
+            }
+            let known_end = segments.get(at + 1).map(|next| next.base);
+            let is_last = is_end_known && segment.base == self.state.segment_base;
+            let (limit, known_end) = match known_end {
+                _ if is_last => (segment.bytes.min(self.state.position), Some(self.state.end)),
+                next => (segment.bytes, next),
+            };
+            let scanned = self.scan(IndexData::empty(segment.base), limit, known_end).await?;
+            for (epoch, start) in &scanned.epochs {
+                self.state.epochs.begin(*epoch, *start);
+            }
+            damaged.extend(scanned.damaged);
+            if scanned.index.covered > 0 {
+                end = (scanned.index.next_offset, segment.base, scanned.index.covered);
+            }
+        }
+        if !is_end_known {
+            (self.state.end, self.state.segment_base, self.state.position) = end;
+            tracing::warn!(log = %self.id, end = end.0, "the log's end was found by reading it");
+        }
+        for entry in replayed.entries() {
+            self.state.epochs.begin(entry.epoch, entry.start);
+        }
+        self.state.epochs.trim(self.state.start);
+        self.damaged.extend(damaged);
+        self.state.rebuild = false;
+        self.state.tail = Tail::Known;
+        Ok(())
+    }
+
+    /// Valid batches beyond the known end belong to the log.
+    async fn extend(&mut self) -> Result<(), StorageError> {
+        let known_end = self.state.end;
+        for segment in self.sizes.clone() {
+            let is_last = segment.base == self.state.segment_base;
+            if segment.base < self.state.segment_base || is_last && segment.bytes <= self.state.position {
+                continue;
+            }
+            let mut known = IndexData::empty(segment.base);
+            if is_last {
+                (known.covered, known.next_offset) = (self.state.position, self.state.end);
+            }
+            let scanned = self.scan(known, segment.bytes, None).await?;
+            let index = &scanned.index;
+            if index.next_offset <= self.state.end {
+                continue;
+            }
+            if !is_last && segment.base > self.state.end && !self.state.gaps {
+                self.damaged.push(self.state.end..segment.base);
+            }
+            for (epoch, start) in &scanned.epochs {
+                self.state.epochs.begin(*epoch, *start);
+            }
+            self.damaged.extend(scanned.damaged.iter().cloned());
+            self.state.segment_base = segment.base;
+            (self.state.end, self.state.position) = (index.next_offset, index.covered);
+            if !self.state.os {
+                let file = self.open_segment(segment.base).await?;
+                self.disk.sync(&file).await.map_err(StorageError::disk("sync a segment"))?;
+            }
+            self.dirty.push(segment.base);
+        }
+        if self.state.end > known_end {
+            tracing::info!(log = %self.id, from = known_end, to = self.state.end, "batches beyond the known end are kept");
+        }
+        self.state.tail = Tail::Known;
+        Ok(())
+    }
+
+    /// What a damaged round is known to have appended, and is nowhere: the log's end does not move back (contract 7).
+    fn note_missing_end(&mut self) {
+        let end = std::mem::take(&mut self.state.end_at_least);
+        if self.state.end < end {
+            self.damaged.push(self.state.end..end);
+            (self.state.end, self.state.segment_base, self.state.position) = (end, end, 0);
+        }
+    }
+
+    async fn scan(&self, known: IndexData, limit: u64, end: Option<Offset>) -> Result<Scanned, StorageError> {
+        let file = self.open_segment(known.base).await?;
+        let range = ScanRange {
+            known,
+            limit,
+            end,
+            gaps: self.state.gaps,
+            epochs: None,
+            interval_bytes: self.interval_bytes,
+        };
+        scan(&self.disk, file, range).await.map_err(StorageError::disk("read a segment"))
+    }
+
+    /// What lies beyond the log's end was never acknowledged.
+    async fn remove_above(&mut self) -> Result<(), StorageError> {
+        let (base, position) = (self.state.segment_base, self.state.position);
+        let keep = self.sizes.partition_point(|segment| segment.base <= base);
+        for segment in self.sizes.split_off(keep) {
+            tracing::info!(log = %self.id, segment = segment.base, "a segment beyond the log's end is removed");
+            self.remove_segment(segment.base).await?;
+        }
+        if let Some(last) = self.sizes.last_mut().filter(|last| last.base == base) {
+            if last.bytes > position {
+                let cut = last.bytes - position;
+                last.bytes = position;
+                tracing::info!(log = %self.id, segment = base, bytes = cut, "bytes beyond the log's end are cut");
+                let file = self.open_segment(base).await?;
+                self.disk.truncate(&file, position).await.map_err(StorageError::disk("cut a segment"))?;
+                self.dirty.push(base);
+            }
+            return Ok(());
+        }
+        self.sizes.push(Segment { base, bytes: 0 });
+        Ok(())
+    }
+
+    /// Segments wholly below the start are left over from a stop.
+    async fn remove_below(&mut self) -> Result<(), StorageError> {
+        let below = self.sizes.partition_point(|segment| segment.base <= self.state.start).saturating_sub(1);
+        for segment in self.sizes.drain(..below).collect::<Vec<_>>() {
+            self.remove_segment(segment.base).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_segment(&self, base: Offset) -> Result<(), StorageError> {
+        for path in [layout::segment_file(self.id, base), layout::index_file(self.id, base)] {
+            match self.disk.submit(Lane::Pool, vec![Op::Remove { path }]).await {
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(StorageError::disk("remove a segment")(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The index of the segment in which the log ends: from its file, and from the batches beyond that.
+    async fn active_index(&mut self) -> Result<IndexData, StorageError> {
+        let LogState { segment_base: base, position, end, .. } = self.state;
+        let empty = IndexData::empty(base);
+        if position == 0 {
+            return Ok(empty);
+        }
+        let on_disk = self.sizes.last().map_or(0, |last| last.bytes);
+        if on_disk < position {
+            tracing::error!(log = %self.id, segment = base, on_disk, position, "a segment is shorter than it was");
+        }
+        // The log's end does not move back: what is missing is missing, and new records get new offsets.
+        if let Some(last) = self.sizes.last_mut() {
+            last.bytes = position;
+        }
+        let loaded = load(&self.disk, self.id, base).await.map_err(StorageError::disk("read an index"))?;
+        let was_there = loaded.is_some();
+        let usable = loaded.filter(|data| data.covered <= position.min(on_disk) && data.next_offset <= end);
+        if was_there && usable.is_none() {
+            // It must not be taken for this segment's once that has grown again.
+            let path = layout::index_file(self.id, base);
+            self.disk.remove(path).await.map_err(StorageError::disk("remove an index"))?;
+        }
+        if let Some(data) = usable.as_ref().filter(|data| data.covered == position && data.next_offset == end)
+        {
+            return Ok(data.clone());
+        }
+        if on_disk == 0 {
+            self.damaged.push(base.max(self.state.start)..end);
+            return Ok(IndexData { covered: position, next_offset: end, ..empty });
+        }
+        if usable.is_none() {
+            tracing::info!(log = %self.id, segment = base, "the index is missing or wrong: rebuilding it");
+        }
+        let file = self.open_segment(base).await?;
+        let range = ScanRange {
+            known: usable.unwrap_or(empty),
+            limit: position,
+            end: Some(end),
+            gaps: self.state.gaps,
+            epochs: Some(Arc::new(self.state.epochs.clone())),
+            interval_bytes: self.interval_bytes,
+        };
+        let scanned =
+            scan(&self.disk, file.clone(), range).await.map_err(StorageError::disk("read a segment"))?;
+        let mut index = scanned.index;
+        if let Some(first) = scanned.damaged.first()
+            && defect!(corrupt_as_torn)
+        {
+            let (position, offset) = index.floor(first.start);
+            self.state.cut(offset, base, position);
+            index.cut(position, offset);
+            if let Some(last) = self.sizes.last_mut() {
+                last.bytes = position;
+            }
+            self.disk.truncate(&file, position).await.map_err(StorageError::disk("cut a segment"))?;
+            return Ok(index);
+        }
+        self.damaged.extend(scanned.damaged);
+        (index.covered, index.next_offset) = (position, end);
+        Ok(index)
+    }
+}

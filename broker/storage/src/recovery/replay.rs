@@ -1,0 +1,331 @@
+//! The replay of the journal: by position, so that doing it twice does no harm.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use weir_defect::defect;
+use weir_protocol::types::{LogId, Offset};
+use weir_runtime::disk::{Disk, File, Lane, Op, OpenMode};
+
+use super::{DamagedRange, RecoveryReport, journal_error};
+use crate::cache::SegmentKey;
+use crate::catalog::{Catalog, LogState, SlotId, Tail};
+use crate::committer::Dirty;
+use crate::error::StorageError;
+use crate::journal::{self, DamagedRound, Entry, Replayed};
+use crate::layout;
+
+/// Bytes that are gathered before they are written.
+const BATCH_BYTES: usize = 4 << 20;
+/// Files that are kept open meanwhile.
+const FILES_MAX: usize = 512;
+
+/// Brings catalog and segments up to date with the journal.
+pub(super) async fn replay(
+    disk: &Disk,
+    mut replayed: Replayed,
+    catalog: &mut Catalog,
+    dirty: &mut Dirty,
+    report: &mut RecoveryReport,
+) -> Result<(), StorageError> {
+    let verdict = replayed.verdict().clone();
+    let mut replay = Replay {
+        disk,
+        catalog,
+        dirty,
+        touched: BTreeSet::new(),
+        writes: Vec::new(),
+        write_bytes: 0,
+        files: BTreeMap::new(),
+        bytes: 0,
+    };
+    let mut damage = verdict.damaged.iter().peekable();
+    while let Some(round) = replayed.next(disk).await.map_err(journal_error)? {
+        while let Some(damaged) = damage.next_if(|damaged| *damaged.sequences.start() < round.sequence) {
+            replay.note_damage(damaged, report);
+        }
+        report.rounds_replayed += 1;
+        for entry in round.entries {
+            replay.apply(entry).await?;
+        }
+    }
+    for damaged in damage {
+        replay.note_damage(damaged, report);
+    }
+    replay.flush().await?;
+    let is_uncertain = verdict.tail != journal::Tail::Clean || !verdict.earlier.is_empty();
+    if is_uncertain || verdict.damaged.iter().any(|damaged| damaged.touched.is_none()) {
+        replay.keep_tails_of_all();
+    }
+    report.bytes_replayed = replay.bytes;
+    report.logs_touched = replay.touched.len();
+    report.is_certain &= !is_uncertain && verdict.damaged.is_empty();
+    describe(&verdict, report);
+    Ok(())
+}
+
+fn describe(verdict: &journal::Verdict, report: &mut RecoveryReport) {
+    let replayed = format!(
+        "replayed {} journal rounds with {} bytes for {} logs",
+        report.rounds_replayed, report.bytes_replayed, report.logs_touched
+    );
+    report.notes.push(replayed);
+    for damaged in &verdict.damaged {
+        let (first, last) = (damaged.sequences.start(), damaged.sequences.end());
+        let whom = match &damaged.touched {
+            Some(touched) => format!("{} logs are concerned", touched.len()),
+            None => "any log may be concerned".to_owned(),
+        };
+        report.notes.push(format!("the journal's rounds {first} to {last} are damaged: {whom}"));
+    }
+    if let journal::Tail::Uncertain { sequence, .. } = verdict.tail {
+        report.notes.push(format!(
+            "round {sequence} of the journal does not read: it was torn or, if it was acknowledged, damaged"
+        ));
+    }
+}
+
+struct Replay<'a> {
+    disk: &'a Disk,
+    catalog: &'a mut Catalog,
+    dirty: &'a mut Dirty,
+    touched: BTreeSet<SlotId>,
+    /// Not written yet, in order; contiguous ones are one.
+    writes: Vec<Write>,
+    write_bytes: usize,
+    files: BTreeMap<SegmentKey, File>,
+    bytes: u64,
+}
+
+struct Write {
+    key: SegmentKey,
+    log: LogId,
+    position: u64,
+    bytes: u64,
+    data: Vec<Bytes>,
+}
+
+impl Replay<'_> {
+    async fn apply(&mut self, entry: Entry) -> Result<(), StorageError> {
+        let log = entry.log();
+        let is_deletion =
+            matches!(entry, Entry::Delete { .. } | Entry::Truncate { .. } | Entry::StartOffset { .. });
+        if is_deletion && defect!(replay_without_deletions) {
+            return Ok(());
+        }
+        if let Entry::Delete { .. } = entry {
+            return self.delete(log).await;
+        }
+        let slot = self.catalog.ensure(log);
+        self.touched.insert(slot);
+        if let Entry::Append { segment_base, position, base_offset, .. } = entry {
+            let behind = self.state(slot).is_some_and(|state| {
+                state.tail == Tail::Known
+                    && (base_offset < state.end
+                        || segment_base == state.segment_base && position < state.position)
+            });
+            if behind {
+                // The truncation before it was in a round that is damaged.
+                self.truncate(slot, log, base_offset, segment_base, position).await?;
+            }
+        }
+        match entry {
+            Entry::Append {
+                leader_epoch, base_offset, next_offset, segment_base, position, data, ..
+            } => {
+                let bytes = data.iter().map(Bytes::len).sum::<usize>();
+                if let Some(state) = self.state(slot) {
+                    if state.epochs.latest().is_none_or(|latest| latest.epoch != leader_epoch) {
+                        state.epochs.begin(leader_epoch, base_offset);
+                    }
+                    let follows = segment_base == state.segment_base && position == state.position;
+                    state.gaps |= follows && base_offset > state.end;
+                    (state.end, state.segment_base) = (next_offset, segment_base);
+                    state.position = position + bytes as u64;
+                    state.tail = Tail::Known;
+                }
+                self.write(slot, log, segment_base, position, data).await
+            }
+            Entry::Truncate { end, segment_base, position, .. } => {
+                self.truncate(slot, log, end, segment_base, position).await
+            }
+            Entry::StartOffset { start, .. } => {
+                if let Some(state) = self.state(slot) {
+                    state.set_start(start);
+                }
+                Ok(())
+            }
+            Entry::Epoch { epoch, start, .. } => {
+                if let Some(state) = self.state(slot) {
+                    state.epochs.begin(epoch, start);
+                }
+                Ok(())
+            }
+            Entry::Create { start, flags, .. } => {
+                self.create(slot, start, flags & 1 != 0);
+                Ok(())
+            }
+            Entry::Delete { .. } => Ok(()),
+        }
+    }
+
+    fn state(&mut self, slot: SlotId) -> Option<&mut LogState> {
+        self.catalog.get_mut(slot).map(|entry| &mut entry.state)
+    }
+
+    fn create(&mut self, slot: SlotId, start: Offset, os: bool) {
+        let Some(entry) = self.catalog.get_mut(slot) else { return };
+        entry.state.os = os;
+        if os && entry.state.tail == Tail::Known {
+            entry.state.tail = Tail::AtLeast;
+        }
+        if !entry.announced {
+            entry.announced = true;
+            entry.state.set_start(start);
+        }
+    }
+
+    async fn write(
+        &mut self,
+        slot: SlotId,
+        log: LogId,
+        base: Offset,
+        position: u64,
+        data: Vec<Bytes>,
+    ) -> Result<(), StorageError> {
+        let bytes = data.iter().map(Bytes::len).sum::<usize>();
+        self.bytes += bytes as u64;
+        self.write_bytes += bytes;
+        match self.writes.last_mut() {
+            Some(last) if last.key == (slot, base) && last.position + last.bytes == position => {
+                last.bytes += bytes as u64;
+                last.data.extend(data);
+            }
+            _ => self.writes.push(Write { key: (slot, base), log, position, bytes: bytes as u64, data }),
+        }
+        if self.write_bytes >= BATCH_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), StorageError> {
+        let mut batch = Vec::with_capacity(self.writes.len());
+        for write in std::mem::take(&mut self.writes) {
+            let file = self.open(write.key, write.log).await?;
+            batch.push(Op::Write { file, offset: write.position, data: write.data });
+        }
+        self.write_bytes = 0;
+        self.disk.submit(Lane::Pool, batch).await.map_err(StorageError::disk("replay the journal"))?;
+        if self.files.len() > FILES_MAX {
+            self.files.clear();
+        }
+        Ok(())
+    }
+
+    async fn open(&mut self, key: SegmentKey, log: LogId) -> Result<File, StorageError> {
+        if let Some(file) = self.files.get(&key) {
+            return Ok(file.clone());
+        }
+        let doing = "replay the journal";
+        let path = layout::segment_file(log, key.1);
+        let (file, len) = match self.disk.open_file(path.clone(), OpenMode::Create).await {
+            Err(error) if error.is_not_found() => {
+                self.disk.create_dir(layout::log_dir(log)).await.map_err(StorageError::disk(doing))?;
+                self.dirty.root = true;
+                self.disk.open_file(path, OpenMode::Create).await.map_err(StorageError::disk(doing))?
+            }
+            opened => opened.map_err(StorageError::disk(doing))?,
+        };
+        // A file that was created before the crash may have no durable name yet, whatever its length.
+        let _ = len;
+        self.dirty.folders.insert(key.0);
+        self.dirty.root = true;
+        self.dirty.segments.insert(key);
+        self.files.insert(key, file.clone());
+        Ok(file)
+    }
+
+    async fn truncate(
+        &mut self,
+        slot: SlotId,
+        log: LogId,
+        end: Offset,
+        segment_base: Offset,
+        position: u64,
+    ) -> Result<(), StorageError> {
+        self.flush().await?;
+        let doing = "replay a truncation";
+        let entries = match self.disk.list(layout::log_dir(log)).await {
+            Ok(entries) => entries,
+            Err(error) if error.is_not_found() => Vec::new(),
+            Err(error) => return Err(StorageError::disk(doing)(error)),
+        };
+        let mut batch = Vec::new();
+        for entry in &entries {
+            let Some(base) = layout::parse_segment_file(&entry.name) else { continue };
+            if base > segment_base {
+                self.files.remove(&(slot, base));
+                self.dirty.segments.remove(&(slot, base));
+                batch.push(Op::Remove { path: layout::segment_file(log, base) });
+            } else if base == segment_base && entry.len > position {
+                let file = self.open((slot, base), log).await?;
+                batch.push(Op::Truncate { file, len: position });
+            } else {
+                continue;
+            }
+            let index = layout::index_file(log, base);
+            if entries.iter().any(|entry| index.ends_with(&entry.name)) {
+                batch.push(Op::Remove { path: index });
+            }
+        }
+        self.dirty.folders.insert(slot);
+        self.disk.submit(Lane::Pool, batch).await.map_err(StorageError::disk(doing))?;
+        if let Some(state) = self.state(slot) {
+            state.cut(end, segment_base, position);
+            state.end_at_least = state.end_at_least.min(end);
+            state.tail = Tail::Known;
+        }
+        Ok(())
+    }
+
+    async fn delete(&mut self, log: LogId) -> Result<(), StorageError> {
+        self.flush().await?;
+        if let Some(slot) = self.catalog.find(log) {
+            self.catalog.remove(slot);
+            self.touched.remove(&slot);
+            self.files.retain(|(other, _), _| *other != slot);
+            self.dirty.segments.retain(|(other, _)| *other != slot);
+            self.dirty.folders.remove(&slot);
+        }
+        self.dirty.root = true;
+        match self.disk.remove_dir(layout::log_dir(log)).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(StorageError::disk("replay a deletion")(error)),
+        }
+    }
+
+    /// A round that does not read: the logs that it touched keep what their segments hold beyond what the journal tells.
+    fn note_damage(&mut self, damaged: &DamagedRound, report: &mut RecoveryReport) {
+        for touched in damaged.touched.iter().flatten() {
+            let slot = self.catalog.ensure(touched.log);
+            let Some(state) = self.state(slot) else { continue };
+            let offsets = state.end..touched.end.max(state.end);
+            state.end_at_least = state.end_at_least.max(touched.end);
+            if state.tail == Tail::Known {
+                state.tail = Tail::AtLeast;
+            }
+            report.damaged.push(DamagedRange { log: touched.log, offsets });
+        }
+    }
+
+    fn keep_tails_of_all(&mut self) {
+        let logs: Vec<LogId> = self.catalog.iter().map(|slot| slot.log).collect();
+        for log in logs {
+            if let Some(slot) = self.catalog.find(log)
+                && let Some(state) = self.state(slot)
+                && state.tail == Tail::Known
+            {
+                state.tail = Tail::AtLeast;
+            }
+        }
+    }
+}
