@@ -6,19 +6,83 @@ use weir_defect::{Defect, switch_on};
 
 use super::harness::Cluster;
 
+/// How often what happens in a run: drawn per seed, so that some runs have many elections and others long logs.
+struct Profile {
+    /// The faces of the die, each with its weight.
+    weights: [(usize, Action); 14],
+    pass_us_max: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Action {
+    Deliver,
+    Drop,
+    Repeat,
+    SyncHardState,
+    SyncLog,
+    ReadForFollowers,
+    PassTime,
+    Propose,
+    Read,
+    Crash,
+    Restart,
+    CutOff,
+    Pause,
+    HealOrResign,
+}
+
+impl Profile {
+    fn draw(cluster: &mut Cluster) -> Profile {
+        let mut weigh = |base: usize| base * [1, 4, 4, 4, 16][cluster.random.below(5)];
+        let weights = [
+            (weigh(110), Action::Deliver),
+            (weigh(5), Action::Drop),
+            (weigh(4), Action::Repeat),
+            (weigh(60), Action::SyncHardState),
+            (weigh(60), Action::SyncLog),
+            (weigh(10), Action::ReadForFollowers),
+            (weigh(25), Action::PassTime),
+            (weigh(20), Action::Propose),
+            (weigh(10), Action::Read),
+            (weigh(2), Action::Crash),
+            (weigh(5), Action::Restart),
+            (weigh(2), Action::CutOff),
+            (weigh(1), Action::Pause),
+            (weigh(8), Action::HealOrResign),
+        ];
+        Profile { weights, pass_us_max: [2_000, 10_000, 50_000][cluster.random.below(3)] }
+    }
+
+    fn roll(&self, cluster: &mut Cluster) -> Action {
+        let mut at = cluster.random.below(self.weights.iter().map(|(weight, _)| weight).sum());
+        let face = self.weights.iter().find(|(weight, _)| {
+            let found = at < *weight;
+            at = at.saturating_sub(*weight);
+            found
+        });
+        face.map_or(Action::Deliver, |(_, action)| *action)
+    }
+}
+
 /// One random run. `Err` says which property is broken.
 fn run(nodes: usize, seed: u64, steps: usize, wipes: bool) -> Result<Cluster, String> {
     let mut cluster = Cluster::new(nodes, seed);
+    let profile = Profile::draw(&mut cluster);
     for step in 0..steps {
         if cluster.broken.is_some() {
             break;
         }
-        random_step(&mut cluster, wipes && step == steps / 2);
+        if wipes && step == steps / 2 {
+            let node = cluster.random.below(nodes);
+            cluster.wipe(node);
+        }
+        random_step(&mut cluster, &profile);
         if step % 64 == 0 {
             cluster.check_logs();
         }
     }
     cluster.cut_off.clear();
+    cluster.paused.clear();
     if !wipes {
         (0..nodes).for_each(|node| cluster.restart(node));
         expect_progress(&mut cluster);
@@ -30,49 +94,48 @@ fn run(nodes: usize, seed: u64, steps: usize, wipes: bool) -> Result<Cluster, St
     }
 }
 
-fn random_step(cluster: &mut Cluster, wipe: bool) {
-    let nodes = cluster.nodes.len();
-    let node = cluster.random.below(nodes);
-    if wipe {
-        return cluster.wipe(node);
-    }
-    match cluster.random.below(1000) {
-        0..450 => {
-            let waiting = cluster.network.len();
-            if waiting == 0 {
-                return cluster.pass_time(Duration::from_millis(7));
-            }
-            let at = cluster.random.below(waiting);
-            if cluster.random.percent(5) {
-                cluster.network.swap_remove(at);
-                return;
-            }
-            if cluster.random.percent(4) {
-                cluster.network.push(cluster.network[at].clone());
-            }
-            cluster.deliver(at);
+fn random_step(cluster: &mut Cluster, profile: &Profile) {
+    let node = cluster.random.below(cluster.nodes.len());
+    let waiting = cluster.network.len();
+    // Mostly in order, or a long queue would delay every message alike.
+    let reach = if cluster.random.percent(80) { waiting.min(3) } else { waiting };
+    let message = cluster.random.below(reach);
+    match profile.roll(cluster) {
+        Action::Deliver | Action::Drop | Action::Repeat if waiting == 0 => {
+            cluster.pass_time(Duration::from_millis(7));
         }
-        450..560 => cluster.sync_hard_state(node),
-        560..680 => {
-            let (from, end) = (cluster.log_of(node).len().saturating_sub(4), cluster.log_of(node).len());
-            let upto = from + cluster.random.below(end - from + 1);
-            cluster.sync_log(node, upto);
+        Action::Deliver => cluster.deliver(message),
+        Action::Drop => {
+            cluster.network.remove(message);
         }
-        680..720 => cluster.read_for_followers(node),
-        720..820 => {
-            let time = Duration::from_micros(1 + cluster.random.below(40_000) as u64);
-            cluster.pass_time(time);
+        Action::Repeat => cluster.network.push(cluster.network[message].clone()),
+        Action::SyncHardState => cluster.sync_hard_state(node),
+        Action::SyncLog => {
+            let end = cluster.log_of(node).len();
+            let unsynced = cluster.random.below(4);
+            cluster.sync_log(node, end.saturating_sub(unsynced));
         }
-        820..900 => cluster.propose(cluster.leader().filter(|_| node > 0).unwrap_or(node)),
-        900..940 => cluster.read(node),
-        940..950 => cluster.crash(node),
-        950..980 => cluster.restart(node),
-        980..985 => {
+        Action::ReadForFollowers => cluster.read_for_followers(node),
+        Action::PassTime => {
+            let time = 1 + cluster.random.below(profile.pass_us_max);
+            cluster.pass_time(Duration::from_micros(time as u64));
+        }
+        Action::Propose => cluster.propose(cluster.leader().filter(|_| node > 0).unwrap_or(node)),
+        Action::Read => cluster.read(node),
+        Action::Crash => cluster.crash(node),
+        Action::Restart => cluster.restart(node),
+        Action::CutOff => {
             cluster.cut_off.insert(node);
         }
-        985..995 => cluster.cut_off.clear(),
-        995..998 => cluster.fail_append(node),
-        _ => cluster.step(node, super::Input::Resign),
+        Action::Pause => {
+            cluster.paused.insert(node);
+        }
+        Action::HealOrResign => match cluster.random.below(8) {
+            0 => cluster.fail_append(node),
+            1 => cluster.step(node, super::Input::Resign),
+            2 | 3 => cluster.paused.clear(),
+            _ => cluster.cut_off.clear(),
+        },
     }
 }
 

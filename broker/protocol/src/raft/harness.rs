@@ -66,7 +66,10 @@ pub(super) struct Cluster {
     pub(super) now: Duration,
     pub(super) nodes: Vec<Node>,
     pub(super) network: Vec<Envelope>,
+    /// Nodes that nobody can reach.
     pub(super) cut_off: BTreeSet<usize>,
+    /// Processes that are stopped: they neither hear nor tick, but their disk goes on.
+    pub(super) paused: BTreeSet<usize>,
     voters: Vec<VoterId>,
     leaders: BTreeMap<Term, VoterId>,
     pub(super) committed: Vec<Entry>,
@@ -79,7 +82,7 @@ pub(super) struct Cluster {
 pub(super) fn limits() -> Limits {
     Limits {
         entry_bytes_max: 64,
-        append_bytes_max: 150,
+        append_bytes_max: 80,
         cache_bytes_max: 300,
         uncommitted_max: 16,
         reads_max: 4,
@@ -104,6 +107,7 @@ impl Cluster {
             nodes: voters.iter().copied().map(new_node).collect(),
             network: Vec::new(),
             cut_off: BTreeSet::new(),
+            paused: BTreeSet::new(),
             voters,
             leaders: BTreeMap::new(),
             committed: Vec::new(),
@@ -327,7 +331,10 @@ impl Cluster {
     }
 
     pub(super) fn deliver(&mut self, at: usize) {
-        let envelope = self.network.swap_remove(at);
+        if self.paused.contains(&(self.network[at].to.broker.0 as usize)) {
+            return;
+        }
+        let envelope = self.network.remove(at);
         let (from, to) = (envelope.from.broker.0 as usize, envelope.to.broker.0 as usize);
         if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
             self.step(to, Input::Message(envelope));
@@ -337,7 +344,7 @@ impl Cluster {
     pub(super) fn pass_time(&mut self, time: Duration) {
         self.now += time;
         for node in 0..self.nodes.len() {
-            if self.nodes[node].timer.is_some_and(|at| at <= self.now) {
+            if self.nodes[node].timer.is_some_and(|at| at <= self.now) && !self.paused.contains(&node) {
                 self.nodes[node].timer = None;
                 let jitter = self.random.next();
                 self.step(node, Input::Tick { jitter });

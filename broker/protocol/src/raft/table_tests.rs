@@ -1,1 +1,138 @@
+//! The table of roles in the module's documentation is what the code does.
 
+use super::harness::{Cluster, limits, voter};
+use super::*;
+
+type Reach = fn(&mut Cluster);
+type Do = fn(&mut Cluster);
+
+const NEWER: Term = 9;
+
+fn tick(cluster: &mut Cluster) {
+    cluster.now += Duration::from_millis(400);
+    cluster.step(0, Input::Tick { jitter: 0 });
+}
+
+fn say(cluster: &mut Cluster, from: usize, message: Message) {
+    cluster.step(0, Input::Message(Envelope { from: voter(from, 1), to: voter(0, 1), message }));
+}
+
+fn grant_pre_votes(cluster: &mut Cluster) {
+    let term = cluster.raft(0).term() + 1;
+    say(cluster, 1, Message::PreVoteAnswer { term, granted: true });
+}
+
+fn grant_votes(cluster: &mut Cluster) {
+    cluster.sync_all(0);
+    let term = cluster.raft(0).term();
+    say(cluster, 1, Message::VoteAnswer { term, granted: true });
+}
+
+fn be_pre_candidate(cluster: &mut Cluster) {
+    tick(cluster);
+}
+
+fn be_candidate(cluster: &mut Cluster) {
+    tick(cluster);
+    grant_pre_votes(cluster);
+}
+
+fn be_leader(cluster: &mut Cluster) {
+    be_candidate(cluster);
+    grant_votes(cluster);
+}
+
+/// How each role is reached by node 0 of three.
+const ROLES: [(&str, Reach); 4] = [
+    ("Follower", |_| {}),
+    ("PreCandidate", be_pre_candidate),
+    ("Candidate", be_candidate),
+    ("Leader", be_leader),
+];
+
+/// Each input, with the conditions that matter to it.
+const INPUTS: [(&str, Do); 10] = [
+    ("timeout", |cluster| {
+        if !cluster.raft(0).is_leader() {
+            tick(cluster);
+        }
+    }),
+    ("newer term", |cluster| {
+        let outcome = AppendOutcome::Busy;
+        say(cluster, 1, Message::AppendAnswer { term: NEWER, round: 0, outcome });
+    }),
+    ("a leader of the term", |cluster| {
+        let term = cluster.raft(0).term();
+        let append = Append { term, base: 0, previous_term: 0, entries: vec![], commit: 0, round: 0 };
+        say(cluster, 1, Message::Append(append));
+    }),
+    ("pre-votes of a majority", grant_pre_votes),
+    ("votes of a majority", grant_votes),
+    ("no majority heard", |cluster| {
+        if cluster.raft(0).is_leader() {
+            tick(cluster);
+        }
+    }),
+    ("own log failed", |cluster| {
+        // A follower that has an entry which its disk did not take.
+        if !cluster.raft(0).is_leader() {
+            let term = cluster.raft(0).term();
+            let entries = vec![Entry { term: term.max(1), kind: EntryKind::LeaderStart, payload: "".into() }];
+            let append = Append { term, base: 0, previous_term: 0, entries, commit: 0, round: 0 };
+            if cluster.raft(0).role_name() == "Follower" {
+                say(cluster, 1, Message::Append(append));
+            }
+        }
+        cluster.fail_append(0);
+    }),
+    ("resign", |cluster| cluster.step(0, Input::Resign)),
+    ("a proposal", |cluster| cluster.propose(0)),
+    ("a heartbeat's time", |cluster| {
+        let leads = cluster.raft(0).is_leader();
+        cluster.now += if leads { Timing::default().heartbeat } else { Duration::ZERO };
+        cluster.step(0, Input::Tick { jitter: 0 });
+    }),
+];
+
+#[test]
+fn the_table_of_roles_is_what_the_code_does() {
+    let mut observed = Vec::new();
+    for (role, reach) in ROLES {
+        for (name, act) in INPUTS {
+            let mut cluster = Cluster::new(3, 1);
+            reach(&mut cluster);
+            assert_eq!(cluster.raft(0).role_name(), role);
+            act(&mut cluster);
+            let next = cluster.raft(0).role_name();
+            if next != role {
+                observed.push(format!("//! | {role} | {name} | {next} |"));
+            }
+        }
+    }
+    let documented: Vec<_> = include_str!("mod.rs")
+        .lines()
+        .skip_while(|line| !line.contains("| role | input |"))
+        .skip(2)
+        .collect();
+    let documented: Vec<_> = documented.into_iter().take_while(|line| line.starts_with("//! |")).collect();
+    observed.sort_by_key(|row| documented.iter().position(|other| other == row));
+    assert_eq!(documented, observed);
+}
+
+#[test]
+fn an_observer_never_campaigns() {
+    let stranger = voter(0, 7);
+    for (me, sound) in [(stranger, true), (voter(0, 1), false)] {
+        let state = StartState {
+            me,
+            voters: (0..3).map(|node| voter(node, 1)).collect(),
+            hard_state: HardState::default(),
+            log: LogPosition::default(),
+            sound,
+        };
+        let mut effects = Vec::new();
+        let mut raft = Raft::start(state, Timing::default(), limits(), Duration::ZERO, 0, &mut effects);
+        raft.step(Duration::from_secs(9), Input::Tick { jitter: 0 }, &mut effects);
+        assert_eq!((raft.role_name(), effects), ("Observer", vec![]));
+    }
+}
