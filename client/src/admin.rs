@@ -11,8 +11,11 @@ use weir_wire::kafka::StrBytes;
 use weir_wire::kafka::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
+use weir_wire::kafka::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use weir_wire::kafka::messages::delete_topics_request::DeleteTopicsRequest;
-use weir_wire::kafka::messages::{CreateTopicsRequest, DescribeClusterRequest, MetadataRequest};
+use weir_wire::kafka::messages::{
+    CreateTopicsRequest, DeleteRecordsRequest, DescribeClusterRequest, MetadataRequest,
+};
 
 use crate::TopicPartition;
 use crate::call::Call;
@@ -282,7 +285,9 @@ impl Admin {
         answers: &mut [offsets::OffsetAnswer],
         deadline: Instant,
     ) {
-        let mut by_leader: BTreeMap<i32, (Vec<usize>, Vec<offsets::Question>)> = BTreeMap::new();
+        // A request may ask about a partition once: the second question about it goes into another request.
+        let mut asked_before: BTreeMap<&TopicPartition, u32> = BTreeMap::new();
+        let mut requests: BTreeMap<(i32, u32), (Vec<usize>, Vec<offsets::Question>)> = BTreeMap::new();
         for &at in open {
             let (partition, spec) = &questions[at];
             if self.client.known_leader(partition).is_none()
@@ -296,11 +301,13 @@ impl Admin {
                 self.client.mark_stale(&partition.topic);
                 continue;
             };
-            let (places, asked) = by_leader.entry(leader.broker).or_default();
+            let turn = asked_before.entry(partition).or_default();
+            let (places, asked) = requests.entry((leader.broker, *turn)).or_default();
+            *turn += 1;
             places.push(at);
             asked.push((partition.clone(), leader.epoch, *spec));
         }
-        for (broker, (places, asked)) in by_leader {
+        for ((broker, _), (places, asked)) in requests {
             let told = offsets::ask_leader(&self.client, broker, &asked).await;
             let told = told.unwrap_or_else(|error| places.iter().map(|_| Err(error.clone())).collect());
             for (at, answer) in places.into_iter().zip(told) {
@@ -310,6 +317,52 @@ impl Admin {
                 answers[at] = answer;
             }
         }
+    }
+
+    /// Deletes all records of a partition before an offset (KIP-107), and returns the log's first offset afterwards.
+    /// `before` may be -1: everything up to the high watermark. Repeating it does no harm.
+    ///
+    /// # Errors
+    /// What the leader says, such as OFFSET_OUT_OF_RANGE for an offset behind the high watermark.
+    pub async fn delete_records(&self, partition: &TopicPartition, before: i64) -> Result<i64, Error> {
+        let mut attempts = Attempts::new(&self.client);
+        loop {
+            match self.delete_records_once(partition, before, attempts.deadline).await {
+                Ok(start) => return Ok(start),
+                Err(error) => {
+                    self.client.mark_stale(&partition.topic);
+                    attempts.wait_after(error).await?;
+                }
+            }
+        }
+    }
+
+    async fn delete_records_once(
+        &self,
+        partition: &TopicPartition,
+        before: i64,
+        deadline: Instant,
+    ) -> Result<i64, Error> {
+        self.client.topic(&partition.topic, deadline).await?;
+        let Some(leader) = self.client.known_leader(partition) else {
+            return Err(self.client.no_leader(partition));
+        };
+        let asked =
+            DeleteRecordsPartition::default().with_partition_index(partition.partition).with_offset(before);
+        let topic = DeleteRecordsTopic::default()
+            .with_name(StrBytes::from_string(partition.topic.to_string()).into())
+            .with_partitions(vec![asked]);
+        let request =
+            DeleteRecordsRequest::default().with_timeout_ms(self.timeout_ms()).with_topics(vec![topic]);
+        let limit = self.client.config().request_timeout;
+        let (address, response) = self.client.ask(leader.broker, &request, limit).await?;
+        let topic = response.topics.iter().find(|topic| **topic.name == *partition.topic);
+        let mut partitions = topic.into_iter().flat_map(|topic| &topic.partitions);
+        let about = partition.to_string();
+        let answer = partitions.find(|answer| answer.partition_index == partition.partition);
+        let answer = answer.ok_or_else(|| silent::<DeleteRecordsRequest>(&address, &about))?;
+        check::<DeleteRecordsRequest>(&address, &about, answer.error_code, None)?;
+        Ok(answer.low_watermark)
     }
 
     fn timeout_ms(&self) -> i32 {

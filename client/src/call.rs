@@ -2,8 +2,8 @@
 
 use kafka_protocol::protocol::Request;
 use weir_wire::kafka::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest, FetchRequest,
-    ListOffsetsRequest, MetadataRequest, ProduceRequest,
+    ApiVersionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, FetchRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
 };
 
 /// A request that this client makes.
@@ -33,5 +33,6 @@ calls! {
     ApiVersionsRequest = "ApiVersions" 0..=4;
     CreateTopicsRequest = "CreateTopics" 2..=7;
     DeleteTopicsRequest = "DeleteTopics" 1..=5;
+    DeleteRecordsRequest = "DeleteRecords" 0..=2;
     DescribeClusterRequest = "DescribeCluster" 0..=1;
 }

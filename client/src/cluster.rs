@@ -129,7 +129,7 @@ impl Client {
     /// What the cluster says about the topic, once the operation's time has passed.
     pub async fn partitions(&self, topic: &str) -> Result<Vec<PartitionInfo>, Error> {
         let topic = self.topic(&Arc::from(topic), self.deadline()).await?;
-        Ok(topic.partitions.into_values().collect())
+        Ok(topic.partitions.values().cloned().collect())
     }
 
     pub(crate) fn deadline(&self) -> Instant {
@@ -141,7 +141,10 @@ impl Client {
     }
 
     /// The topic, from the cache or fetched, with repetitions until the deadline.
-    pub(crate) async fn topic(&self, topic: &Arc<str>, deadline: Instant) -> Result<Topic, Error> {
+    pub(crate) async fn topic(&self, topic: &Arc<str>, deadline: Instant) -> Result<Arc<Topic>, Error> {
+        if let Some(known) = self.known_topic(topic) {
+            return Ok(known);
+        }
         self.retry(deadline, || self.topic_once(topic)).await
     }
 
@@ -157,7 +160,7 @@ impl Client {
     /// Why [`Client::known_leader`] knows none.
     pub(crate) fn no_leader(&self, partition: &TopicPartition) -> Error {
         let metadata = self.metadata();
-        let reason = match metadata.topics.get(&partition.topic) {
+        let reason = match metadata.topics.get(&partition.topic).map(|topic| &**topic) {
             None => "nothing is known about the topic".to_owned(),
             Some(Topic { error: Some(error), .. }) => error.to_string(),
             Some(topic) => match topic.partitions.get(&partition.partition) {
@@ -199,14 +202,17 @@ impl Client {
         self.fetch_metadata(&BTreeSet::new()).await
     }
 
-    async fn topic_once(&self, topic: &Arc<str>) -> Result<Topic, Error> {
+    fn known_topic(&self, topic: &str) -> Option<Arc<Topic>> {
         let oldest = self.oldest();
-        let fresh = || self.metadata().fresh(topic, oldest).filter(|t| !t.partitions.is_empty()).cloned();
-        if let Some(known) = fresh() {
+        self.metadata().fresh(topic, oldest).filter(|topic| !topic.partitions.is_empty()).cloned()
+    }
+
+    async fn topic_once(&self, topic: &Arc<str>) -> Result<Arc<Topic>, Error> {
+        if let Some(known) = self.known_topic(topic) {
             return Ok(known);
         }
         self.refresh(&BTreeSet::from([topic.clone()])).await?;
-        if let Some(known) = fresh() {
+        if let Some(known) = self.known_topic(topic) {
             return Ok(known);
         }
         let error = self.metadata().topics.get(topic).and_then(|known| known.error);

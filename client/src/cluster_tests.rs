@@ -146,17 +146,35 @@ fn offsets_are_asked_of_each_leader_and_repeated_where_that_helps() {
             let log = &mut state.topics.get_mut("t").unwrap()[1];
             (log.leader, log.start, log.end) = (1, 5, 9);
         }
-        let admin = Admin::new(&cluster.client().await);
+        let config = ClientConfig { operation_timeout: Duration::from_millis(300), ..cluster.config() };
+        let admin = Admin::new(&Client::connect(config).await.unwrap());
         cluster.fault(ApiKey::ListOffsets, Fault::Error(ResponseError::NotLeaderOrFollower));
         let at = |partition| TopicPartition::new("t", partition);
         let asked = [(at(1), OffsetSpec::Earliest), (at(0), OffsetSpec::Latest), (at(1), OffsetSpec::Latest)];
-        // One partition may be asked about once in a request only.
-        let first = admin.list_offsets(&asked[..2]).await;
-        let offsets: Vec<i64> = first.into_iter().map(|answer| answer.unwrap().unwrap().offset).collect();
-        assert_eq!(offsets, [5, 0]);
-        let last = admin.list_offsets(&asked[2..]).await;
-        assert_eq!(last[0].as_ref().unwrap().unwrap().offset, 9);
+        let answers = admin.list_offsets(&asked).await;
+        let offsets: Vec<i64> = answers.into_iter().map(|answer| answer.unwrap().unwrap().offset).collect();
+        assert_eq!(offsets, [5, 0, 9], "also where one partition is asked about twice");
         let none = admin.list_offsets(&[(at(7), OffsetSpec::Latest)]).await;
         assert!(matches!(none[0], Err(Error::NoLeader { .. })), "{none:?}");
+    });
+}
+
+#[test]
+fn records_are_deleted_up_to_an_offset_and_the_leader_is_found_where_it_moved() {
+    run(async {
+        let cluster = FakeCluster::start(2).await;
+        cluster.topic("t", 1);
+        let admin = Admin::new(&cluster.client().await);
+        admin.list_offsets(&[(TopicPartition::new("t", 0), OffsetSpec::Latest)]).await;
+        {
+            let mut state = cluster.state();
+            let log = &mut state.topics.get_mut("t").unwrap()[0];
+            (log.leader, log.end) = (1, 9);
+        }
+        cluster.fault(ApiKey::DeleteRecords, Fault::CloseAfter);
+        assert_eq!(admin.delete_records(&TopicPartition::new("t", 0), 4).await.unwrap(), 4);
+        assert_eq!(admin.delete_records(&TopicPartition::new("t", 0), -1).await.unwrap(), 9);
+        let error = admin.delete_records(&TopicPartition::new("t", 0), 10).await.unwrap_err();
+        assert_eq!(error.kafka().unwrap().name(), "OFFSET_OUT_OF_RANGE");
     });
 }

@@ -14,6 +14,9 @@ use weir_runtime::{task, time};
 use weir_wire::frame::{self, FRAME_BYTES_MAX, Progress, RequestHeader};
 use weir_wire::kafka::messages::api_versions_response::ApiVersion;
 use weir_wire::kafka::messages::create_topics_response::CreatableTopicResult;
+use weir_wire::kafka::messages::delete_records_response::{
+    DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
+};
 use weir_wire::kafka::messages::delete_topics_response::DeletableTopicResult;
 use weir_wire::kafka::messages::describe_cluster_response::DescribeClusterBroker;
 use weir_wire::kafka::messages::list_offsets_response::{
@@ -24,9 +27,9 @@ use weir_wire::kafka::messages::metadata_response::{
 };
 use weir_wire::kafka::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use weir_wire::kafka::messages::{
-    ApiKey, ApiVersionsResponse, CreateTopicsResponse, DeleteTopicsResponse, DescribeClusterResponse,
-    ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceRequest,
-    ProduceResponse,
+    ApiKey, ApiVersionsResponse, CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse,
+    DeleteTopicsResponse, DescribeClusterResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest,
+    MetadataResponse, ProduceRequest, ProduceResponse,
 };
 use weir_wire::kafka::{self, FetchResponse, FetchedPartition, FetchedTopic, Request, Response, StrBytes};
 use weir_wire::records::{assign, batches};
@@ -256,6 +259,7 @@ impl FakeCluster {
                     time::sleep(Duration::from_millis(2)).await;
                 }
             }
+            Request::DeleteRecords(request) => self.state().delete_records(node, &request, code).into(),
             Request::CreateTopics(request) => {
                 let mut state = self.state();
                 let created = request.topics.iter().map(|topic| {
@@ -308,7 +312,7 @@ fn topic_id(name: &str) -> Uuid {
 fn api_versions(code: i16, api_versions_max: i16) -> ApiVersionsResponse {
     let ranges =
         [(0, 3, 11), (1, 4, 12), (2, 1, 7), (3, 0, 12), (18, 0, api_versions_max), (19, 2, 7), (20, 1, 5)];
-    let ranges = ranges.into_iter().chain([(60, 0, 1)]);
+    let ranges = ranges.into_iter().chain([(60, 0, 1), (21, 0, 2)]);
     let api_keys = ranges.map(|(key, min, max)| {
         ApiVersion::default().with_api_key(key).with_min_version(min).with_max_version(max)
     });
@@ -412,6 +416,32 @@ impl State {
             FetchedTopic { name: topic.topic.0.clone(), partitions, ..Default::default() }
         });
         (FetchResponse { topics: topics.collect(), ..Default::default() }, empty)
+    }
+
+    fn delete_records(
+        &mut self,
+        node: usize,
+        request: &DeleteRecordsRequest,
+        code: i16,
+    ) -> DeleteRecordsResponse {
+        let topics = request.topics.iter().map(|topic| {
+            let partitions = topic.partitions.iter().map(|asked| {
+                let answer =
+                    DeleteRecordsPartitionResult::default().with_partition_index(asked.partition_index);
+                match self.led_by(node, &topic.name, asked.partition_index) {
+                    _ if code != 0 => answer.with_error_code(code),
+                    Err(code) => answer.with_error_code(code),
+                    Ok(log) if asked.offset > log.end => answer.with_error_code(1),
+                    Ok(log) => {
+                        log.start = log.start.max(if asked.offset < 0 { log.end } else { asked.offset });
+                        answer.with_low_watermark(log.start)
+                    }
+                }
+            });
+            let partitions = partitions.collect();
+            DeleteRecordsTopicResult::default().with_name(topic.name.clone()).with_partitions(partitions)
+        });
+        DeleteRecordsResponse::default().with_topics(topics.collect())
     }
 
     fn list_offsets(&mut self, request: &ListOffsetsRequest, code: i16) -> ListOffsetsResponse {

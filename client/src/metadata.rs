@@ -67,7 +67,7 @@ pub(crate) struct Metadata {
     pub(crate) cluster_id: Option<String>,
     pub(crate) controller: Option<i32>,
     pub(crate) brokers: BTreeMap<i32, BrokerInfo>,
-    pub(crate) topics: BTreeMap<Arc<str>, Topic>,
+    pub(crate) topics: BTreeMap<Arc<str>, Arc<Topic>>,
     /// Topics about which a broker has said something else since they were fetched.
     stale: BTreeSet<Arc<str>>,
 }
@@ -78,7 +78,7 @@ impl Metadata {
     }
 
     /// The topic, if what is known is neither contradicted nor older than `age_max`, nor an error.
-    pub(crate) fn fresh(&self, topic: &str, oldest: Instant) -> Option<&Topic> {
+    pub(crate) fn fresh(&self, topic: &str, oldest: Instant) -> Option<&Arc<Topic>> {
         let known = self.topics.get(topic)?;
         (known.error.is_none() && known.fetched_at >= oldest && !self.stale.contains(topic)).then_some(known)
     }
@@ -94,7 +94,8 @@ impl Metadata {
         self.brokers = brokers(response);
         for topic in &response.topics {
             let Some(name) = topic.name.as_ref().and_then(|name| asked.get(&***name)) else { continue };
-            let fetched = Topic::from_response(topic, self.topics.get(name), now);
+            let known = self.topics.get(name).map(|known| &**known);
+            let fetched = Arc::new(Topic::from_response(topic, known, now));
             self.stale.remove(name);
             self.topics.insert(name.clone(), fetched);
         }
