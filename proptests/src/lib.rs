@@ -1,1 +1,9 @@
-//! To be written.
+//! Fuzz targets for every parser that a peer or a disk feeds, and a small mutational fuzzer for them that needs
+//! nothing but the stable toolchain: `cargo run --release -p weir-proptests --bin fuzz -- --seconds 60`.
+//! The property tests proper are in `tests/`.
+//!
+//! * [`targets`]: what is fuzzed; one function per parser.
+//! * [`mutate`]: how inputs are made from the committed corpus in `corpus/<target>/`.
+
+pub mod mutate;
+pub mod targets;
