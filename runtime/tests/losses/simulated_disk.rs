@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
+use weir_defect::Defect;
 use weir_runtime::disk::{Disk, DiskOptions};
 use weir_runtime::simulation::{self, FaultKind, FaultRule, Keep, NodeId, SimulationOptions, World};
 use weir_runtime::time;
@@ -31,7 +32,18 @@ fn fail_once(
     after: Option<Duration>,
     keep: Keep,
 ) -> Option<(bool, String)> {
+    fail_once_with(&[], seed, scenario, after, keep)
+}
+
+fn fail_once_with(
+    defects: &'static [Defect],
+    seed: u64,
+    scenario: &'static Scenario,
+    after: Option<Duration>,
+    keep: Keep,
+) -> Option<(bool, String)> {
     let outcome = simulation::run(seed, SimulationOptions::default(), move |world| async move {
+        weir_defect::switch_on(defects);
         let node = node(&world);
         let initially = scenario.initially;
         world.spawn_on(node, async move { prepare(&open().await, initially).await.unwrap() }).await.unwrap();
@@ -87,6 +99,18 @@ fn a_failure_in_the_middle_leaves_the_old_or_the_new() {
         }
         assert!(interruptions > 0, "{}: never interrupted", scenario.name);
     }
+}
+
+#[test]
+fn a_rename_without_fsync_is_found_out() {
+    let replaced = SCENARIOS.iter().find(|scenario| scenario.name.contains("replaced atomically")).unwrap();
+    let mut seen = BTreeSet::new();
+    for seed in 0..FAILURES {
+        let defects = &[Defect::rename_without_fsync];
+        let Some((_, found)) = fail_once_with(defects, seed, replaced, None, Keep::Drawn) else { return };
+        seen.insert(found);
+    }
+    assert!(seen.contains("old") && seen.contains(""), "neither synced nor in place: {seen:?}");
 }
 
 struct Broken {
