@@ -145,6 +145,13 @@ pub enum Op {
         /// Its name.
         topic: Arc<str>,
     },
+    /// Delete a partition's records from its first one on.
+    DeleteRecords {
+        /// In which partition.
+        log: Log,
+        /// The offset before which everything goes.
+        before: i64,
+    },
     /// After all load has ended: read the partition from its first record to its last.
     FinalRead {
         /// What to read.
@@ -156,9 +163,11 @@ impl Op {
     /// The partition that the operation is about, where it is about exactly one.
     pub fn log(&self) -> Option<&Log> {
         match self {
-            Op::Send { log, .. } | Op::Poll { log, .. } | Op::Seek { log, .. } | Op::FinalRead { log } => {
-                Some(log)
-            }
+            Op::Send { log, .. }
+            | Op::Poll { log, .. }
+            | Op::Seek { log, .. }
+            | Op::DeleteRecords { log, .. }
+            | Op::FinalRead { log } => Some(log),
             Op::Assign { .. } | Op::CreateTopic { .. } | Op::DeleteTopic { .. } => None,
         }
     }
@@ -233,6 +242,11 @@ pub enum Done {
         records: Vec<Record>,
         /// What the broker answered with CORRUPT_MESSAGE.
         corrupt: Vec<Span>,
+    },
+    /// Records were deleted.
+    Deleted {
+        /// The log's first offset now.
+        start: i64,
     },
     /// It happened, and there is nothing to add.
     Done,

@@ -144,6 +144,23 @@ fn lost_write_when_the_logs_start_moves_without_retention() {
     assert!(script().judge(&Promise { retention: true, ..Promise::default() }).is_clean());
 }
 
+fn deleted_before(offset: i64) -> Script {
+    let op = Op::DeleteRecords { log: log(), before: offset };
+    written().run(3, op, Step::Ok(Done::Deleted { start: offset }))
+}
+
+#[test]
+fn a_log_may_begin_where_its_records_were_deleted_by_order_and_no_later() {
+    assert!(deleted_before(2).final_read_with(2, 4, &WHOLE[2..], &[]).judge(&Promise::default()).is_clean());
+    let further = deleted_before(2).final_read_with(3, 4, &WHOLE[3..], &[]);
+    assert_eq!(further.kinds(), [AnomalyKind::LostWrite]);
+}
+
+#[test]
+fn resurrected_when_deleted_records_are_there_again() {
+    assert_eq!(deleted_before(2).final_read(4, WHOLE).kinds(), [AnomalyKind::Resurrected]);
+}
+
 #[test]
 fn lost_write_without_a_final_read_when_a_consumer_passes_over_what_nobody_reads() {
     let promise = Promise { final_read: false, ..Promise::default() };

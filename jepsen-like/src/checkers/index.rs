@@ -76,6 +76,10 @@ pub(super) struct LogIndex<'a> {
     /// What the broker answered with CORRUPT_MESSAGE, in polls and final reads.
     pub(super) corrupt: Vec<(Span, OpAt)>,
     pub(super) final_read: Option<FinalRead<'a>>,
+    /// Nobody ordered anything from this offset on to be deleted.
+    pub(super) ordered_start: i64,
+    /// Deletions of records that succeeded, with the log's first offset after each.
+    pub(super) starts: Vec<(i64, OpAt)>,
 }
 
 /// The history, sorted once for all checkers.
@@ -144,6 +148,14 @@ impl<'a> Index<'a> {
                     });
                 }
             }
+            (Op::DeleteRecords { before, .. }, outcome) => {
+                if !matches!(outcome, Outcome::Fail(_)) {
+                    log.ordered_start = log.ordered_start.max(*before);
+                }
+                if let Outcome::Ok(Done::Deleted { start }) = outcome {
+                    log.starts.push((*start, at));
+                }
+            }
             (Op::Seek { to, .. }, _) => {
                 let position = if let SeekTo::Offset(offset) = to { Some(*offset) } else { None };
                 walks.seek(operation.process, place, position, at);
@@ -192,7 +204,7 @@ impl<'a> Index<'a> {
                         Done::Polled { records } | Done::Read { records, .. } => {
                             counts.records_read += records.len() as u64;
                         }
-                        Done::Sent { offset: None } | Done::Done => {}
+                        Done::Sent { offset: None } | Done::Deleted { .. } | Done::Done => {}
                     }
                 }
                 Outcome::Fail(_) => counts.failed += 1,
@@ -215,6 +227,8 @@ impl<'a> LogIndex<'a> {
             steps_back: Vec::new(),
             corrupt: Vec::new(),
             final_read: None,
+            ordered_start: 0,
+            starts: Vec::new(),
         }
     }
 
@@ -242,6 +256,11 @@ impl<'a> LogIndex<'a> {
         if !self.deleted {
             self.seen.dedup_by_key(|seen| (seen.offset, seen.value));
         }
+    }
+
+    /// Whether the record was deleted by order, or by a retention that the promise knows of.
+    pub(super) fn may_be_cut_off(&self, offset: i64, start: i64, promise: &Promise) -> bool {
+        offset < start && (promise.retention || offset < self.ordered_start)
     }
 
     /// What was read at this offset.

@@ -79,7 +79,7 @@ fn against_final_read(
     let records = FinalRecords::of(read);
     for record in committed(index, log, read) {
         let Committed { offset, value, by, acknowledged } = record;
-        let cut_off = offset < read.start && index.promise.retention;
+        let cut_off = log.may_be_cut_off(offset, read.start, index.promise);
         let last = read.last.unwrap_or(-1);
         if records.has(offset) || cut_off || read.reports(offset) || offset > last {
             continue;

@@ -1,8 +1,9 @@
 //! `resurrected`: a record that was in a topic when its deletion was ordered is shown after the deletion was
-//! acknowledged, in a new topic of that name or in the old one.
+//! acknowledged, in a new topic of that name or in the old one; or a log begins again before the offset to which its
+//! records were deleted.
 
 use super::Checker;
-use super::index::Index;
+use super::index::{Index, LogIndex};
 use super::verdict::{AnomalyKind, Findings};
 use crate::history::Outcome;
 
@@ -13,6 +14,27 @@ pub(super) const CHECKER: Checker = Checker {
 };
 
 fn check(index: &Index<'_>, findings: &mut Findings<'_>) {
+    for log in index.stable_logs() {
+        deleted_records(index, log, findings);
+    }
+    deleted_topics(index, findings);
+}
+
+fn deleted_records(index: &Index<'_>, log: &LogIndex<'_>, findings: &mut Findings<'_>) {
+    let Some(read) = &log.final_read else { return };
+    let read_from = index.op(read.by).invoked_at;
+    let before =
+        log.starts.iter().filter(|(_, by)| index.op(*by).completed_at.is_some_and(|at| at < read_from));
+    let Some(&(start, by)) = before.max_by_key(|(start, _)| *start) else { return };
+    let returned = read.records.iter().map(|record| record.offset).find(|offset| *offset < start);
+    if read.start < start || returned.is_some() {
+        findings.add(Some(log.log), Some(returned.unwrap_or(read.start)), &[by, read.by], || {
+            format!("records before offset {start} were deleted, and the log begins at {} again", read.start)
+        });
+    }
+}
+
+fn deleted_topics(index: &Index<'_>, findings: &mut Findings<'_>) {
     for log in index.logs.iter().filter(|log| log.deleted) {
         let Some(deletions) = index.deletions.get(&*log.log.topic) else { continue };
         for seen in &log.seen {

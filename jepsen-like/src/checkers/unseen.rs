@@ -26,7 +26,7 @@ fn check(index: &Index<'_>, findings: &mut Findings<'_>) {
         for record in committed(index, log, read) {
             let offset = record.offset;
             let behind_the_end = read.last.is_none_or(|last| offset > last);
-            let cut_off = offset < read.start && index.promise.retention;
+            let cut_off = log.may_be_cut_off(offset, read.start, index.promise);
             if !behind_the_end || cut_off || read.reports(offset) {
                 continue;
             }

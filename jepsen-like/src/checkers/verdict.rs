@@ -225,10 +225,12 @@ fn evidence(operation: &Operation, offset: Option<i64>) -> Evidence {
         Op::Seek { log, to } => format!("seek {log} to {to:?}"),
         Op::CreateTopic { topic, .. } => format!("create topic {topic}"),
         Op::DeleteTopic { topic } => format!("delete topic {topic}"),
+        Op::DeleteRecords { log, before } => format!("delete records of {log} before {before}"),
         Op::FinalRead { log } => format!("final read of {log}"),
     };
     let told = match &operation.outcome {
         Outcome::Ok(Done::Sent { offset: Some(offset) }) => format!("acknowledged at {offset}"),
+        Outcome::Ok(Done::Deleted { start }) => format!("the log begins at {start}"),
         Outcome::Ok(Done::Polled { records }) => told_records(records, offset),
         Outcome::Ok(Done::Read { start, end, records, .. }) => {
             format!("log from {start} to {end}, {}", told_records(records, offset))
