@@ -35,17 +35,17 @@ impl Profile {
     fn draw(cluster: &mut Cluster) -> Profile {
         let mut weigh = |base: usize| base * [1, 4, 4, 4, 16][cluster.random.below(5)];
         let weights = [
-            (weigh(110), Action::Deliver),
-            (weigh(5), Action::Drop),
-            (weigh(4), Action::Repeat),
-            (weigh(60), Action::SyncHardState),
-            (weigh(60), Action::SyncLog),
-            (weigh(10), Action::ReadForFollowers),
-            (weigh(25), Action::PassTime),
-            (weigh(20), Action::Propose),
-            (weigh(10), Action::Read),
+            (weigh(330), Action::Deliver),
+            (weigh(8), Action::Drop),
+            (weigh(8), Action::Repeat),
+            (weigh(120), Action::SyncHardState),
+            (weigh(180), Action::SyncLog),
+            (weigh(30), Action::ReadForFollowers),
+            (weigh(60), Action::PassTime),
+            (weigh(60), Action::Propose),
+            (weigh(30), Action::Read),
             (weigh(2), Action::Crash),
-            (weigh(5), Action::Restart),
+            (weigh(10), Action::Restart),
             (weigh(2), Action::CutOff),
             (weigh(1), Action::Pause),
             (weigh(8), Action::HealOrResign),
@@ -212,7 +212,7 @@ fn a_term_that_is_resumed_after_a_restart_is_found() {
 
 #[test]
 fn a_commit_of_an_older_term_is_found() {
-    expect_found(Defect::commit_prior_term, 5, false);
+    expect_found(Defect::commit_prior_term, 3, false);
 }
 
 #[test]

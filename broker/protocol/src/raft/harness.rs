@@ -82,7 +82,7 @@ pub(super) struct Cluster {
 pub(super) fn limits() -> Limits {
     Limits {
         entry_bytes_max: 64,
-        append_bytes_max: 80,
+        append_bytes_max: 40,
         cache_bytes_max: 300,
         uncommitted_max: 16,
         reads_max: 4,

@@ -27,7 +27,9 @@ pub(super) struct LogView {
 }
 
 impl LogView {
-    pub(super) fn new(position: LogPosition, cache_bytes_max: usize) -> LogView {
+    pub(super) fn new(mut position: LogPosition, cache_bytes_max: usize) -> LogView {
+        // Storage may know of a term that begins at the end: it has no entry yet.
+        position.terms.retain(|(_, first)| *first < position.end);
         LogView {
             start: position.start,
             term_before_start: position.term_before_start,
