@@ -9,32 +9,46 @@
 //! | 0..4 | CRC-32C of bytes 4..4096 |
 //! | 4..6 | `WJ` |
 //! | 6 | format version |
-//! | 7 | kind: 1 = first block of a round, 2 = one of its other blocks |
+//! | 7 | kind: 1 = first block of a round, 2 = one of its other blocks; 128 is added if the incarnation began after an uncertain tail |
 //! | 8..12 | its place in the round, from 0 |
-//! | 12..16 | zero |
+//! | 12..16 | checksum of the round that the incarnation began after |
 //! | 16..24 | incarnation |
 //! | 24..32 | sequence |
-//! | 32..4096 | payload; of the first block: the round's header, then the body begins |
+//! | 32..40 | the incarnation's first sequence |
+//! | 40..48 | sequence of the round that the incarnation began after |
+//! | 48..4096 | payload; of the first block: the round's header, then the body begins |
 //!
-//! All numbers are little-endian. Bytes 0..7 mean the same in every version, so that an older program knows a newer file.
+//! | bytes | of a round's header |
+//! |---|---|
+//! | 0..2 | its length |
+//! | 2..4 | 1 = a seal |
+//! | 4..8, 8..12, 12..16 | blocks; bytes of the body; entries |
+//! | 16..20 | CRC-32C over the checksums of all blocks but the first |
+//! | 20..24, 24..32 | the round before: its checksum, its sequence |
+//! | 32..40, 40..48 | all rounds below are complete; all rounds below are in a checkpoint |
+//! | 48..52 | files that the journal had |
+//! | 52..56 | zero |
+//!
+//! All numbers are little-endian. Bytes 0..7 of a block mean the same in every version, so that an older program knows a newer
+//! file.
 
 use weir_runtime::disk::BLOCK_BYTES;
 
 /// The version of the journal's format that this program writes, and the only one that it reads.
 pub const FORMAT_VERSION: u8 = 1;
 /// Bytes of a block that are not payload.
-pub const BLOCK_HEADER_BYTES: usize = 32;
+pub const BLOCK_HEADER_BYTES: usize = 48;
 /// Bytes of payload in a block.
 pub const PAYLOAD_BYTES: usize = BLOCK_BYTES - BLOCK_HEADER_BYTES;
 /// Bytes of a round's header, at the start of its first block's payload.
-pub const ROUND_HEADER_BYTES: usize = 80;
+pub const ROUND_HEADER_BYTES: usize = 56;
 
 const MAGIC: [u8; 2] = *b"WJ";
 const KIND_FIRST: u8 = 1;
 const KIND_OTHER: u8 = 2;
 
+const KIND_AFTER_UNCERTAIN: u8 = 128;
 const FLAG_SEAL: u16 = 1;
-const FLAG_AFTER_UNCERTAIN: u16 = 2;
 
 /// What a block says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +61,8 @@ pub struct BlockHeader {
     pub incarnation: u64,
     /// The round that it belongs to.
     pub sequence: u64,
+    /// Where the incarnation began.
+    pub origin: Origin,
     /// Its checksum. The first block's names the round: it covers, by way of the header, all of it.
     pub checksum: u32,
 }
@@ -81,20 +97,35 @@ impl Block<'_> {
         if bytes[6] > FORMAT_VERSION {
             return Block::Newer(bytes[6]);
         }
-        let index = u32_at(bytes, 8);
-        let first = bytes[7] == KIND_FIRST;
-        let known = bytes[6] == FORMAT_VERSION && (first || bytes[7] == KIND_OTHER);
-        if !known || first != (index == 0) {
-            return Block::Damaged;
-        }
+        let kind = bytes[7] & !KIND_AFTER_UNCERTAIN;
         let header = BlockHeader {
-            first,
-            index,
+            first: kind == KIND_FIRST,
+            index: u32_at(bytes, 8),
             incarnation: u64_at(bytes, 16),
             sequence: u64_at(bytes, 24),
+            origin: Origin {
+                start: u64_at(bytes, 32),
+                after: Link { sequence: u64_at(bytes, 40), checksum: u32_at(bytes, 12) },
+                after_uncertain: bytes[7] & KIND_AFTER_UNCERTAIN != 0,
+            },
             checksum,
         };
+        let known = bytes[6] == FORMAT_VERSION && (kind == KIND_FIRST || kind == KIND_OTHER);
+        if !known || !header.is_consistent() {
+            return Block::Damaged;
+        }
         Block::Whole(header, &bytes[BLOCK_HEADER_BYTES..])
+    }
+}
+
+impl BlockHeader {
+    /// The laws that the walk over the rounds relies on.
+    fn is_consistent(&self) -> bool {
+        let Origin { start, after, .. } = self.origin;
+        self.first == (self.index == 0)
+            && after.sequence < start
+            && start <= self.sequence
+            && self.sequence < u64::MAX / 2
     }
 }
 
@@ -107,7 +138,7 @@ pub struct Link {
     pub checksum: u32,
 }
 
-/// Where an incarnation's rounds begin. Each of its rounds repeats it, so that one readable round is enough to know which
+/// Where an incarnation's rounds begin. Each of its blocks repeats it, so that one readable block is enough to know which
 /// rounds of earlier incarnations it has superseded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Origin {
@@ -161,13 +192,7 @@ impl RoundHeader {
 
     /// Writes the header over the start of a first block's payload.
     fn put(&self, out: &mut [u8]) {
-        let mut flags = 0;
-        if self.seal {
-            flags |= FLAG_SEAL;
-        }
-        if self.origin.after_uncertain {
-            flags |= FLAG_AFTER_UNCERTAIN;
-        }
+        let flags = if self.seal { FLAG_SEAL } else { 0 };
         out[0..2].copy_from_slice(&(ROUND_HEADER_BYTES as u16).to_le_bytes());
         out[2..4].copy_from_slice(&flags.to_le_bytes());
         out[4..8].copy_from_slice(&self.blocks.to_le_bytes());
@@ -178,11 +203,8 @@ impl RoundHeader {
         out[24..32].copy_from_slice(&self.previous.sequence.to_le_bytes());
         out[32..40].copy_from_slice(&self.synced_end.to_le_bytes());
         out[40..48].copy_from_slice(&self.live_start.to_le_bytes());
-        out[48..56].copy_from_slice(&self.origin.start.to_le_bytes());
-        out[56..64].copy_from_slice(&self.origin.after.sequence.to_le_bytes());
-        out[64..68].copy_from_slice(&self.origin.after.checksum.to_le_bytes());
-        out[68..72].copy_from_slice(&self.files.to_le_bytes());
-        out[72..80].fill(0);
+        out[48..52].copy_from_slice(&self.files.to_le_bytes());
+        out[52..56].fill(0);
     }
 
     /// Reads the header of a first block; `None` if it contradicts itself.
@@ -201,26 +223,19 @@ impl RoundHeader {
             previous: Link { checksum: u32_at(payload, 20), sequence: u64_at(payload, 24) },
             synced_end: u64_at(payload, 32),
             live_start: u64_at(payload, 40),
-            origin: Origin {
-                start: u64_at(payload, 48),
-                after: Link { sequence: u64_at(payload, 56), checksum: u32_at(payload, 64) },
-                after_uncertain: flags & FLAG_AFTER_UNCERTAIN != 0,
-            },
-            files: u32_at(payload, 68),
+            origin: block.origin,
+            files: u32_at(payload, 48),
             seal: flags & FLAG_SEAL != 0,
         };
         header.is_consistent().then_some(header)
     }
 
-    /// The laws that the walk over the rounds relies on.
+    /// The laws that the walk over the rounds relies on, beside those of the block.
     fn is_consistent(&self) -> bool {
         let Origin { start, after, .. } = self.origin;
         let previous_fits =
             if self.sequence == start { self.previous == after } else { self.previous.sequence >= start };
         self.blocks as usize == Self::blocks_for(self.body_bytes as usize)
-            && after.sequence < start
-            && start <= self.sequence
-            && self.sequence < u64::MAX
             && self.previous.sequence < self.sequence
             && previous_fits
     }
@@ -247,7 +262,8 @@ pub(super) mod layout {
     use weir_runtime::disk::{AlignedBuf, BLOCK_BYTES};
 
     use super::{
-        BLOCK_HEADER_BYTES, FORMAT_VERSION, KIND_FIRST, KIND_OTHER, MAGIC, ROUND_HEADER_BYTES, RoundHeader,
+        BLOCK_HEADER_BYTES, FORMAT_VERSION, KIND_AFTER_UNCERTAIN, KIND_FIRST, KIND_OTHER, MAGIC, Origin,
+        ROUND_HEADER_BYTES, RoundHeader,
     };
 
     /// Writes one round into a buffer. The body must come out as long as the header says.
@@ -293,13 +309,20 @@ pub(super) mod layout {
 
         fn begin_block(&mut self) {
             let index = (self.buf.len() / BLOCK_BYTES) as u32;
+            let Origin { start, after, after_uncertain } = self.header.origin;
             let mut head = [0; BLOCK_HEADER_BYTES];
             head[4..6].copy_from_slice(&MAGIC);
             head[6] = FORMAT_VERSION;
             head[7] = if index == 0 { KIND_FIRST } else { KIND_OTHER };
+            if after_uncertain {
+                head[7] |= KIND_AFTER_UNCERTAIN;
+            }
             head[8..12].copy_from_slice(&index.to_le_bytes());
+            head[12..16].copy_from_slice(&after.checksum.to_le_bytes());
             head[16..24].copy_from_slice(&self.header.incarnation.to_le_bytes());
             head[24..32].copy_from_slice(&self.header.sequence.to_le_bytes());
+            head[32..40].copy_from_slice(&start.to_le_bytes());
+            head[40..48].copy_from_slice(&after.sequence.to_le_bytes());
             self.buf.extend_from_slice(&head);
         }
 

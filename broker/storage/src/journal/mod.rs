@@ -23,14 +23,15 @@
 //! final ([`Journal::round_failed`]). When the journal is idle for a moment: [`Journal::seal`]. When
 //! [`Journal::needs_checkpoint`]: sync the segments, replace the checkpoint, and then [`Journal::release_up_to`].
 //!
-//! The format (`block`, `entry`), the reading (`scan`, `resolve`) and the writing ([`Journal`]) do no I/O; `open` does.
+//! The format (`block`, `entry`), the reading (`scan`, `resolve`) and the writing (`writer`) do no I/O; `open` and [`Journal`] do.
 
 pub mod block;
 mod entry;
+mod files;
 mod open;
 pub mod resolve;
 pub mod scan;
-mod writer;
+pub mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -42,16 +43,17 @@ use weir_runtime::disk::{BLOCK_BYTES, BatchError};
 
 use block::{Block, PAYLOAD_BYTES, ROUND_HEADER_BYTES, RoundHeader};
 pub use entry::{Body, Entry, Touched};
-pub use open::{Grow, GrownFile, Replayed};
+pub use files::{Grow, GrownFile, Journal, RoundWrite};
+pub use open::Replayed;
 pub use resolve::{DamagedRound, EarlierTail, Tail, Verdict};
-pub use writer::{BeginError, Journal, RoundWrite};
+pub use writer::BeginError;
 
 /// How a journal is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalConfig {
     /// The folder of its files, relative to the data folder. Created if it does not exist.
     pub folder: PathBuf,
-    /// Bytes of all files together: the journal grows to that, and not if fewer are enough.
+    /// Bytes of all files together: the journal grows to that, and not if fewer are enough. There are at least two files.
     pub total_bytes: u64,
     /// Bytes of a file, rounded down to whole blocks. A round is no larger.
     pub file_bytes: u64,
@@ -69,10 +71,14 @@ impl JournalConfig {
     }
 
     fn files_max(&self) -> usize {
-        usize::try_from(self.total_bytes / self.file_bytes()).unwrap_or(usize::MAX).clamp(1, FILES_MAX)
+        usize::try_from(self.total_bytes / self.file_bytes())
+            .unwrap_or(usize::MAX)
+            .clamp(FILES_MIN, FILES_MAX)
     }
 }
 
+/// The file of the last round is not overwritten by the next one.
+const FILES_MIN: usize = 2;
 /// Files beyond this number are not looked at.
 const FILES_MAX: usize = 9999;
 

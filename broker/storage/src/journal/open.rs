@@ -4,20 +4,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use weir_runtime::disk::{BLOCK_BYTES, Disk, File, Lane, Op, OpenMode};
+use weir_runtime::disk::{BLOCK_BYTES, Disk, File, OpenMode};
 
 use super::block::{Block, FORMAT_VERSION};
-use super::resolve::{Resolution, RoundRef, Tail, Verdict, resolve};
+use super::resolve::{Resolution, RoundRef, Verdict, resolve};
 use super::scan::{FileMap, FileScan, NewerFormat};
-use super::writer::{Journal, Opened, Slot};
-use super::{FILES_MAX, JournalConfig, JournalError, Round, Touched, read_round};
+use super::writer::{Writer, WriterStart};
+use super::{FILES_MAX, Journal, JournalConfig, JournalError, Round, Touched, read_round};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 1 << 20;
 /// Damaged rounds for which the logs concerned are looked up.
 const TOUCHED_LOOKUPS_MAX: usize = 64;
 
-fn file_path(folder: &Path, number: u32) -> PathBuf {
+pub(super) fn file_path(folder: &Path, number: u32) -> PathBuf {
     folder.join(format!("{number:04}.journal"))
 }
 
@@ -47,17 +47,17 @@ impl Journal {
         disk.sync_dir(config.folder.parent().unwrap_or(Path::new(""))).await?;
         let found = find(disk, &config).await?;
         let maps = read_all(disk, &found, config.from_sequence).await?;
-        let mut resolution = resolve(&maps, config.from_sequence);
+        let resolution = resolve(&maps, config.from_sequence);
         let files = found.iter().map(|found| (found.number, found.file.clone())).collect();
         let mut replayed = Replayed {
-            rounds: std::mem::take(&mut resolution.replay).into(),
+            rounds: resolution.replay.iter().copied().collect(),
             verdict: resolution.verdict.clone(),
             files,
             window: None,
         };
         replayed.find_whom_damage_concerns(disk).await?;
-        let opened = prepare(disk, &config, &found, &maps, &resolution, &mut replayed).await?;
-        Ok((Journal::new(opened), replayed))
+        let journal = prepare(disk, config, &found, &maps, &resolution, &mut replayed).await?;
+        Ok((journal, replayed))
     }
 }
 
@@ -147,63 +147,45 @@ fn newer(found: &Found, error: NewerFormat) -> JournalError {
 /// Readies the files for new rounds.
 async fn prepare(
     disk: &Disk,
-    config: &JournalConfig,
+    config: JournalConfig,
     found: &[Found],
     maps: &[FileMap],
     resolution: &Resolution,
     replayed: &mut Replayed,
-) -> Result<Opened, JournalError> {
-    let file_bytes = config.file_bytes();
-    let mut slots = Vec::with_capacity(found.len());
-    for (found, map) in found.iter().zip(maps) {
-        let counting = replayed.rounds.iter().filter(|at| at.file == found.number);
-        let last_sequence = counting.map(|at| at.round.header.sequence).max().unwrap_or(0);
-        if found.bytes < file_bytes && last_sequence == 0 {
-            // Its allocation was cut short, or files were smaller once: it is made anew when it is needed.
-            continue;
-        }
-        let (file, len) = disk.open_file(&found.path, OpenMode::Direct).await?;
-        slots.push(Slot {
-            number: found.number,
-            file,
-            bytes: len / BLOCK_BYTES as u64 * BLOCK_BYTES as u64,
-            last_sequence,
-            damaged_start: map.is_damaged_at(0),
-        });
-    }
-    let Resolution { head, after, verdict, .. } = resolution;
-    let touched = match head.filter(|head| head.round.header.sequence == after.sequence) {
+) -> Result<Journal, JournalError> {
+    let head = resolution.head.filter(|head| head.round.header.sequence == resolution.after.sequence);
+    let touched = match head {
         Some(head) => Touched::of(&replayed.read(disk, &head).await?.entries, TOUCHED_AT_OPENING_MAX),
         None => None,
     };
-    let free = |slot: &Slot| slot.last_sequence < verdict.first_sequence;
-    if !slots.iter().any(free) && slots.len() < config.files_max() {
-        let number = (0..).find(|number| slots.iter().all(|slot| slot.number != *number)).unwrap_or(0);
-        match Grow::new(&config.folder, number, file_bytes).run(disk).await {
-            Ok(grown) => slots.push(grown.into_slot()),
+    let lengths: Vec<_> = found.iter().map(|found| (found.number, found.bytes)).collect();
+    let writer = Writer::new(WriterStart {
+        incarnation: config.incarnation,
+        file_bytes: config.file_bytes(),
+        files_max: config.files_max(),
+        files: &lengths,
+        maps,
+        resolution,
+        touched,
+    });
+    let mut files = BTreeMap::new();
+    for number in writer.files() {
+        let (file, _) = disk.open_file(file_path(&config.folder, number), OpenMode::Direct).await?;
+        files.insert(number, file);
+    }
+    let mut journal = Journal::new(config, writer, files);
+    if let Some(grow) = journal.grow() {
+        match grow.run(disk).await {
+            Ok(grown) => journal.grown(Some(grown)),
             // There will be room once a checkpoint has released a file.
-            Err(JournalError::Disk(error)) if error.is_no_space() && !slots.is_empty() => {
+            Err(JournalError::Disk(error)) if error.is_no_space() && journal.has_files() => {
                 tracing::warn!(%error, "no room for another file of the journal");
+                journal.grown(None);
             }
             Err(error) => return Err(error),
         }
     }
-    slots.sort_by_key(|slot| slot.number);
-    let unclean = verdict.tail != Tail::Clean || !verdict.damaged.is_empty();
-    Ok(Opened {
-        slots,
-        folder: config.folder.clone(),
-        file_bytes,
-        files_max: config.files_max(),
-        incarnation: config.incarnation.max(resolution.incarnation_max.saturating_add(1)),
-        next_sequence: resolution.next_sequence,
-        live_start: verdict.first_sequence,
-        after: *after,
-        uncertain: verdict.tail != Tail::Clean,
-        unclean,
-        touched,
-        head_number: head.map(|head| head.file),
-    })
+    Ok(journal)
 }
 
 /// Most logs that the first round of an incarnation says the one before it touched.
@@ -287,55 +269,4 @@ fn part_of(window: &(u32, u64, Bytes), at: &RoundRef, bytes: usize) -> Option<By
     let skip = usize::try_from(at.round.offset.checked_sub(*start)?).ok()?;
     let end = skip.checked_add(bytes)?;
     (*file == at.file && end <= piece.len()).then(|| piece.slice(skip..end))
-}
-
-/// A file that is to be added to the journal. [`Grow::run`] may run beside the journal's writes.
-#[derive(Debug)]
-pub struct Grow {
-    folder: PathBuf,
-    number: u32,
-    bytes: u64,
-}
-
-impl Grow {
-    pub(super) fn new(folder: &Path, number: u32, bytes: u64) -> Grow {
-        Grow { folder: folder.to_path_buf(), number, bytes }
-    }
-
-    /// Makes the file, filled with zeros and durable.
-    ///
-    /// # Errors
-    /// What the disk says; part of a file may be left, and is used by the next attempt.
-    pub async fn run(self, disk: &Disk) -> Result<GrownFile, JournalError> {
-        let path = file_path(&self.folder, self.number);
-        let (file, len) = disk.open_file(&path, OpenMode::Direct).await?;
-        let mut batch = Vec::new();
-        if !len.is_multiple_of(BLOCK_BYTES as u64) {
-            batch.push(Op::Truncate { file: file.clone(), len: len - len % BLOCK_BYTES as u64 });
-        }
-        batch.push(Op::Allocate { file: file.clone(), len: self.bytes });
-        batch.push(Op::SyncDir { path: self.folder });
-        disk.submit(Lane::Pool, batch).await?;
-        Ok(GrownFile { number: self.number, file, bytes: self.bytes })
-    }
-}
-
-/// A file that was added to the journal's folder.
-#[derive(Debug)]
-pub struct GrownFile {
-    number: u32,
-    file: File,
-    bytes: u64,
-}
-
-impl GrownFile {
-    pub(super) fn into_slot(self) -> Slot {
-        Slot {
-            number: self.number,
-            file: self.file,
-            bytes: self.bytes,
-            last_sequence: 0,
-            damaged_start: false,
-        }
-    }
 }

@@ -1,8 +1,8 @@
 //! Which of the rounds that stand in the files count, and what is wrong with them. Pure: it looks at [`FileMap`]s only.
 //!
 //! # How
-//! Sequences never fall, so whatever has the greatest one is the newest thing that was written. From there the walk goes
-//! down, from each round to the one that it names as its predecessor, to the first round that the checkpoint does not
+//! Incarnations follow each other and sequences do not fall, so whatever has the greatest of both is the newest thing that was
+//! written. From there the walk goes down, from each round to the one that it names as its predecessor, to the first round that the checkpoint does not
 //! cover.
 //!
 //! - One round is in flight at a time. So anything of a round, even a single block, proves that all rounds before it were
@@ -18,10 +18,9 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use weir_defect::defect;
-use weir_runtime::disk::BLOCK_BYTES;
 
-use super::block::{Link, RoundHeader};
-use super::scan::{FileMap, FoundRound};
+use super::block::{Link, Origin, RoundHeader};
+use super::scan::{FileMap, FoundRound, Stray};
 
 /// A round and where it stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +38,11 @@ impl RoundRef {
 
     fn sequence(&self) -> u64 {
         self.round.header.sequence
+    }
+
+    /// Orders rounds by when they were written.
+    fn age(&self) -> (u64, u64) {
+        (self.round.header.incarnation, self.round.header.sequence)
     }
 
     fn link(&self) -> Link {
@@ -120,8 +124,8 @@ pub struct Resolution {
 pub fn resolve(files: &[FileMap], from: Option<u64>) -> Resolution {
     let found = Found::new(files);
     let top = found.top();
-    let newest_header = found.by_order.values().next_back().and_then(|rounds| rounds.first());
-    let from = from.or(newest_header.map(|newest| newest.header().live_start)).unwrap_or(1).max(1);
+    let newest = found.newest(|_| true);
+    let from = from.or(newest.map(|newest| newest.header().live_start)).unwrap_or(1).max(1);
     let walk = Walk::run(&found, top, from);
     let mut resolution = walk.judge(&found, top, files);
     if defect!(corrupt_as_torn) {
@@ -150,7 +154,7 @@ enum Top {
     /// A round whose header reads.
     Round(RoundRef),
     /// Only blocks of a round.
-    Stray { sequence: u64, incarnation: u64, place: (u32, u64) },
+    Stray { file: u32, stray: Stray },
 }
 
 /// All rounds whose headers read, by (sequence, incarnation).
@@ -175,24 +179,38 @@ impl<'a> Found<'a> {
         Found { files, by_order }
     }
 
+    fn strays(&self) -> impl Iterator<Item = (u32, &'a Stray)> {
+        self.files.iter().flat_map(|map| map.strays.iter().map(move |stray| (map.file, stray)))
+    }
+
+    /// The newest round that this condition holds for.
+    fn newest(&self, holds: impl Fn(&RoundRef) -> bool) -> Option<RoundRef> {
+        self.by_order
+            .values()
+            .filter_map(|rounds| rounds.first())
+            .filter(|at| holds(at))
+            .max_by_key(|at| at.age())
+            .copied()
+    }
+
     fn top(&self) -> Option<Top> {
-        let round = self.by_order.values().next_back().and_then(|rounds| rounds.first()).copied();
-        let stray = self
-            .files
-            .iter()
-            .flat_map(|map| map.strays.iter().map(move |stray| (map.file, stray)))
-            .max_by_key(|(_, stray)| (stray.sequence, stray.incarnation));
-        let stray_is_newer = |stray: (u64, u64)| {
-            round.is_none_or(|round| stray > (round.sequence(), round.header().incarnation))
-        };
+        let round = self.newest(|_| true);
+        let stray = self.strays().max_by_key(|(_, stray)| (stray.incarnation, stray.sequence));
         match stray {
-            Some((file, stray)) if stray_is_newer((stray.sequence, stray.incarnation)) => Some(Top::Stray {
-                sequence: stray.sequence,
-                incarnation: stray.incarnation,
-                place: (file, stray.offset),
-            }),
+            Some((file, stray))
+                if round.is_none_or(|round| (stray.incarnation, stray.sequence) > round.age()) =>
+            {
+                Some(Top::Stray { file, stray: *stray })
+            }
             _ => round.map(Top::Round),
         }
+    }
+
+    /// The greatest sequence and the greatest incarnation of which anything is there.
+    fn greatest(&self) -> (u64, u64) {
+        let rounds = self.by_order.keys().copied();
+        let strays = self.strays().map(|(_, stray)| (stray.sequence, stray.incarnation));
+        rounds.chain(strays).fold((0, 0), |greatest, one| (greatest.0.max(one.0), greatest.1.max(one.1)))
     }
 
     /// The round that a link names; a complete one if there are several copies.
@@ -205,10 +223,10 @@ impl<'a> Found<'a> {
             .copied()
     }
 
-    /// The newest round below a sequence that this condition holds for.
-    fn nearest_below(&self, sequence: u64, holds: impl Fn(&RoundHeader) -> bool) -> Option<RoundRef> {
+    /// The newest round up to a sequence that this condition holds for.
+    fn nearest(&self, sequence: u64, holds: impl Fn(&RoundHeader) -> bool) -> Option<RoundRef> {
         self.by_order
-            .range(..(sequence, 0))
+            .range(..=(sequence, u64::MAX))
             .rev()
             .filter_map(|(_, rounds)| rounds.first())
             .find(|at| holds(at.header()))
@@ -247,7 +265,7 @@ impl<'a> Walk<'a> {
                 }
                 walk.descend(round, true);
             }
-            Some(Top::Stray { sequence, incarnation, .. }) => walk.below_stray(sequence, incarnation),
+            Some(Top::Stray { stray, .. }) => walk.below_stray(&stray),
         }
         walk.replay.reverse();
         walk.damaged.reverse();
@@ -255,32 +273,21 @@ impl<'a> Walk<'a> {
         walk
     }
 
-    /// Of the newest round only blocks are left that do not name its predecessor.
-    fn below_stray(&mut self, sequence: u64, incarnation: u64) {
-        let below = self.found.nearest_below(sequence, |_| true);
-        let expected = sequence - 1;
-        let reached = below.map_or(0, |below| below.sequence());
-        // The first round of an incarnation may leave out sequences of which only blocks were ever seen.
-        let begins = below.is_none_or(|below| below.header().incarnation != incarnation);
-        let skipped = |missing: u64| begins && self.is_torn_leftover(missing, incarnation);
-        let lost = (reached + 1..=expected).rev().take(LEFT_OUT_MAX).find(|missing| !skipped(*missing));
-        match (lost, below) {
-            (Some(last), _) => {
-                self.after = Link { sequence: last, checksum: 0 };
-                self.damage(reached + 1, last);
-            }
-            (None, Some(below)) => self.after = below.link(),
-            (None, None) => {}
+    /// Of the newest round only blocks are left, which do not name its predecessor but in the incarnation's first round.
+    fn below_stray(&mut self, stray: &Stray) {
+        let Stray { sequence, incarnation, origin, .. } = *stray;
+        let begins = sequence == origin.start;
+        self.after = if begins { origin.after } else { Link { sequence: sequence - 1, checksum: 0 } };
+        let below = self.before(self.after, incarnation, origin);
+        if let Some(below) = below.filter(|below| below.sequence() == self.after.sequence) {
+            self.after = below.link();
+        }
+        if begins && origin.after_uncertain && sequence >= self.from {
+            self.note_earlier(incarnation, origin);
         }
         if let Some(below) = below {
             self.descend(below, false);
         }
-    }
-
-    /// Whether only blocks of a round of an earlier incarnation are left: a tail that this incarnation began after.
-    fn is_torn_leftover(&self, sequence: u64, incarnation: u64) -> bool {
-        let strays = self.found.files.iter().flat_map(|map| &map.strays);
-        strays.into_iter().any(|stray| stray.sequence == sequence && stray.incarnation < incarnation)
     }
 
     /// Notes that these rounds, as far as the checkpoint does not cover them, do not read.
@@ -291,49 +298,47 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn descend(&mut self, top: RoundRef, top_is_newest: bool) {
-        let mut next = Some((top, top_is_newest));
-        while let Some((round, newest)) = next {
+    fn descend(&mut self, top: RoundRef, top_is_tail: bool) {
+        let mut next = Some((top, top_is_tail));
+        while let Some((round, is_tail)) = next {
             if round.sequence() < self.from {
                 return;
             }
             if round.round.complete {
                 self.replay.push(round);
-            } else if !newest {
+            } else if !is_tail {
                 self.damage(round.sequence(), round.sequence());
                 self.place_damage(round.file, round.round.offset);
             }
-            let header = round.header();
-            if header.sequence == header.origin.start && header.origin.after_uncertain {
-                self.note_earlier(header);
+            let RoundHeader { sequence, incarnation, origin, previous, .. } = *round.header();
+            if sequence == origin.start && origin.after_uncertain {
+                self.note_earlier(incarnation, origin);
             }
-            next = self.before(header).map(|round| (round, false));
+            next = self.before(previous, incarnation, origin).map(|round| (round, false));
         }
     }
 
-    /// The nearest readable round before this one. Notes those in between as damaged.
-    fn before(&mut self, header: &RoundHeader) -> Option<RoundRef> {
-        let mut link = header.previous;
+    /// The nearest readable round at or before the one that is named by a round of this incarnation. Notes those in between as
+    /// damaged.
+    fn before(&mut self, mut link: Link, incarnation: u64, origin: Origin) -> Option<RoundRef> {
         if link.sequence < self.from {
             return None;
         }
         if let Some(round) = self.found.named(link) {
             return Some(round);
         }
-        let origin = header.origin;
         if link.sequence >= origin.start {
             // Lost within the incarnation: its sequences have no gaps.
-            let same = |other: &RoundHeader| {
-                other.incarnation == header.incarnation && other.sequence >= origin.start
-            };
-            let below = self.found.nearest_below(link.sequence, same);
+            let same =
+                |other: &RoundHeader| other.incarnation == incarnation && other.sequence >= origin.start;
+            let below = self.found.nearest(link.sequence, same);
             let reached = below.map_or(origin.start - 1, |below| below.sequence());
             self.damage_after(below, reached + 1, link.sequence);
             if below.is_some() {
                 return below;
             }
             if origin.after_uncertain && origin.start >= self.from {
-                self.note_earlier(header);
+                self.note_earlier(incarnation, origin);
             }
             link = origin.after;
             if link.sequence < self.from {
@@ -343,8 +348,7 @@ impl<'a> Walk<'a> {
                 return Some(round);
             }
         }
-        let older = |other: &RoundHeader| other.incarnation < header.incarnation;
-        let below = self.found.nearest_below(link.sequence, older);
+        let below = self.found.nearest(link.sequence, |other| other.incarnation < incarnation);
         let reached = below.map_or(0, |below| below.sequence());
         self.damage_after(below, reached + 1, link.sequence);
         below
@@ -366,28 +370,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn note_earlier(&mut self, header: &RoundHeader) {
-        let tail = EarlierTail { after: header.origin.after.sequence, found_by: header.incarnation };
-        self.earlier.push(tail);
+    fn note_earlier(&mut self, found_by: u64, origin: Origin) {
+        self.earlier.push(EarlierTail { after: origin.after.sequence, found_by });
     }
 
     fn judge(self, found: &Found<'_>, top: Option<Top>, files: &[FileMap]) -> Resolution {
-        let newest_complete =
-            || found.by_order.values().rev().filter_map(|all| all.first()).find(|at| at.round.complete);
-        let head = self.replay.last().or_else(newest_complete).copied();
+        let head = self.replay.last().copied().or_else(|| found.newest(|at| at.round.complete));
         let tail = self.tail(head, top, files);
-        let strays = files.iter().flat_map(|map| &map.strays);
-        let top_sequence = match top {
-            None => 0,
-            Some(Top::Round(round)) => round.sequence(),
-            Some(Top::Stray { sequence, .. }) => sequence,
-        };
-        let incarnation_max = found
-            .by_order
-            .keys()
-            .map(|(_, incarnation)| *incarnation)
-            .chain(strays.map(|stray| stray.incarnation))
-            .max();
+        let (sequence_max, incarnation_max) = found.greatest();
         Resolution {
             verdict: Verdict {
                 damaged: self.damaged,
@@ -399,8 +389,13 @@ impl<'a> Walk<'a> {
             replay: self.replay,
             head,
             after: self.after,
-            next_sequence: top_sequence.max(self.from - 1) + 1,
-            incarnation_max: incarnation_max.unwrap_or(0),
+            next_sequence: match sequence_max.max(self.from - 1) {
+                0 => 1,
+                // One is left out for the round that may have been in flight without a trace: should it turn up later, it has
+                // a number of its own.
+                used => used.saturating_add(2),
+            },
+            incarnation_max,
         }
     }
 
@@ -410,19 +405,19 @@ impl<'a> Walk<'a> {
                 let place = Some((round.file, round.round.offset));
                 return Tail::Uncertain { sequence: round.sequence(), place };
             }
-            Some(Top::Stray { sequence, place, .. }) => {
-                return Tail::Uncertain { sequence, place: Some(place) };
+            Some(Top::Stray { file, stray }) => {
+                let place = Some((file, stray.offset));
+                return Tail::Uncertain { sequence: stray.sequence, place };
             }
             _ => {}
         }
         let reached = head.map_or(0, |head| head.sequence());
         let sequence = reached.max(self.from - 1) + 1;
         for map in files {
-            // Where a next round would begin: after the last one, or at the start of a file that holds none that count.
-            let live = self.replay.iter().any(|round| round.file == map.file);
+            // Where a next round would begin: after the last one, or at the start of a file. That may also be the start of a file
+            // in use whose first round is reported as damaged: better one word too many.
             let after_head = head.filter(|head| head.file == map.file).map(|head| head.round.end());
-            let start = (!live).then_some(0);
-            for offset in [after_head, start].into_iter().flatten() {
+            for offset in after_head.into_iter().chain([0]) {
                 if map.is_damaged_at(offset) {
                     return Tail::Uncertain { sequence, place: Some((map.file, offset)) };
                 }
@@ -435,9 +430,3 @@ impl<'a> Walk<'a> {
         Tail::Clean
     }
 }
-
-/// More leftovers of torn tails in a row than this are taken for damage.
-const LEFT_OUT_MAX: usize = 64;
-
-/// Bytes between the places where a round can begin.
-pub const STEP_BYTES: u64 = BLOCK_BYTES as u64;

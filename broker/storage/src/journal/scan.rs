@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use weir_runtime::disk::BLOCK_BYTES;
 
-use super::block::{Block, BlockHeader, RoundHeader};
+use super::block::{Block, BlockHeader, Origin, RoundHeader};
 
 /// A round of which at least the first block is whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct Stray {
     pub sequence: u64,
     /// Who wrote it.
     pub incarnation: u64,
+    /// Where that incarnation began.
+    pub origin: Origin,
     /// Where in the file the block begins.
     pub offset: u64,
 }
@@ -160,14 +162,14 @@ impl FileScan {
             }
             open.broken = true;
         }
-        let BlockHeader { sequence, incarnation, .. } = *block;
+        let BlockHeader { sequence, incarnation, origin, .. } = *block;
         let known = self
             .map
             .strays
             .last()
             .is_some_and(|last| (last.sequence, last.incarnation) == (sequence, incarnation));
         if !known {
-            self.map.strays.push(Stray { sequence, incarnation, offset: self.map.bytes });
+            self.map.strays.push(Stray { sequence, incarnation, origin, offset: self.map.bytes });
         }
     }
 }

@@ -1,58 +1,56 @@
 //! The writing half: which round goes where, and which files are free. No I/O.
 
-use std::path::PathBuf;
-
-use weir_runtime::disk::{AlignedBuf, BLOCK_BYTES, File, Op};
+use weir_runtime::disk::{AlignedBuf, BLOCK_BYTES};
 
 use super::block::layout::RoundWriter;
 use super::block::{Link, Origin, PAYLOAD_BYTES, ROUND_HEADER_BYTES, RoundHeader};
 use super::entry::{Entry, TOUCHED_BYTES, Touched};
-use super::open::{Grow, GrownFile};
+use super::resolve::{Resolution, Tail};
+use super::scan::FileMap;
 
 /// Most logs that a round says the one before it touched.
 const TOUCHED_MAX: usize = 4096;
 /// Buffers above this size are given back to the allocator after their round.
 const SPARE_BYTES_MAX: usize = 8 << 20;
+/// A round is no larger than this, whatever the size of a file.
+const ROUND_DISK_BYTES_MAX: usize = 1 << 30;
 
 /// A file of the journal.
 #[derive(Debug)]
-pub(super) struct Slot {
+struct Slot {
     /// Its number: its name.
-    pub(super) number: u32,
-    /// Opened as direct.
-    pub(super) file: File,
+    number: u32,
     /// Bytes that rounds may use.
-    pub(super) bytes: u64,
+    bytes: u64,
     /// The last round in it that counts; 0 if there is none.
-    pub(super) last_sequence: u64,
+    last_sequence: u64,
     /// Whether its first block is damaged, which recovery takes for the trace of a round until it is written again.
-    pub(super) damaged_start: bool,
+    damaged_start: bool,
 }
 
-/// What opening a journal has found out, for its writer.
+/// What the writer of a new incarnation must know.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) slots: Vec<Slot>,
-    pub(super) folder: PathBuf,
-    pub(super) file_bytes: u64,
-    pub(super) files_max: usize,
-    pub(super) incarnation: u64,
-    pub(super) next_sequence: u64,
-    pub(super) live_start: u64,
-    pub(super) after: Link,
-    pub(super) uncertain: bool,
-    /// Whether a round should be written soon, so that what recovery reported is history.
-    pub(super) unclean: bool,
-    /// What the round that this incarnation begins after touched.
-    pub(super) touched: Option<Vec<Touched>>,
-    /// Where the search for a free file begins: at the file after this one.
-    pub(super) head_number: Option<u32>,
+pub struct WriterStart<'a> {
+    /// Who writes, at least.
+    pub incarnation: u64,
+    /// Bytes of a file: whole blocks.
+    pub file_bytes: u64,
+    /// Files that there may be.
+    pub files_max: usize,
+    /// The files that are there: number and length.
+    pub files: &'a [(u32, u64)],
+    /// What stands in them, in the same order.
+    pub maps: &'a [FileMap],
+    /// What counts of it.
+    pub resolution: &'a Resolution,
+    /// What the round that the incarnation begins after touched.
+    pub touched: Option<Vec<Touched>>,
 }
 
 /// Why a round cannot begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BeginError {
-    /// No file is free. A checkpoint must release some first, or [`Journal::grown`] add one.
+    /// No file is free. A checkpoint must release some first, or one must be added.
     #[error("all files of the journal hold rounds that no checkpoint covers")]
     Full,
     /// The entries do not fit into one round: split them.
@@ -60,7 +58,7 @@ pub enum BeginError {
     TooLarge {
         /// What they take, by [`Entry::encoded_bytes`].
         bytes: usize,
-        /// See [`Journal::max_round_bytes`].
+        /// See [`Writer::max_round_bytes`].
         max: usize,
     },
     /// A round failed: nothing is written any more.
@@ -71,31 +69,22 @@ pub enum BeginError {
     InFlight,
 }
 
-/// A round to be written.
+/// A round as it is to be written.
 #[derive(Debug)]
-#[must_use = "a round that was begun must be written"]
-pub struct RoundWrite {
+pub struct LaidRound {
     /// Its number.
     pub sequence: u64,
-    /// Where to.
-    pub file: File,
+    /// The file's number.
+    pub file: u32,
     /// Where in the file.
     pub offset: u64,
     /// What.
     pub data: AlignedBuf,
 }
 
-impl RoundWrite {
-    /// The operation for [`weir_runtime::disk::Lane::Journal`].
-    pub fn into_op(self) -> Op {
-        Op::WriteAligned { file: self.file, offset: self.offset, data: self.data }
-    }
-}
-
-/// The journal of a data folder, owned by its committer.
+/// Lays out rounds, and keeps account of the files.
 #[derive(Debug)]
-pub struct Journal {
-    folder: PathBuf,
+pub struct Writer {
     slots: Vec<Slot>,
     file_bytes: u64,
     files_max: usize,
@@ -103,8 +92,8 @@ pub struct Journal {
     origin: Origin,
     /// The place of the file being written in `slots`, and where in it the next round goes.
     current: Option<(usize, u64)>,
-    /// Where the search for a free file begins: after the file with this number.
-    last_number: u32,
+    /// The file of the last round. Law: the round after it never overwrites it, so that there is always one that reads.
+    last_number: Option<u32>,
     next_sequence: u64,
     previous: Link,
     /// All rounds below are complete.
@@ -116,52 +105,68 @@ pub struct Journal {
     spare: Option<AlignedBuf>,
     in_flight: bool,
     failed: bool,
-    growing: bool,
     /// Whether the last round still needs one after it that proves it complete.
     unsealed: bool,
 }
 
-impl Journal {
-    pub(super) fn new(opened: Opened) -> Journal {
-        let Opened { slots, folder, file_bytes, files_max, incarnation, next_sequence, .. } = opened;
-        let last_number = opened.head_number.or(slots.last().map(|slot| slot.number)).unwrap_or(0);
-        Journal {
-            folder,
+impl Writer {
+    /// Begins an incarnation.
+    pub fn new(start: WriterStart<'_>) -> Writer {
+        let WriterStart { resolution, file_bytes, files_max, .. } = start;
+        let Resolution { verdict, after, next_sequence, .. } = resolution;
+        let mut slots = Vec::with_capacity(start.files.len());
+        for (&(number, bytes), map) in start.files.iter().zip(start.maps) {
+            let counting = resolution.replay.iter().filter(|at| at.file == number);
+            let last_sequence = counting.map(|at| at.round.header.sequence).max().unwrap_or(0);
+            // One that is too short was cut off while it was made, or files were smaller once: it is made anew when it is needed.
+            if bytes >= file_bytes || last_sequence > 0 {
+                let bytes = bytes / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+                slots.push(Slot { number, bytes, last_sequence, damaged_start: map.is_damaged_at(0) });
+            }
+        }
+        let last_number = resolution.head.map(|head| head.file);
+        let uncertain = verdict.tail != Tail::Clean;
+        Writer {
             slots,
             file_bytes,
             files_max,
-            incarnation,
-            origin: Origin { start: next_sequence, after: opened.after, after_uncertain: opened.uncertain },
+            incarnation: start.incarnation.max(resolution.incarnation_max.saturating_add(1)),
+            origin: Origin { start: *next_sequence, after: *after, after_uncertain: uncertain },
             current: None,
             last_number,
-            next_sequence,
-            previous: opened.after,
-            synced_end: opened.after.sequence + 1,
-            live_start: opened.live_start,
-            touched: opened.touched,
+            next_sequence: *next_sequence,
+            previous: *after,
+            synced_end: after.sequence + 1,
+            live_start: verdict.first_sequence,
+            touched: start.touched,
             spare: None,
             in_flight: false,
             failed: false,
-            growing: false,
-            unsealed: opened.unclean,
+            // What recovery had to report is history once there is a round after it.
+            unsealed: uncertain || !verdict.damaged.is_empty(),
         }
     }
 
-    /// Lays out a round. Write it, then say so ([`Journal::round_done`], [`Journal::round_failed`]) before the next begins.
+    /// Lays out a round. Write it, then say so ([`Writer::round_done`], [`Writer::round_failed`]) before the next begins.
     ///
     /// # Errors
     /// See [`BeginError`]; nothing has changed then.
-    pub fn begin_round(&mut self, entries: &[Entry]) -> Result<RoundWrite, BeginError> {
+    pub fn begin_round(&mut self, entries: &[Entry]) -> Result<LaidRound, BeginError> {
         self.begin(entries, false)
     }
 
     /// An empty round that proves the last one complete, for when nothing else is to be written. `None` if it is proven
     /// already, or if it is not possible now.
-    pub fn seal(&mut self) -> Option<RoundWrite> {
-        if !self.unsealed || self.in_flight {
+    pub fn seal(&mut self) -> Option<LaidRound> {
+        if !self.needs_seal() {
             return None;
         }
         self.begin(&[], true).ok()
+    }
+
+    /// Whether [`Writer::seal`] has something to do.
+    pub fn needs_seal(&self) -> bool {
+        self.unsealed && !self.in_flight && !self.failed
     }
 
     /// The round was written. Takes its buffer back.
@@ -236,25 +241,26 @@ impl Journal {
         self.incarnation
     }
 
-    /// The next file to add, to be made in the background: when no file but the current one is free and there may be more.
-    /// Answer it with [`Journal::grown`].
-    pub fn grow(&mut self) -> Option<Grow> {
+    /// The number of the next file to add: when no file but the current one is free and there may be more.
+    pub fn missing_file(&self) -> Option<u32> {
         let free = (0..self.slots.len()).any(|place| self.is_free(place));
-        if self.growing || self.failed || free || self.slots.len() >= self.files_max {
+        if self.failed || free || self.slots.len() >= self.files_max {
             return None;
         }
-        self.growing = true;
-        let number = (0..).find(|number| self.slots.iter().all(|slot| slot.number != *number))?;
-        Some(Grow::new(&self.folder, number, self.file_bytes))
+        (0..).find(|number| self.slots.iter().all(|slot| slot.number != *number))
     }
 
-    /// The file of [`Journal::grow`] is there; or, with `None`, could not be made: then it is asked for again.
-    pub fn grown(&mut self, file: Option<GrownFile>) {
-        self.growing = false;
-        self.slots.extend(file.map(GrownFile::into_slot));
+    /// A file was added, zero-filled.
+    pub fn add_file(&mut self, number: u32) {
+        self.slots.push(Slot { number, bytes: self.file_bytes, last_sequence: 0, damaged_start: false });
     }
 
-    fn begin(&mut self, entries: &[Entry], seal: bool) -> Result<RoundWrite, BeginError> {
+    /// The numbers of the files that rounds may go to.
+    pub fn files(&self) -> impl Iterator<Item = u32> {
+        self.slots.iter().map(|slot| slot.number)
+    }
+
+    fn begin(&mut self, entries: &[Entry], seal: bool) -> Result<LaidRound, BeginError> {
         if self.failed {
             return Err(BeginError::Failed);
         }
@@ -300,8 +306,8 @@ impl Journal {
         let slot = &mut self.slots[place];
         slot.last_sequence = header.sequence;
         slot.damaged_start = false;
-        self.last_number = slot.number;
-        Ok(RoundWrite { sequence: header.sequence, file: slot.file.clone(), offset, data })
+        self.last_number = Some(slot.number);
+        Ok(LaidRound { sequence: header.sequence, file: slot.number, offset, data })
     }
 
     /// Where a round of this length goes: after the last one, or at the start of a free file.
@@ -312,9 +318,8 @@ impl Journal {
             return Some((place, position));
         }
         // Damaged starts first, because they look like the trace of a round; then in a circle, so that all wear alike.
-        let order = |slot: &Slot| (!slot.damaged_start, slot.number <= self.last_number, slot.number);
-        let usable =
-            |place: &usize| self.slots[*place].bytes >= bytes && self.is_covered(&self.slots[*place]);
+        let order = |slot: &Slot| (!slot.damaged_start, Some(slot.number) <= self.last_number, slot.number);
+        let usable = |place: &usize| self.slots[*place].bytes >= bytes && self.is_free(*place);
         let place = (0..self.slots.len()).filter(usable).min_by_key(|place| order(&self.slots[*place]))?;
         Some((place, 0))
     }
@@ -324,7 +329,7 @@ impl Journal {
     }
 
     fn is_free(&self, place: usize) -> bool {
-        self.is_covered(&self.slots[place]) && self.current.is_none_or(|(current, _)| current != place)
+        self.is_covered(&self.slots[place]) && self.last_number != Some(self.slots[place].number)
     }
 
     fn touched_max(&self) -> usize {
@@ -332,6 +337,3 @@ impl Journal {
         usize::try_from(smallest / 8).map_or(TOUCHED_MAX, |bytes| TOUCHED_MAX.min(bytes / TOUCHED_BYTES))
     }
 }
-
-/// A round is no larger than this, whatever the size of a file.
-const ROUND_DISK_BYTES_MAX: usize = 1 << 30;
