@@ -77,12 +77,12 @@ pub(crate) async fn recover(disk: &Disk, config: &StoreConfig) -> Result<Recover
     let (identity, is_new) = identity::begin_incarnation(disk).await?;
     report.is_new = is_new;
     let was_clean = identity::is_clean(disk).await?;
+    let loaded = load_checkpoint(disk, identity.folder, &mut report).await?;
     // Whatever happens from here on, the next start must not take the folder for one that was left in order.
     let late_clean_mark = was_clean && defect!(clear_clean_marker_late);
     if was_clean && !late_clean_mark {
         identity::clear_clean_mark(disk).await?;
     }
-    let loaded = load_checkpoint(disk, identity.folder, &mut report).await?;
     report.was_clean = was_clean && loaded.is_some();
     let mut catalog = Catalog::default();
     let mut uncertain = false;

@@ -248,6 +248,9 @@ impl Committer {
         for (port, durable) in events.into_iter().enumerate().filter(|(_, durable)| !durable.is_empty()) {
             self.shared.send(port as u32, StoreEvent::Durable(durable));
         }
+        for (log, data) in round.sealed {
+            let _ = self.jobs.send(Job::StoreIndex { log, data });
+        }
         self.carry_out_cuts(round.cuts).await?;
         self.carry_out_starts(round.starts);
         self.carry_out_deletions(round.deletions).await?;

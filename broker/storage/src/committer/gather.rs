@@ -6,7 +6,7 @@ use weir_defect::defect;
 use weir_protocol::types::Offset;
 
 use super::round::{By, Deletion, ENTRY_BYTES, Round, RoundCut, RoundStart};
-use super::{Committer, Job, LogSlot};
+use super::{Committer, LogSlot};
 use crate::StorageError;
 use crate::cache::lock;
 use crate::event::{Cut, StoreEvent};
@@ -53,7 +53,7 @@ impl Committer {
                     let log = entry.log;
                     let data = sealed.with(|index| index.clone());
                     if data.covered > 0 {
-                        let _ = self.jobs.send(Job::StoreIndex { log, data });
+                        round.sealed.push((log, data));
                     }
                 }
             }

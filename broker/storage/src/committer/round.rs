@@ -10,6 +10,7 @@ use crate::StorageError;
 use crate::catalog::SlotId;
 use crate::inbox::{Append, CutPlace};
 use crate::journal::Entry;
+use crate::segment::IndexData;
 
 /// What becomes durable together.
 #[derive(Default)]
@@ -25,6 +26,8 @@ pub(super) struct Round {
     pub(super) cuts: Vec<RoundCut>,
     pub(super) starts: Vec<RoundStart>,
     pub(super) deletions: Vec<Deletion>,
+    /// Indexes of segments that were sealed, to be written in the background.
+    pub(super) sealed: Vec<(LogId, IndexData)>,
     pub(super) barriers: Vec<oneshot::Sender<()>>,
     /// Of `entries` as the journal takes them, nearly.
     pub(super) journal_bytes: usize,
@@ -102,6 +105,7 @@ impl Round {
             && self.cuts.is_empty()
             && self.starts.is_empty()
             && self.deletions.is_empty()
+            && self.sealed.is_empty()
             && self.barriers.is_empty()
     }
 

@@ -331,6 +331,8 @@ impl Loader {
         let scanned =
             scan(&self.disk, file.clone(), range).await.map_err(StorageError::disk("read a segment"))?;
         let mut index = scanned.index;
+        // The next checkpoint writes the index's file.
+        self.dirty.push(base);
         if let Some(first) = scanned.damaged.first()
             && defect!(corrupt_as_torn)
         {

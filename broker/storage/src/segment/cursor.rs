@@ -132,28 +132,25 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// There is no valid batch at the present position: looks for the next one.
+    /// There is no valid batch at the present position: goes on to the next one.
     async fn resynchronise(&mut self) -> Result<Step, BatchError> {
         let from = self.span.offset;
-        let known = self.index.as_ref().and_then(|index| index.with(|data| data.above(self.span.position)));
-        let known = known.filter(|(position, offset)| *position < self.span.limit && *offset > from);
-        let search_end = known.map_or(self.span.limit, |(position, _)| position);
-        let mut position = self.span.position + 1;
-        while position < search_end {
-            match self.candidate(position, search_end).await? {
-                Some(candidate) => {
-                    if let Some(header) = self.batch_at(candidate, Expect::Later).await? {
-                        (self.span.position, self.span.offset) = (candidate, header.base_offset);
-                        return Ok(Step::Damage(from..header.base_offset));
-                    }
-                    position = candidate + 1;
-                }
-                None => break,
+        let mut position = self.span.position;
+        loop {
+            let known = self.index.as_ref().and_then(|index| index.with(|data| data.above(position)));
+            let known = known.filter(|(position, offset)| *position < self.span.limit && *offset > from);
+            let search_end = known.map_or(self.span.limit, |(position, _)| position);
+            if let Some((found, header)) = self.search(position + 1, search_end).await? {
+                (self.span.position, self.span.offset) = (found, header.base_offset);
+                return Ok(Step::Damage(from..header.base_offset));
             }
-        }
-        if let Some((position, offset)) = known {
-            (self.span.position, self.span.offset) = (position, offset);
-            return Ok(Step::Damage(from..offset));
+            // What the index knows is looked at even if the search has found nothing up to there.
+            let Some((next, offset)) = known else { break };
+            if self.batch_at(next, Expect::At(offset)).await?.is_some() {
+                (self.span.position, self.span.offset) = (next, offset);
+                return Ok(Step::Damage(from..offset));
+            }
+            position = next;
         }
         let Some(end) = self.span.end.filter(|end| *end > from) else {
             self.span.limit = self.span.position;
@@ -161,6 +158,18 @@ impl<'a> Cursor<'a> {
         };
         (self.span.position, self.span.offset) = (self.span.limit, end);
         Ok(Step::Damage(from..end))
+    }
+
+    /// The first valid batch that begins from `from` on, below `end`.
+    async fn search(&mut self, from: u64, end: u64) -> Result<Option<(u64, BatchHeader)>, BatchError> {
+        let mut position = from;
+        while let Some(candidate) = self.candidate(position, end).await? {
+            if let Some(header) = self.batch_at(candidate, Expect::Later).await? {
+                return Ok(Some((candidate, header)));
+            }
+            position = candidate + 1;
+        }
+        Ok(None)
     }
 
     /// The next position from `from` on, below `end`, where a batch may begin.
@@ -207,6 +216,7 @@ impl<'a> Cursor<'a> {
             Expect::Next if self.span.gaps => header.base_offset >= self.span.offset,
             Expect::Next => header.base_offset == self.span.offset,
             Expect::Later => header.base_offset > self.span.offset,
+            Expect::At(offset) => header.base_offset == offset,
         };
         let end_fits = self.span.end.is_none_or(|end| header.next_offset() <= end);
         let size_fits = position + header.size_bytes() as u64 <= self.span.limit;
@@ -242,4 +252,6 @@ enum Expect {
     Next,
     /// One behind it: something in between is damaged.
     Later,
+    /// This one.
+    At(Offset),
 }
