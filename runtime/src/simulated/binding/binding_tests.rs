@@ -186,7 +186,8 @@ fn a_direct_write_survives_a_power_loss_without_a_sync_and_gives_its_buffer_back
                 let disk = Disk::open(Path::new("data"), DiskOptions::default()).await.unwrap();
                 let (file, len) = disk.open_file("journal", OpenMode::Direct).await.unwrap();
                 assert!(file.is_direct());
-                seen.lock().unwrap().push(disk.read(&file, 0, len as usize).await.unwrap());
+                let content = disk.read(&file, 0, len as usize).await.unwrap();
+                seen.lock().unwrap().push(content);
                 disk.sync_dir("").await.unwrap();
                 let mut data = AlignedBuf::new();
                 data.extend_from_slice(&[7; 8192]);

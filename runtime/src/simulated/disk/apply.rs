@@ -12,8 +12,8 @@ use crate::disk::{DirEntry, LOCK_FILE, OpenMode};
 use crate::simulated::events::digest;
 use crate::time::Instant;
 
-/// How likely the kernel wrote old data back on its own before it is overwritten.
-const WRITE_BACK_PROBABILITY: f64 = 0.1;
+/// How likely the kernel brought everything to the medium on its own before data that was not synced is overwritten.
+const WRITE_BACK_PROBABILITY: f64 = 0.02;
 
 impl SimulatedDisk {
     pub(super) fn apply(&mut self, folder: FolderId, request: Request, now: Instant) -> io::Result<Reply> {
@@ -209,11 +209,11 @@ impl SimulatedDisk {
     ) -> io::Result<()> {
         let room = self.room(inode, offset, data.len() as u64)?;
         let sequence = self.next_sequence();
-        let content = self.tree.content_mut(inode)?;
-        if content.is_dirty(offset, data.len() as u64) && self.draw.chance(WRITE_BACK_PROBABILITY) {
-            content.write_back(offset, data.len() as u64);
+        let overwrites = self.tree.content(inode)?.is_dirty(offset, data.len() as u64);
+        if overwrites && self.draw.chance(WRITE_BACK_PROBABILITY) {
+            self.tree.sync_all();
         }
-        content.write(offset, &data[..room as usize], sequence);
+        self.tree.content_mut(inode)?.write(offset, &data[..room as usize], sequence);
         if room < data.len() as u64 {
             self.note(now, "fault.disk.no_space", &[inode, offset, room], String::new);
             return Err(errno::no_space());

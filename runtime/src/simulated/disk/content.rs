@@ -165,17 +165,6 @@ impl Content {
         }
     }
 
-    /// Lets the kernel write back what `[offset, offset + len)` holds unsynced, as it may at any time.
-    pub(super) fn write_back(&mut self, offset: u64, len: u64) {
-        for page in offset / PAGE_BYTES..(offset + len).div_ceil(PAGE_BYTES) {
-            if let Some(marks) = self.dirty.remove(&page) {
-                for sector in (0..SECTORS_PER_PAGE).filter(|sector| marks[*sector] != 0) {
-                    copy_sector(&self.cache, &mut self.media, page, sector, SECTOR_BYTES as usize);
-                }
-            }
-        }
-    }
-
     /// Whether `[offset, offset + len)` holds anything unsynced.
     pub(super) fn is_dirty(&self, offset: u64, len: u64) -> bool {
         self.dirty.range(offset / PAGE_BYTES..(offset + len).div_ceil(PAGE_BYTES)).next().is_some()

@@ -304,6 +304,15 @@ impl Tree {
         lost_count
     }
 
+    /// Makes everything durable, as the kernel may at any time.
+    pub(super) fn sync_all(&mut self) {
+        let all = std::mem::take(&mut self.unsynced);
+        self.commit(all);
+        for content in self.contents_mut() {
+            content.sync();
+        }
+    }
+
     /// Makes the creation of folders from the top down to `folder` durable.
     pub(super) fn sync_ancestors(&mut self, path: &Path) {
         let mut at = TOP;

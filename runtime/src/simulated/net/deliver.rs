@@ -135,6 +135,7 @@ impl Network {
             Event::Acknowledge { end } => self.on_acknowledge(end, now),
             Event::Reset { end } => self.on_reset(end, now),
             Event::Stalled { end } => self.on_stalled(end, now),
+            Event::Probe { end } => self.on_probe(end, now),
         }
     }
 
@@ -384,13 +385,34 @@ impl Network {
 
     /// Notices that an end sends in vain, or no longer does.
     pub(super) fn check_stall(&mut self, id: EndId, now: Instant) {
-        let stalled = self.is_stalled(id);
+        let (stalled, cut) = (self.is_stalled(id), self.is_path_cut(id));
         let Some(end) = self.ends.get_mut(&id) else { return };
+        if cut && end.cut_since.is_none() {
+            end.cut_since = Some(now);
+            self.queue.insert(now + self.profile.keepalive, Event::Probe { end: id });
+        } else if !cut {
+            end.cut_since = None;
+        }
         if stalled && end.stalled_since.is_none() {
             end.stalled_since = Some(now);
             self.queue.insert(now + self.profile.retransmit_timeout, Event::Stalled { end: id });
         } else if !stalled {
             end.stalled_since = None;
+        }
+    }
+
+    fn is_path_cut(&self, id: EndId) -> bool {
+        let path = self.ends.get(&id).and_then(|end| Some((end.host, end.remote_host?)));
+        path.is_some_and(|(host, to)| self.is_cut(host, to) || self.is_cut(to, host))
+    }
+
+    fn on_probe(&mut self, id: EndId, now: Instant) {
+        let Some(end) = self.ends.get(&id) else { return };
+        if end.cut_since.is_some_and(|since| since + self.profile.keepalive <= now) {
+            self.note(now, end.host, "net.timed_out", &[id.0], || format!("{id:?} heard nothing"));
+            self.fail(id, io::ErrorKind::TimedOut);
+        } else if end.cut_since.is_none() && end.peer.is_none_or(|peer| !self.ends.contains_key(&peer)) {
+            self.on_reset(id, now);
         }
     }
 

@@ -77,6 +77,8 @@ pub struct NetProfile {
     pub connect_timeout: Duration,
     /// How long an end sends in vain before it gives up.
     pub retransmit_timeout: Duration,
+    /// How long an end that sends nothing takes to find out that nothing gets through any more.
+    pub keepalive: Duration,
     /// Connections that wait to be accepted; further ones get no answer.
     pub backlog: usize,
 }
@@ -92,6 +94,8 @@ impl Default for NetProfile {
             window_bytes: (16 * 1024, 256 * 1024),
             connect_timeout: Duration::from_secs(20),
             retransmit_timeout: Duration::from_secs(30),
+            // Linux: two hours, and then nine probes 75 seconds apart.
+            keepalive: Duration::from_secs(7200 + 9 * 75),
             backlog: 128,
         }
     }
@@ -156,6 +160,8 @@ struct End {
     held: bool,
     /// Since when this end sends in vain.
     stalled_since: Option<Instant>,
+    /// Since when nothing gets through, in one direction at least.
+    cut_since: Option<Instant>,
     /// This end has finished sending.
     shut: bool,
     /// The program is done with it.
@@ -180,6 +186,8 @@ enum Event {
     Reset { end: EndId },
     /// An end that sends in vain may give up.
     Stalled { end: EndId },
+    /// An end that sends nothing may find out that nothing gets through, or that the peer is gone.
+    Probe { end: EndId },
 }
 
 /// All hosts, links and connections.
@@ -338,6 +346,7 @@ impl Network {
             returning: 0,
             held: false,
             stalled_since: None,
+            cut_since: None,
             shut: false,
             closed: false,
         };
