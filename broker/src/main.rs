@@ -1,6 +1,6 @@
 //! The broker's process.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -72,7 +72,8 @@ fn main() -> ExitCode {
         return list_keys();
     }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     // A panic is a bug: one line says where, and whoever misses the task that died reports its end.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
     let outcome = configure(&args).and_then(|config| {

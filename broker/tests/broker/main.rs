@@ -1,0 +1,12 @@
+//! The broker as clients meet it: in this process over raw frames, and as a process that is killed.
+//!
+//! A test whose name begins with `k` and a number is about that rule of `docs/compatibility.md`.
+
+mod administration;
+mod consuming;
+mod hostile;
+mod negotiation;
+mod process;
+mod producing;
+mod restarts;
+mod support;
