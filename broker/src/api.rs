@@ -20,10 +20,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::sync::watch;
 use weir_protocol::types::{BrokerId, LeaderEpoch};
 use weir_runtime::disk::Disk;
+use weir_storage::Store;
 use weir_wire::frame::{self, RequestHeader};
 use weir_wire::kafka::{self, Request, StrBytes};
 use weir_wire::versions::{self, Features, Refusal};
@@ -47,6 +48,7 @@ pub(crate) struct Api {
     pub(crate) resolver: Resolver,
     pub(crate) shards: Shards,
     pub(crate) disk: Disk,
+    pub(crate) store: Store,
     pub(crate) stage: watch::Receiver<Stage>,
     pub(crate) failure: FailureFlag,
 }
@@ -62,7 +64,7 @@ pub(crate) struct Origin {
 /// An answer, ready to be written.
 #[derive(Debug)]
 pub(crate) struct Response {
-    /// A whole frame.
+    /// A whole frame; nothing closes the connection.
     pub(crate) chunks: Vec<Bytes>,
     /// The shares of the budget that it holds until it is on the socket.
     pub(crate) charge: Vec<Charge>,
@@ -92,6 +94,9 @@ pub(crate) struct Call {
 impl Api {
     /// Takes a request in. `frame` is without its length prefix.
     pub(crate) async fn begin(api: &Arc<Api>, origin: Origin, mut frame: Bytes, charge: Charge) -> Begun {
+        if let Some(refusal) = refuse_api_versions(&frame) {
+            return refusal;
+        }
         let header = match frame::take_request_header(&mut frame) {
             Ok(header) => header,
             Err(error) => return Begun::Close(error.to_string()),
@@ -129,6 +134,25 @@ impl Api {
         Ok(())
     }
 
+    /// All counters, the store's included, as Prometheus reads them.
+    pub(crate) fn render_metrics(&self) -> String {
+        let stats = self.store.stats();
+        let mut text = self.metrics.render();
+        for (name, kind, value) in [
+            ("journal_rounds_total", "counter", stats.rounds),
+            ("journal_appends_total", "counter", stats.appends),
+            ("journal_bytes_total", "counter", stats.append_bytes),
+            ("journal_full_total", "counter", stats.journal_full),
+            ("journal_backlog_bytes", "gauge", stats.backlog_bytes),
+            ("checkpoints_total", "counter", stats.checkpoints),
+            ("appends_cut_total", "counter", stats.appends_failed),
+            ("open_files", "gauge", stats.open_files),
+        ] {
+            text.push_str(&format!("# TYPE weir_{name} {kind}\nweir_{name} {value}\n"));
+        }
+        text
+    }
+
     /// Whether the broker takes no new requests.
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stage.borrow() != Stage::Running
@@ -150,14 +174,20 @@ impl Api {
 /// What is built, and so advertised.
 const FEATURES: Features = Features::BASE;
 
-/// Refuses what is not served. ApiVersions is answered in version 0 (K1), old Produce by an error for each partition
-/// (K2); other clients have not read our ranges, and what they would understand is unknown.
+/// Refuses a version of ApiVersions that is too new, before the rest of its header is looked at: nobody knows what that
+/// looks like (K1).
+fn refuse_api_versions(frame: &Bytes) -> Option<Begun> {
+    let mut start = frame.get(..8)?;
+    let (api_key, version, correlation_id) = (start.get_i16(), start.get_i16(), start.get_i32());
+    let refused = versions::check(api_key, version, FEATURES);
+    matches!(refused, Err(Refusal::ApiVersions { .. }))
+        .then(|| ready(Call { version: 0, correlation_id }, api_versions::unsupported()))
+}
+
+/// Refuses what is not served: old Produce by an error for each partition (K2); other clients have not read our ranges, and what they would understand is unknown.
 fn refuse_version(header: &RequestHeader, call: Call, body: &Bytes) -> Option<Begun> {
     match versions::check(header.api_key, header.version, FEATURES) {
         Ok(_) => None,
-        Err(Refusal::ApiVersions { .. }) => {
-            Some(ready(Call { version: 0, ..call }, api_versions::unsupported()))
-        }
         Err(refusal @ Refusal::OldProduce { .. }) => {
             let code = kafka_protocol::ResponseError::UnsupportedVersion.code();
             let refused = kafka::refuse_old_produce(call.version, call.correlation_id, body.clone(), code);
@@ -180,7 +210,7 @@ async fn answer(api: Arc<Api>, origin: Origin, call: Call, request: Request, cha
             drop(charge);
             return encode(call, response.into(), charges);
         }
-        Request::ListOffsets(request) => list_offsets::handle(&api, request).await.into(),
+        Request::ListOffsets(request) => list_offsets::handle(&api, request, version).await.into(),
         Request::Metadata(request) => metadata::handle(&api, origin, request, version).await.into(),
         Request::CreateTopics(request) => create_topics::handle(&api, request).await.into(),
         Request::DeleteTopics(request) => delete_topics::handle(&api, request, version).await.into(),
@@ -198,8 +228,8 @@ fn ready(call: Call, response: impl Into<kafka::Response>) -> Begun {
     Begun::Ready(encode(call, response.into(), Vec::new()))
 }
 
-/// A response as a frame. One that cannot be encoded is a mistake of ours; the client gets no answer in its place, which
-/// it notices by the next one's correlation id, and the log says what happened.
+/// A response as a frame. One that cannot be encoded is a mistake of ours; the connection closes in its place, so that the
+/// client does not wait.
 fn encode(call: Call, response: kafka::Response, charge: Vec<Charge>) -> Response {
     match kafka::encode_response(call.version, call.correlation_id, &response) {
         Ok(chunks) => Response { chunks, charge },

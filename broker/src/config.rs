@@ -62,6 +62,10 @@ pub struct Config {
     pub shards: Option<usize>,
     /// `weir.disk.threads`: threads for reads and segment writes.
     pub disk_threads: usize,
+    /// `weir.journal.bytes`: the journal's files together; preallocated.
+    pub journal_bytes: u64,
+    /// `weir.journal.files`: how many files these are.
+    pub journal_files: u32,
     /// Keys of Kafka's that stand in the file and have no meaning here, for one line in the log.
     pub ignored_keys: Vec<String>,
 }
@@ -90,6 +94,8 @@ impl Default for Config {
             in_flight_max: 16,
             shards: None,
             disk_threads: 4,
+            journal_bytes: 256 << 20,
+            journal_files: 8,
             ignored_keys: Vec::new(),
         }
     }

@@ -151,7 +151,7 @@ impl Node {
             Some(host_port) => Some(bind(host_port).await?),
             None => None,
         };
-        let (store, recovery) = Store::open(disk.clone(), StoreConfig::default()).await?;
+        let (store, recovery) = Store::open(disk.clone(), store_config(&config)).await?;
         tracing::info!(
             folder = %store.folder_id(), incarnation = %store.incarnation(), ?recovery, "data folder opened"
         );
@@ -190,6 +190,7 @@ impl Node {
             resolver: driver.resolver(),
             shards: shards.clone(),
             disk,
+            store: store.clone(),
             stage: stage_reader.clone(),
             failure: failure.clone(),
             config,
@@ -271,6 +272,14 @@ impl Node {
     }
 }
 
+fn store_config(config: &Config) -> StoreConfig {
+    StoreConfig {
+        journal_bytes: config.journal_bytes,
+        journal_files: config.journal_files,
+        ..StoreConfig::default()
+    }
+}
+
 fn report_end(ended: Result<(), task::JoinError>) {
     if let Err(error) = ended {
         tracing::warn!(%error, "while stopping");
@@ -316,7 +325,7 @@ fn endpoint(config: &Config, address: SocketAddr) -> Endpoint {
     Endpoint { listener: "PLAINTEXT".to_owned(), host, port }
 }
 
-/// Twice the cores. A simulation knows no cores and draws a number.
+/// Twice the cores. A simulation sets the number: it must not depend on the machine.
 fn shard_count(config: &Config) -> usize {
     config.shards.unwrap_or_else(|| match std::thread::available_parallelism() {
         Ok(cores) => 2 * cores.get(),

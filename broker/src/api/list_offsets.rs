@@ -40,7 +40,7 @@ impl Answer {
     }
 }
 
-pub(super) async fn handle(api: &Arc<Api>, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub(super) async fn handle(api: &Arc<Api>, request: ListOffsetsRequest, version: i16) -> ListOffsetsResponse {
     let view = api.image.current();
     let image = &view.image;
     let mut answers: Vec<Option<Answer>> = Vec::new();
@@ -83,7 +83,8 @@ pub(super) async fn handle(api: &Arc<Api>, request: ListOffsetsRequest) -> ListO
                         .with_error_code(answer.error)
                         .with_timestamp(answer.timestamp)
                         .with_offset(answer.offset)
-                        .with_leader_epoch(answer.leader_epoch)
+                        // Before version 4 there is no such field (KIP-320).
+                        .with_leader_epoch(if version >= 4 { answer.leader_epoch } else { -1 })
                 })
                 .collect();
             ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions)

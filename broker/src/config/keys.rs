@@ -215,6 +215,14 @@ static KEYS: &[Key] = &[
     key!("weir.disk.threads", "threads for reads and segment writes (default 4)", |c, v| {
         number(v, "threads", 1, 256).map(|n| c.disk_threads = n as usize)
     }),
+    key!(
+        "weir.journal.bytes",
+        "the journal's files together, preallocated, in bytes (default 256 MiB)",
+        |c, v| { number(v, "bytes", 64 << 10, 1 << 40).map(|n| c.journal_bytes = n as u64) }
+    ),
+    key!("weir.journal.files", "files of the journal, recycled one by one (default 8)", |c, v| {
+        number(v, "files", 2, 1024).map(|n| c.journal_files = n as u32)
+    }),
 ];
 
 static IGNORED: &[&str] = &[

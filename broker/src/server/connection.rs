@@ -55,7 +55,7 @@ pub(crate) async fn serve(
             complaints.about(peer, &"cut off: it does not read its answers");
         }
         Some(WriteEnd::Failed(error)) => tracing::debug!(%peer, %error, "the connection failed"),
-        Some(WriteEnd::Finished) | None => {}
+        Some(WriteEnd::Finished | WriteEnd::Unanswerable) | None => {}
     }
 }
 

@@ -75,7 +75,7 @@ fn answer(head: &[u8], api: &Api) -> (&'static str, &'static str, String) {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
     match (words.next(), words.next()) {
-        (Some(b"GET"), Some(b"/metrics")) => ("200 OK", "text/plain; version=0.0.4", api.metrics.render()),
+        (Some(b"GET"), Some(b"/metrics")) => ("200 OK", "text/plain; version=0.0.4", api.render_metrics()),
         (Some(b"GET"), Some(b"/health")) => match api.health() {
             Ok(()) => ("200 OK", TEXT, "ok\n".to_owned()),
             Err(reason) => ("503 Service Unavailable", TEXT, format!("{reason}\n")),

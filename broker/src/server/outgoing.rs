@@ -35,6 +35,8 @@ pub(crate) enum WriteEnd {
     Finished,
     /// The peer does not read.
     Stalled,
+    /// An answer could not be made.
+    Unanswerable,
     /// The connection failed.
     Failed(io::Error),
 }
@@ -79,12 +81,19 @@ impl<'a> ResponseWriter<'a> {
                 Slot::Ready(response) => response,
                 Slot::Later(future) => future.await,
             };
+            if first.chunks.is_empty() {
+                return WriteEnd::Unanswerable;
+            }
             let mut chunks: VecDeque<Bytes> = first.chunks.into();
             let mut charges = vec![first.charge];
             let mut bytes: usize = chunks.iter().map(Bytes::len).sum();
             while bytes < GATHERED_BYTES {
                 let Ok(slot) = self.slots.try_recv() else { break };
                 match if_ready(slot).await {
+                    Ok(response) if response.chunks.is_empty() => {
+                        next = Some(Slot::Ready(response));
+                        break;
+                    }
                     Ok(response) => {
                         bytes += response.chunks.iter().map(Bytes::len).sum::<usize>();
                         chunks.extend(response.chunks);

@@ -1,15 +1,18 @@
 //! Versions, addresses, and the order of answers.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::DeleteTopicsRequest;
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, FetchRequest, MetadataRequest, ProduceRequest,
 };
 use kafka_protocol::protocol::StrBytes;
-use weir_wire::kafka::{self, ApiKey};
+use weir_wire::kafka::ApiKey;
 
 use crate::support::{
-    Broker, batch, config, fetch_request, metadata_request, produce_request, raw_frame, run,
+    Broker, batch, config, create_request, fetch_request, metadata_request, produce_request, raw_frame, run,
+    topic,
 };
 
 fn named() -> ApiVersionsRequest {
@@ -138,7 +141,7 @@ fn k05_the_controller_lives_and_a_wildcard_is_never_advertised() {
         let mut client = crate::support::Client::connect(address).await;
         for version in 0..=13 {
             let topics: Option<&[&str]> = if version == 0 { Some(&[]) } else { None };
-            let metadata = client.metadata(version, topics, false).await;
+            let metadata = client.metadata(version, topics, true).await;
             assert_eq!(metadata.brokers.len(), 1, "version {version}");
             let (host, at) = (metadata.brokers[0].host.to_string(), metadata.brokers[0].port);
             assert_eq!((host.as_str(), at), ("127.0.0.1", i32::from(port)), "what the client has reached");
@@ -202,18 +205,52 @@ fn every_advertised_version_of_every_api_gets_an_answer() {
         let mut client = broker.client().await;
         let advertised = client.call(3, &named()).await;
         client.create("all", 1, &[]).await;
-        for version in 3..=11 {
+        let versions = |key: ApiKey, first: i16| {
+            let (_, last) = range(&advertised, key).expect("advertised");
+            first..=last
+        };
+        for version in versions(ApiKey::Produce, 3) {
             let response = client.call(version, &produce_request("all", 0, 1, batch(&[b"x"]))).await;
             assert_eq!(response.responses[0].partition_responses[0].error_code, 0, "Produce {version}");
+            let response = client.call(version, &produce_request("nowhere", 0, 1, batch(&[b"x"]))).await;
+            assert_eq!(response.responses[0].partition_responses[0].error_code, 3, "Produce {version}");
         }
-        for version in 4..=12 {
-            let response = client.call(version, &fetch_request("all", 0, 0)).await;
+        for version in versions(ApiKey::Metadata, 0) {
+            let response = client.metadata(version, Some(&["all", "no/name"]), true).await;
+            let errors: Vec<i16> = response.topics.iter().map(|topic| topic.error_code).collect();
+            assert_eq!(errors, [0, 17], "Metadata {version}");
+        }
+        let id = client.metadata(12, Some(&["all"]), true).await.topics[0].topic_id;
+        for version in versions(ApiKey::Fetch, 4) {
+            let mut request = fetch_request("all", 0, 0);
+            if version >= 13 {
+                request.topics[0].topic = Default::default();
+                request.topics[0].topic_id = id;
+            }
+            if version >= 15 {
+                request.replica_id = (-1).into();
+            }
+            let response = client.call(version, &request).await;
             let partition = &response.responses[0].partitions[0];
             assert_eq!((partition.error_code, partition.high_watermark), (0, 9), "Fetch {version}");
         }
-        assert_eq!(range(&advertised, ApiKey::Fetch).map(|range| range.0), Some(4));
-        let frame = kafka::encode_request(0, 5, None, &ApiVersionsRequest::default()).expect("encodable");
-        client.send_bytes(Bytes::copy_from_slice(&frame)).await;
-        assert!(client.frame().await.is_some());
+        for version in versions(ApiKey::CreateTopics, 2) {
+            let name = format!("created-{version}");
+            let response = client.try_create(version, &create_request(&name, 1, &[])).await;
+            assert_eq!(response.topics[0].error_code, 0, "CreateTopics {version}");
+            let response = client.try_create(version, &create_request(&name, 1, &[])).await;
+            assert_eq!(response.topics[0].error_code, 36, "CreateTopics {version}");
+        }
+        for version in versions(ApiKey::DeleteTopics, 1) {
+            let name = topic(&format!("created-{}", version.max(2)));
+            let mut request = DeleteTopicsRequest::default().with_timeout_ms(5_000);
+            if version >= 6 {
+                request.topics = vec![DeleteTopicState::default().with_name(Some(name))];
+            } else {
+                request.topic_names = vec![name];
+            }
+            let error = client.call(version, &request).await.responses[0].error_code;
+            assert_eq!(error, if version == 2 { 3 } else { 0 }, "DeleteTopics {version}");
+        }
     });
 }

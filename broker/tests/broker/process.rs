@@ -171,6 +171,7 @@ fn http_shows_metrics_and_health() {
         let address = broker.node.http_address().expect("an endpoint");
         for (path, status, content) in [
             ("/metrics", "200 OK", "weir_requests_total{api_key=\"3\"} 1"),
+            ("/metrics", "200 OK", "weir_journal_rounds_total "),
             ("/health", "200 OK", "ok"),
             ("/", "404 Not Found", "/metrics"),
         ] {

@@ -168,7 +168,7 @@ fn k13_a_refusal_names_the_real_error() {
         let mut fenced = fetch_request("real", 0, 0);
         fenced.topics[0].partitions[0].current_leader_epoch = 1_000;
         let answer = client.call(11, &fenced).await;
-        assert_eq!(answer.responses[0].partitions[0].error_code, 76, "UNKNOWN_LEADER_EPOCH");
+        assert_eq!(answer.responses[0].partitions[0].error_code, 75, "UNKNOWN_LEADER_EPOCH");
     });
 }
 

@@ -4,7 +4,7 @@ use weir_broker::{Node, StartError};
 use weir_runtime::disk::{Disk, DiskOptions, OpenError, OpenMode};
 use weir_runtime::net::Listener;
 
-use crate::support::{Broker, batch, config, run, values};
+use crate::support::{Broker, batch, config, open, run, values};
 
 #[test]
 fn topics_and_records_survive_a_clean_stop_and_each_incarnation_leads_in_a_new_epoch() {
@@ -94,11 +94,11 @@ fn a_damaged_vote_keeps_the_broker_from_starting() {
     run(async {
         let Broker { node, folder } = Broker::start().await;
         node.stop().await.expect("a clean stop");
-        let disk = Disk::open(folder.path(), DiskOptions::default()).await.expect("the folder");
+        let disk = open(folder.path()).await;
         let (file, _) = disk.open_file("quorum-state", OpenMode::ReadWrite).await.expect("the file");
         disk.truncate(&file, 0).await.expect("truncated");
         drop((file, disk));
-        let disk = Disk::open(folder.path(), DiskOptions::default()).await.expect("the folder");
+        let disk = open(folder.path()).await;
         let Err(error) = Node::start(config(), disk).await else { panic!("it has forgotten its vote") };
         assert_eq!(error.exit_code(), 5, "{error}");
         assert!(error.to_string().contains("quorum-state"), "{error}");

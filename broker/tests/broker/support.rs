@@ -21,7 +21,7 @@ use kafka_protocol::messages::produce_response::{PartitionProduceResponse, Produ
 use kafka_protocol::messages::{CreateTopicsResponse, TopicName};
 use kafka_protocol::protocol::{Request, StrBytes};
 use weir_broker::{Config, Node};
-use weir_runtime::disk::{Disk, DiskOptions};
+use weir_runtime::disk::{Disk, DiskOptions, OpenError};
 use weir_runtime::net::{Reader, Stream, Writer};
 use weir_runtime::task::{self, RuntimeOptions};
 use weir_runtime::time;
@@ -50,8 +50,20 @@ pub(crate) fn config() -> Config {
 }
 
 pub(crate) async fn node_on(folder: &Path, config: Config) -> Node {
-    let disk = Disk::open(folder, DiskOptions::default()).await.expect("a folder");
-    Node::start(config, disk).await.expect("a broker")
+    Node::start(config, open(folder).await).await.expect("a broker")
+}
+
+/// Opens a folder, once the tasks of its last owner are gone.
+pub(crate) async fn open(folder: &Path) -> Disk {
+    let deadline = time::now() + PATIENCE;
+    loop {
+        match Disk::open(folder, DiskOptions::default()).await {
+            Err(OpenError::Locked { .. }) if time::now() < deadline => {
+                time::sleep(Duration::from_millis(1)).await
+            }
+            opened => return opened.expect("a folder"),
+        }
+    }
 }
 
 impl Broker {
