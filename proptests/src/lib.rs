@@ -1,5 +1,6 @@
 //! Fuzz targets for every parser that a peer or a disk feeds, and a small mutational fuzzer for them that needs
-//! nothing but the stable toolchain: `cargo run --release -p weir-proptests --bin fuzz -- --seconds 60`.
+//! nothing but the stable toolchain: `cargo run --profile sim -p weir-proptests --bin fuzz -- --seconds 60` (that
+//! profile is optimised and keeps assertions and overflow checks).
 //! The property tests proper are in `tests/`.
 //!
 //! * [`targets`]: what is fuzzed; one function per parser.

@@ -1,15 +1,16 @@
 //! Fuzzes parsers for a while: `fuzz --seconds 60 --target all`. Mutates the committed corpus and generated inputs,
 //! prints executions per second, and on a failure saves the input and exits with 1. `--input FILE` runs one input.
 //!
-//! Memory is limited to `--memory-mib` of address space: a parser that reserves what a length claims dies of it.
-//! Such a death (and a stack overflow) is not a panic; the input at fault is then in `<crashes>/<target>.last`.
+//! Each target runs in a process of its own, limited to `--memory-mib` of address space: a parser that reserves what
+//! a length claims dies of it. Such a death (and a stack overflow) is not a panic; the same seed is then run again
+//! with each input written down before it runs, and the last one is the culprit.
 #![expect(clippy::disallowed_methods, reason = "a developers' tool that is never simulated")]
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
@@ -43,6 +44,12 @@ struct Arguments {
     /// Run this input once and do nothing else
     #[arg(long)]
     input: Option<PathBuf>,
+    /// Run in this process (set for the processes that the fuzzer starts)
+    #[arg(long, hide = true)]
+    worker: bool,
+    /// Write each input down before it runs
+    #[arg(long, hide = true)]
+    record: bool,
     /// Write so many generated inputs into the corpus and do nothing else
     #[arg(long)]
     write_seeds: Option<u64>,
@@ -68,9 +75,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, chosen: &[&Target]) -> Result<bool, Box<dyn std::error::Error>> {
-    let address_space = Some(arguments.memory_mib << 20);
-    setrlimit(Resource::As, Rlimit { current: address_space, maximum: address_space })?;
     if let Some(path) = &arguments.input {
+        limit_memory(arguments)?;
         let input = fs::read(path)?;
         chosen.iter().for_each(|target| (target.run)(&input));
         println!("{} bytes pass", input.len());
@@ -85,12 +91,48 @@ fn run(arguments: &Arguments, chosen: &[&Target]) -> Result<bool, Box<dyn std::e
         return Ok(true);
     }
     fs::create_dir_all(&arguments.crashes)?;
-    println!("seed {seed}");
-    let mut clean = true;
-    for target in chosen {
-        clean &= fuzz(target, arguments, seed)?;
+    if arguments.worker {
+        limit_memory(arguments)?;
+        return chosen.iter().try_fold(true, |clean, target| Ok(clean & fuzz(target, arguments, seed)?));
     }
-    Ok(clean)
+    println!("seed {seed}");
+    chosen.iter().try_fold(true, |clean, target| Ok(clean & supervise(target, arguments, seed)?))
+}
+
+fn limit_memory(arguments: &Arguments) -> rustix::io::Result<()> {
+    let address_space = Some(arguments.memory_mib << 20);
+    setrlimit(Resource::As, Rlimit { current: address_space, maximum: address_space })
+}
+
+/// Fuzzes one target in a process of its own; when that dies of something else than a panic, finds out on which
+/// input.
+fn supervise(target: &Target, arguments: &Arguments, seed: u64) -> std::io::Result<bool> {
+    let worker = |record: bool| {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["--worker", "--target", target.name, "--seed", &seed.to_string()]);
+        command.args(["--seconds", &arguments.seconds.to_string()]);
+        command.args(["--memory-mib", &arguments.memory_mib.to_string()]);
+        command.arg("--crashes").arg(&arguments.crashes);
+        if record {
+            command.arg("--record");
+        }
+        command.status()
+    };
+    let status = worker(false)?;
+    // 0: clean. 1: a panic, whose input is saved.
+    if let Some(code @ (0 | 1)) = status.code() {
+        return Ok(code == 0);
+    }
+    eprintln!("{} died: {status}; running seed {seed} again, each input written down", target.name);
+    let again = worker(true)?;
+    let last = arguments.crashes.join(format!("{}.last", target.name));
+    eprintln!(
+        "{} died again: {again}. Its input: fuzz --target {} --input {}",
+        target.name,
+        target.name,
+        last.display()
+    );
+    Ok(false)
 }
 
 fn corpus_folder(target: &Target) -> PathBuf {
@@ -126,7 +168,11 @@ fn name_of(input: &[u8]) -> String {
 
 fn fuzz(target: &Target, arguments: &Arguments, seed: u64) -> Result<bool, Box<dyn std::error::Error>> {
     let corpus = read_corpus(target).map_err(|error| format!("corpus of {}: {error}", target.name))?;
-    let mut last = File::create(arguments.crashes.join(format!("{}.last", target.name)))?;
+    let mut last = if arguments.record {
+        Some(File::create(arguments.crashes.join(format!("{}.last", target.name)))?)
+    } else {
+        None
+    };
     let mut random = Random::new(seed);
     let started = Instant::now();
     let limit = Duration::from_secs(arguments.seconds);
@@ -136,7 +182,9 @@ fn fuzz(target: &Target, arguments: &Arguments, seed: u64) -> Result<bool, Box<d
             return Ok(false);
         }
     }
-    while !executions.is_multiple_of(EXECUTIONS_PER_LOOK) || started.elapsed() < limit {
+    // A run that writes inputs down goes on until it dies as the first one did, however slow it is.
+    let in_time = || started.elapsed() < if arguments.record { 20 * limit } else { limit };
+    while !executions.is_multiple_of(EXECUTIONS_PER_LOOK) || in_time() {
         let input = next_input(target, &corpus, &mut random);
         if !survives(target, &input, &mut last, arguments)? {
             return Ok(false);
@@ -168,11 +216,18 @@ fn next_input(target: &Target, corpus: &[Vec<u8>], random: &mut Random) -> Vec<u
     input
 }
 
-/// Runs one input; saves it when the target panics. It stands in the `.last` file while it runs.
-fn survives(target: &Target, input: &[u8], last: &mut File, arguments: &Arguments) -> std::io::Result<bool> {
-    last.seek(SeekFrom::Start(0))?;
-    last.write_all(input)?;
-    last.set_len(input.len() as u64)?;
+/// Runs one input; saves it when the target panics.
+fn survives(
+    target: &Target,
+    input: &[u8],
+    last: &mut Option<File>,
+    arguments: &Arguments,
+) -> std::io::Result<bool> {
+    if let Some(last) = last {
+        last.seek(SeekFrom::Start(0))?;
+        last.write_all(input)?;
+        last.set_len(input.len() as u64)?;
+    }
     if catch_unwind(AssertUnwindSafe(|| (target.run)(input))).is_ok() {
         return Ok(true);
     }
