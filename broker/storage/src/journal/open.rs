@@ -37,8 +37,8 @@ struct Found {
 
 impl Journal {
     /// Opens the journal: finds out which rounds are to be replayed and what is wrong with them, and readies a file for new
-    /// ones. Writes nothing over what is there. Replay the rounds, and make a checkpoint from [`Journal::synced_end`] on,
-    /// before the first [`Journal::release_up_to`].
+    /// ones. Writes nothing over what is there. Replay the rounds; a checkpoint of what they leave begins at
+    /// [`Journal::synced_end`], and must also hold what the verdict says: it is not reported again after that.
     ///
     /// # Errors
     /// A file of a later version, or what the disk says. A block that cannot be read is no error but a damaged block.

@@ -76,13 +76,12 @@ pub enum Tail {
     },
 }
 
-/// The uncertain tail of an earlier incarnation, reported until a checkpoint passes it. Whoever has already noted it durably
-/// (say, in a checkpoint of `found_by` or a later incarnation) may ignore it.
+/// An uncertain tail that an earlier recovery found, reported until a checkpoint that was made after that recovery is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EarlierTail {
     /// The last round that counted.
     pub after: u64,
-    /// The incarnation whose recovery found the tail uncertain.
+    /// The incarnation whose recovery found it, or repeated it: the uncertainty is about rounds of those before.
     pub found_by: u64,
 }
 
@@ -282,7 +281,7 @@ impl<'a> Walk<'a> {
         if let Some(below) = below.filter(|below| below.sequence() == self.after.sequence) {
             self.after = below.link();
         }
-        if begins && origin.after_uncertain && sequence >= self.from {
+        if begins {
             self.note_earlier(incarnation, origin);
         }
         if let Some(below) = below {
@@ -311,7 +310,7 @@ impl<'a> Walk<'a> {
                 self.place_damage(round.file, round.round.offset);
             }
             let RoundHeader { sequence, incarnation, origin, previous, .. } = *round.header();
-            if sequence == origin.start && origin.after_uncertain {
+            if sequence == origin.start {
                 self.note_earlier(incarnation, origin);
             }
             next = self.before(previous, incarnation, origin).map(|round| (round, false));
@@ -337,9 +336,7 @@ impl<'a> Walk<'a> {
             if below.is_some() {
                 return below;
             }
-            if origin.after_uncertain && origin.start >= self.from {
-                self.note_earlier(incarnation, origin);
-            }
+            self.note_earlier(incarnation, origin);
             link = origin.after;
             if link.sequence < self.from {
                 return None;
@@ -370,14 +367,23 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// A checkpoint that covers all before the incarnation's first round was made by it, and knows.
     fn note_earlier(&mut self, found_by: u64, origin: Origin) {
-        self.earlier.push(EarlierTail { after: origin.after.sequence, found_by });
+        if origin.after_uncertain && origin.start > self.from {
+            self.earlier.push(EarlierTail { after: origin.after.sequence, found_by });
+        }
     }
 
     fn judge(self, found: &Found<'_>, top: Option<Top>, files: &[FileMap]) -> Resolution {
         let head = self.replay.last().copied().or_else(|| found.newest(|at| at.round.complete));
         let tail = self.tail(head, top, files);
         let (sequence_max, incarnation_max) = found.greatest();
+        let next_sequence = match sequence_max.max(self.from - 1) {
+            0 if tail == Tail::Clean => 1,
+            // One is left out for the round that may have been in flight without a trace: should it turn up later, it has a
+            // number of its own.
+            used => used.saturating_add(2),
+        };
         Resolution {
             verdict: Verdict {
                 damaged: self.damaged,
@@ -389,12 +395,7 @@ impl<'a> Walk<'a> {
             replay: self.replay,
             head,
             after: self.after,
-            next_sequence: match sequence_max.max(self.from - 1) {
-                0 => 1,
-                // One is left out for the round that may have been in flight without a trace: should it turn up later, it has
-                // a number of its own.
-                used => used.saturating_add(2),
-            },
+            next_sequence,
             incarnation_max,
         }
     }
@@ -424,7 +425,9 @@ impl<'a> Walk<'a> {
             }
         }
         let files_missing = head.is_some_and(|head| head.header().files as usize > files.len());
-        if files_missing || reached < self.from - 1 {
+        // Only who has written rounds makes checkpoints that cover some, and the last one is never overwritten.
+        let all_gone = self.from > 1 && top.is_none();
+        if files_missing || all_gone {
             return Tail::Uncertain { sequence, place: None };
         }
         Tail::Clean
