@@ -107,6 +107,7 @@ pub struct RecordsIter<'a> {
 impl<'a> Iterator for RecordsIter<'a> {
     type Item = Result<Record<'a>, BatchError>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
             return None;
@@ -124,6 +125,7 @@ impl<'a> Iterator for RecordsIter<'a> {
     }
 }
 
+#[inline]
 fn take_record<'a>(rest: &mut &'a [u8], header: &BatchHeader) -> Result<Record<'a>, &'static str> {
     let length = varint::take_i32(rest).ok_or("length is not a varint")?;
     let length = usize::try_from(length).map_err(|_| "length is negative")?;
@@ -153,6 +155,7 @@ fn take_record<'a>(rest: &mut &'a [u8], header: &BatchHeader) -> Result<Record<'
 }
 
 /// Takes the headers, and checks them, so that reading them later cannot fail.
+#[inline]
 fn take_headers<'a>(body: &mut &'a [u8]) -> Result<Headers<'a>, &'static str> {
     let count = varint::take_i32(body).ok_or("header count is not a varint")?;
     let count = u32::try_from(count).map_err(|_| "header count is negative")?;

@@ -19,24 +19,37 @@ pub(crate) fn take_i64(bytes: &mut &[u8]) -> Option<i64> {
 /// Takes an unsigned varint of at most 32 bits off the front. `None`: cut off, or longer than 32 bits.
 #[inline]
 pub(crate) fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
-    let (&first, rest) = bytes.split_first()?;
-    if first < 0x80 {
-        *bytes = rest;
-        return Some(u32::from(first));
+    match take_short(bytes) {
+        Some(value) => Some(value),
+        None => u32::try_from(take_long(bytes, 5)?).ok(),
     }
-    u32::try_from(take_long(bytes, 5)?).ok()
 }
 
 #[inline]
 fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
-    let (&first, rest) = bytes.split_first()?;
-    if first < 0x80 {
-        *bytes = rest;
-        return Some(u64::from(first));
+    match take_short(bytes) {
+        Some(value) => Some(u64::from(value)),
+        None => take_long(bytes, 10),
     }
-    take_long(bytes, 10)
 }
 
+/// The common lengths, one and two bytes, without a loop.
+#[inline(always)]
+fn take_short(bytes: &mut &[u8]) -> Option<u32> {
+    match **bytes {
+        [first, ref rest @ ..] if first < 0x80 => {
+            *bytes = rest;
+            Some(u32::from(first))
+        }
+        [first, second, ref rest @ ..] if second < 0x80 => {
+            *bytes = rest;
+            Some(u32::from(first & 0x7f) | u32::from(second) << 7)
+        }
+        _ => None,
+    }
+}
+
+#[cold]
 fn take_long(bytes: &mut &[u8], bytes_max: usize) -> Option<u64> {
     let mut value = 0u64;
     for (index, &byte) in bytes.iter().take(bytes_max).enumerate() {
