@@ -36,7 +36,7 @@ struct Arguments {
     #[arg(long)]
     seed: Option<u64>,
     /// Address space of this process
-    #[arg(long, default_value_t = 2048)]
+    #[arg(long, default_value_t = 256)]
     memory_mib: u64,
     /// Where failing inputs go
     #[arg(long, default_value = "target/fuzz-crashes")]
