@@ -34,7 +34,9 @@ pub mod scan;
 pub mod writer;
 
 #[cfg(test)]
-mod tests;
+mod format_tests;
+#[cfg(test)]
+mod open_tests;
 
 use std::path::PathBuf;
 
