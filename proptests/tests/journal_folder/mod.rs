@@ -1,5 +1,8 @@
 //! A journal's files in memory, and what is known of the rounds that were written to them.
 
+// Each test uses its part of it.
+#![allow(dead_code)]
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -208,6 +211,11 @@ impl Folder {
         assert_eq!(self.writer.incarnation(), self.incarnation);
         self.began.insert(self.incarnation, self.writer.synced_end() - 1);
         self.grow();
+    }
+
+    /// The files' bytes.
+    pub(crate) fn into_images(self) -> Vec<Vec<u8>> {
+        self.images.into_values().collect()
     }
 
     fn scan(&self) -> Vec<FileMap> {
