@@ -70,7 +70,12 @@ impl Committer {
                     round.epochs.push((slot, epoch, start));
                 }
             }
-            Command::Resume { slot, generation, active } => self.on_resume(slot, generation, active),
+            Command::Resume { slot, generation, active } => {
+                if self.is_controlled(slot) {
+                    return Ok(Next::Later(Command::Resume { slot, generation, active }));
+                }
+                self.on_resume(slot, generation, active);
+            }
             Command::Close { slot } => {
                 if let Some(entry) = self.slot(slot) {
                     entry.is_open = false;
@@ -190,10 +195,10 @@ impl Committer {
         Next::Command
     }
 
-    /// Cuts of `os` logs are made durable in the segments themselves: the journal does not know what followed on them.
+    /// Cuts of `os` logs are made durable in the segments themselves, too: the journal does not know what follows on them.
     fn push_cut(&mut self, round: &mut Round, mut cut: RoundCut) {
         self.control(cut.slot);
-        if !cut.os && !defect!(truncate_not_durable) {
+        if !defect!(truncate_not_durable) {
             cut.entry = Some(round.entries.len());
             let position = if let CutPlace::At(position) = cut.place { position } else { 0 };
             let (log, end, segment_base) = (cut.log, cut.end, cut.segment_base);

@@ -46,7 +46,9 @@ pub(crate) async fn open(
         dirty: Vec::new(),
     };
     let loaded = loader.run().await?;
-    let Loader { mut state, sizes, damaged, dirty, .. } = loaded.loader;
+    let Loader { mut state, sizes, mut damaged, dirty, .. } = loaded.loader;
+    damaged.retain(|range| range.end > state.start);
+    damaged.iter_mut().for_each(|range| range.start = range.start.max(state.start));
     for range in &damaged {
         tracing::error!(log = %id, from = range.start, to = range.end, "records are damaged");
     }
@@ -183,6 +185,9 @@ impl Loader {
 
     /// Valid batches beyond the known end belong to the log.
     async fn extend(&mut self) -> Result<(), StorageError> {
+        if self.state.os {
+            self.shorten().await?;
+        }
         let known_end = self.state.end;
         for segment in self.sizes.clone() {
             let is_last = segment.base == self.state.segment_base;
@@ -217,6 +222,34 @@ impl Loader {
             tracing::info!(log = %self.id, from = known_end, to = self.state.end, "batches beyond the known end are kept");
         }
         self.state.tail = Tail::Known;
+        Ok(())
+    }
+
+    /// An `os` log ends where its segments do: what they have lost was not promised.
+    async fn shorten(&mut self) -> Result<(), StorageError> {
+        let keep = self.sizes.partition_point(|segment| segment.base <= self.state.segment_base);
+        let last = self.sizes[..keep].last().copied();
+        let LogState { segment_base, position, start, .. } = self.state;
+        if last.is_some_and(|last| last.base == segment_base && last.bytes >= position)
+            || position == 0 && last.is_none()
+        {
+            return Ok(());
+        }
+        let (end, base, position, epochs) = match last {
+            Some(last) => {
+                let scanned = self.scan(IndexData::empty(last.base), last.bytes, None).await?;
+                (scanned.index.next_offset, last.base, scanned.index.covered, scanned.epochs)
+            }
+            None => (start, start, 0, Vec::new()),
+        };
+        tracing::warn!(log = %self.id, from = self.state.end, to = end, "the log ends where its segments do");
+        self.state.cut(end, base, position);
+        for (epoch, start) in epochs {
+            self.state.epochs.begin(epoch, start);
+        }
+        if end < start {
+            (self.state.end, self.state.segment_base, self.state.position) = (start, start, 0);
+        }
         Ok(())
     }
 

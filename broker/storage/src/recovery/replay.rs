@@ -251,6 +251,14 @@ impl Replay<'_> {
         segment_base: Offset,
         position: u64,
     ) -> Result<(), StorageError> {
+        if let Some(state) = self.state(slot).filter(|state| state.os) {
+            // What followed is in the segments alone, and so was the cut if it was acknowledged.
+            if end <= state.end {
+                state.cut(end, segment_base, position);
+                state.tail = Tail::AtLeast;
+            }
+            return Ok(());
+        }
         self.flush().await?;
         let doing = "replay a truncation";
         let entries = match self.disk.list(layout::log_dir(log)).await {

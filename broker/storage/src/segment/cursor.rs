@@ -220,10 +220,9 @@ impl<'a> Cursor<'a> {
         };
         let end_fits = self.span.end.is_none_or(|end| header.next_offset() <= end);
         let size_fits = position + header.size_bytes() as u64 <= self.span.limit;
-        let epoch_fits = match &self.span.epochs {
-            Some(epochs) => epochs.epoch_at(header.base_offset) == Some(header.leader_epoch),
-            None => true,
-        };
+        // The history begins with the log's start, which may lie behind this batch or inside of it.
+        let epoch = self.span.epochs.as_ref().and_then(|epochs| epochs.epoch_at(header.last_offset()));
+        let epoch_fits = epoch.is_none_or(|epoch| epoch == header.leader_epoch);
         (offset_fits && end_fits && size_fits && epoch_fits).then_some(header)
     }
 
