@@ -134,6 +134,10 @@ impl NodeId {
     pub fn number(self) -> u32 {
         self.0
     }
+
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
 }
 
 impl fmt::Display for NodeId {
@@ -164,7 +168,7 @@ impl World {
 
     fn note(&self, node: Option<NodeId>, kind: &'static str) {
         let machines = self.machines();
-        let name = || node.and_then(|node| machines.nodes.get(&node.0)).map(|found| found.name.clone());
+        let name = || node.and_then(|node| machines.nodes.get(node.index())).map(|found| found.name.clone());
         machines
             .events
             .note(self.executor.now(), node.map(|node| node.0), kind, &[], || name().unwrap_or_default());
@@ -172,7 +176,7 @@ impl World {
 
     pub(crate) fn with_disk<T>(&self, node: NodeId, act: impl FnOnce(&mut SimulatedDisk, Instant) -> T) -> T {
         self.with(|machines, now| {
-            act(machines.disks.get_mut(&node.0).expect("every node id was made with its disk"), now)
+            act(machines.disks.get_mut(node.index()).expect("every node id was made with its disk"), now)
         })
     }
 
@@ -188,7 +192,7 @@ impl World {
     ) -> T {
         self.note(Some(node), kind);
         self.with(|machines, now| {
-            act(machines.clocks.get_mut(&node.0).expect("every node id was made with its clock"), now)
+            act(machines.clocks.get_mut(node.index()).expect("every node id was made with its clock"), now)
         })
     }
 
@@ -210,7 +214,7 @@ impl World {
     /// happen or not. Does nothing to a process that is dead.
     pub fn kill(&self, node: NodeId) {
         self.end_process(node, "fault.process.kill", |machines, now| {
-            if let Some(disk) = machines.disks.get_mut(&node.0) {
+            if let Some(disk) = machines.disks.get_mut(node.index()) {
                 disk.process_killed(now);
             }
             machines.net.process_died(node.0, now);
@@ -223,7 +227,7 @@ impl World {
     pub fn power_loss(&self, node: NodeId, keep: Keep) {
         self.end_process(node, "fault.process.power_loss", |_, _| {});
         self.with(|machines, now| {
-            if let Some(disk) = machines.disks.get_mut(&node.0) {
+            if let Some(disk) = machines.disks.get_mut(node.index()) {
                 disk.power_lost(keep, now);
             }
             machines.net.host_down(node.0, now);
@@ -240,7 +244,7 @@ impl World {
     ) -> bool {
         let ran = {
             let mut machines = self.machines();
-            machines.nodes.get_mut(&node.0).is_some_and(|found| std::mem::take(&mut found.running))
+            machines.nodes.get_mut(node.index()).is_some_and(|found| std::mem::take(&mut found.running))
         };
         if ran {
             self.note(Some(node), kind);
@@ -255,7 +259,7 @@ impl World {
         self.note(Some(node), "node.restarted");
         self.with(|machines, now| {
             machines.net.host_up(node.0, now);
-            if let Some(found) = machines.nodes.get_mut(&node.0) {
+            if let Some(found) = machines.nodes.get_mut(node.index()) {
                 found.running = true;
                 found.incarnation += 1;
             }
@@ -283,17 +287,17 @@ impl World {
 
     /// Whether a node's process runs: neither killed nor exited.
     pub fn is_running(&self, node: NodeId) -> bool {
-        self.machines().nodes.get(&node.0).is_some_and(|found| found.running)
+        self.machines().nodes.get(node.index()).is_some_and(|found| found.running)
     }
 
     /// How many processes the node has had.
     pub fn incarnation(&self, node: NodeId) -> u64 {
-        self.machines().nodes.get(&node.0).map_or(0, |found| found.incarnation)
+        self.machines().nodes.get(node.index()).map_or(0, |found| found.incarnation)
     }
 
     /// A node's name.
     pub fn name(&self, node: NodeId) -> String {
-        self.machines().nodes.get(&node.0).map(|found| found.name.clone()).unwrap_or_default()
+        self.machines().nodes.get(node.index()).map(|found| found.name.clone()).unwrap_or_default()
     }
 
     /// Starts a task in a node's process; it dies with the process.

@@ -78,6 +78,11 @@ impl DiskControl {
         self.with(|disk, now| disk.rot(pattern, range, now))
     }
 
+    /// Damages a folder: one of the files whose path matches has no name any more. Returns its path; `None`: there is none.
+    pub fn lose_file(&self, pattern: &str) -> Option<String> {
+        self.with(|disk, now| disk.lose_file(pattern, now))
+    }
+
     /// Forgets clean pages, so that reads come from the medium: shows what a failed sync lost.
     pub fn drop_caches(&self) {
         self.with(SimulatedDisk::drop_caches);
@@ -93,6 +98,11 @@ impl DiskControl {
     /// path starts at the top of the node's file system: the data folder comes first.
     pub fn durable_content(&self, path: &str) -> Option<Bytes> {
         self.with(|disk, _| disk.durable_content(path))
+    }
+
+    /// What a file holds as the node's processes see it. For checkers.
+    pub fn content(&self, path: &str) -> Option<Bytes> {
+        self.with(|disk, _| disk.content(path))
     }
 
     /// All files with their lengths, by path from the top of the node's file system.

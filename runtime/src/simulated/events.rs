@@ -17,6 +17,8 @@ pub struct TraceEvent {
     pub node: Option<u32>,
     /// What kind of event: the names that [`Events::counters`] counts.
     pub kind: &'static str,
+    /// Of something that arrived over the network: from which node, and when it was sent.
+    pub sent: Option<(u32, Instant)>,
     /// The particulars, for a person.
     pub text: String,
 }
@@ -55,6 +57,19 @@ impl Events {
         facts: &[u64],
         text: impl FnOnce() -> String,
     ) {
+        self.note_arrival(at, node, None, kind, facts, text);
+    }
+
+    /// As [`Events::note`], of something that another node sent at that time.
+    pub fn note_arrival(
+        &self,
+        at: Instant,
+        node: Option<u32>,
+        sent: Option<(u32, Instant)>,
+        kind: &'static str,
+        facts: &[u64],
+        text: impl FnOnce() -> String,
+    ) {
         let mut record = self.record();
         record.now = record.now.max(at);
         record.count += 1;
@@ -67,7 +82,7 @@ impl Events {
         if record.trace.is_some() {
             let text = text();
             if let Some(trace) = &mut record.trace {
-                trace.push(TraceEvent { at, node, kind, text });
+                trace.push(TraceEvent { at, node, kind, sent, text });
             }
         }
     }

@@ -1,6 +1,5 @@
 //! All machines of one simulated world in one place, without the executor that runs the nodes' tasks.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::clock::Clock;
@@ -27,9 +26,10 @@ pub(crate) struct Node {
 pub(crate) struct Machines {
     pub(crate) events: Events,
     pub(crate) net: Network,
-    pub(crate) disks: BTreeMap<u32, SimulatedDisk>,
-    pub(crate) clocks: BTreeMap<u32, Clock>,
-    pub(crate) nodes: BTreeMap<u32, Node>,
+    /// Invariant: these three have one entry for each node, at its number.
+    pub(crate) disks: Vec<SimulatedDisk>,
+    pub(crate) clocks: Vec<Clock>,
+    pub(crate) nodes: Vec<Node>,
     draw: Draw,
     disk_profile: DiskProfile,
     epoch_ms: i64,
@@ -44,9 +44,9 @@ impl Machines {
         let mut machines = Self {
             events,
             net: network,
-            disks: BTreeMap::new(),
-            clocks: BTreeMap::new(),
-            nodes: BTreeMap::new(),
+            disks: Vec::new(),
+            clocks: Vec::new(),
+            nodes: Vec::new(),
             draw,
             disk_profile: disk,
             epoch_ms,
@@ -60,16 +60,16 @@ impl Machines {
         let number = self.nodes.len() as u32;
         let disk =
             SimulatedDisk::new(number, self.draw.fork(), self.events.clone(), self.disk_profile.clone());
-        self.disks.insert(number, disk);
-        self.clocks.insert(number, Clock::new(self.epoch_ms));
+        self.disks.push(disk);
+        self.clocks.push(Clock::new(self.epoch_ms));
         self.net.add_host(number, ip);
-        self.nodes.insert(number, Node { name, running: true, incarnation: 1 });
+        self.nodes.push(Node { name, running: true, incarnation: 1 });
         number
     }
 
     /// When the next of the machines has something to do.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let disks = self.disks.values().filter_map(SimulatedDisk::next_completion).min();
+        let disks = self.disks.iter().filter_map(SimulatedDisk::next_completion).min();
         [self.net.next_event(), disks].into_iter().flatten().min()
     }
 }

@@ -29,7 +29,7 @@ impl fmt::Debug for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Some(disk) = self.shared.machines().disks.get_mut(&self.node) {
+        if let Some(disk) = self.shared.machines().disks.get_mut(self.node as usize) {
             disk.close(self.id);
         }
     }
@@ -43,7 +43,7 @@ struct Opened {
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        if let Some(disk) = self.shared.machines().disks.get_mut(&self.node) {
+        if let Some(disk) = self.shared.machines().disks.get_mut(self.node as usize) {
             disk.close_folder(self.id);
         }
     }
@@ -59,7 +59,7 @@ impl Folder {
         let shared = Shared::current();
         let node = shared.node();
         let path = root.to_path_buf();
-        let opened = match shared.machines().disks.get_mut(&node) {
+        let opened = match shared.machines().disks.get_mut(node as usize) {
             Some(disk) => disk.open_folder(root, options.pool_threads),
             None => Err(std::io::ErrorKind::NotFound.into()),
         };
@@ -76,7 +76,7 @@ impl Folder {
         let now = shared.now();
         let batch = {
             let mut machines = shared.machines();
-            machines.disks.get_mut(node).map(|disk| disk.submit(*id, lane, requests, now))
+            machines.disks.get_mut(*node as usize).map(|disk| disk.submit(*id, lane, requests, now))
         };
         if let Some(batch) = batch {
             shared.await_batch(*node, batch, Pending { ops, reply });

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use madsim::runtime::Handle;
+use madsim::runtime::{Handle, Runtime};
 use madsim::task::NodeId as TaskNode;
 
 use super::shared::Shared;
@@ -32,13 +32,19 @@ thread_local! {
 #[derive(Clone)]
 pub(crate) struct Executor {
     shared: Arc<Shared>,
-    handle: Handle,
+    /// Emptied at the end of the run: the executor keeps the nodes' main functions, and they keep the world.
+    handle: Arc<Mutex<Option<Handle>>>,
     nodes: Arc<Mutex<Vec<TaskNode>>>,
 }
 
 impl Executor {
+    fn handle(&self) -> Handle {
+        let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        handle.clone().expect("the world is not used after its run")
+    }
+
     fn task_node(&self, node: NodeId) -> TaskNode {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)[node.0 as usize]
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)[node.index()]
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -67,29 +73,29 @@ impl Executor {
                 }
             }
         };
-        let task_node = self.handle.create_node().name(name).init(main).build().id();
+        let task_node = self.handle().create_node().name(name).init(main).build().id();
         self.shared.name_node(task_node, node.0);
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        debug_assert_eq!(nodes.len(), node.0 as usize, "nodes are numbered in the order of their making");
+        debug_assert_eq!(nodes.len(), node.index(), "nodes are numbered in the order of their making");
         nodes.push(task_node);
     }
 
     pub(crate) fn kill(&self, node: NodeId) {
         self.shared.forget_process(node.0);
-        self.handle.kill(self.task_node(node));
+        self.handle().kill(self.task_node(node));
         self.poke();
     }
 
     pub(crate) fn restart(&self, node: NodeId) {
-        self.handle.restart(self.task_node(node));
+        self.handle().restart(self.task_node(node));
     }
 
     pub(crate) fn pause(&self, node: NodeId) {
-        self.handle.pause(self.task_node(node));
+        self.handle().pause(self.task_node(node));
     }
 
     pub(crate) fn resume(&self, node: NodeId) {
-        self.handle.resume(self.task_node(node));
+        self.handle().resume(self.task_node(node));
     }
 
     pub(crate) fn interrupt(&self, node: NodeId) {
@@ -106,7 +112,7 @@ impl Executor {
         F::Output: Send + 'static,
     {
         self.shared.count_task();
-        let spawner = self.handle.get_node(self.task_node(node)).expect("nodes are never removed");
+        let spawner = self.handle().get_node(self.task_node(node)).expect("nodes are never removed");
         JoinHandle::from_imp(task::Handle::new("spawn_on", spawner.spawn(future)))
     }
 }
@@ -135,8 +141,21 @@ where
     let record = events.clone();
     let running = thread.spawn(move || {
         SIMULATES.set(true);
-        catch_unwind(AssertUnwindSafe(|| run_here(seed, options, events, simulation)))
-            .unwrap_or_else(|_| (Err(take_panic()), Duration::ZERO))
+        let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
+        let handle = Arc::new(Mutex::new(Some(runtime.handle().clone())));
+        let run = || run_here(seed, options, events, simulation, &runtime, &handle);
+        let result =
+            catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| (Err(take_panic()), Duration::ZERO));
+        // What a panic left behind is dropped when it is over: a second panic on the way would end the whole process.
+        let left = catch_unwind(AssertUnwindSafe(move || {
+            forget(&handle);
+            drop(runtime);
+            Shared::enter(None);
+        }));
+        match left {
+            Err(_) if result.0.is_ok() => (Err(take_panic()), result.1),
+            _ => result,
+        }
     });
     let joined = running.map(std::thread::JoinHandle::join);
     let (result, simulated) = match joined {
@@ -162,16 +181,17 @@ fn run_here<F, Fut>(
     options: SimulationOptions,
     events: Events,
     simulation: F,
+    runtime: &Runtime,
+    handle: &Arc<Mutex<Option<Handle>>>,
 ) -> (Result<Fut::Output, Failure>, Duration)
 where
     F: FnOnce(World) -> Fut + Send + 'static,
     Fut: Future + 'static,
     Fut::Output: Send + 'static,
 {
-    let runtime = madsim::runtime::Runtime::with_seed_and_config(seed, madsim::Config::default());
-    let handle = runtime.handle().clone();
     let limit = options.time_limit;
-    let finished = runtime.block_on(async move {
+    let handle = Arc::clone(handle);
+    runtime.block_on(async move {
         let machines = Machines::new(seed, events, options.net, options.disk);
         let shared = Shared::new(machines);
         Shared::enter(Some(Arc::clone(&shared)));
@@ -190,7 +210,7 @@ where
             shared.drive(cx.waker());
             shared.arm(Some(deadline));
             if shared.take_task_count(PRUNE_EVERY_TASKS) {
-                world.executor.handle.metrics().num_tasks();
+                world.executor.handle().metrics().num_tasks();
             }
             Poll::Pending
         })
@@ -198,9 +218,7 @@ where
         let simulated = shared.now().since_origin();
         stop(&world).await;
         (output, simulated)
-    });
-    Shared::enter(None);
-    finished
+    })
 }
 
 /// Starts the simulation's closure on a node of its own, which can be stopped like any other.
@@ -226,7 +244,7 @@ where
         }
     };
     let executor = &world.executor;
-    let task_node = executor.handle.create_node().name("world").init(main).build().id();
+    let task_node = executor.handle().create_node().name("world").init(main).build().id();
     executor.shared.name_node(task_node, WORLD);
     executor.nodes.lock().unwrap_or_else(PoisonError::into_inner).push(task_node);
 }
@@ -236,7 +254,7 @@ async fn stop(world: &World) {
     let executor = &world.executor;
     let nodes = executor.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for node in &nodes {
-        executor.handle.kill(*node);
+        executor.handle().kill(*node);
     }
     // Killed tasks drop when they are run next; what they drop may wake others.
     for _ in 0..3 {
@@ -245,11 +263,17 @@ async fn stop(world: &World) {
     }
 }
 
+/// Lets go of the executor, which would keep the world, which keeps the executor.
+fn forget(handle: &Mutex<Option<Handle>>) {
+    let gone = handle.lock().unwrap_or_else(PoisonError::into_inner).take();
+    drop(gone);
+}
+
 impl World {
     /// The main function of a node's process has returned.
     fn exited(&self, node: NodeId) {
         self.end_process(node, "node.exited", |machines, now| {
-            if let Some(disk) = machines.disks.get_mut(&node.0) {
+            if let Some(disk) = machines.disks.get_mut(node.index()) {
                 disk.process_killed(now);
             }
             machines.net.process_died(node.0, now);

@@ -180,8 +180,8 @@ pub(crate) async fn resolve(host_port: &str) -> io::Result<Vec<SocketAddr>> {
     }
     let shared = Shared::current();
     let machines = shared.machines();
-    let found = machines.nodes.iter().find(|(_, node)| node.name == host).map(|(number, _)| *number);
-    let ip = found.and_then(|number| machines.net.ip_of(number));
+    let found = machines.nodes.iter().position(|node| node.name == host);
+    let ip = found.and_then(|number| machines.net.ip_of(number as u32));
     let unknown = || io::Error::new(io::ErrorKind::NotFound, format!("nobody knows {host}"));
     Ok(vec![SocketAddr::new(ip.ok_or_else(unknown)?, port)])
 }

@@ -210,8 +210,10 @@ impl Shared {
         let completions: Vec<(u32, Completion)> = {
             let mut machines = self.machines();
             machines.net.advance(now);
-            let disks = machines.disks.iter_mut();
-            disks.flat_map(|(node, disk)| disk.take_due(now).into_iter().map(|done| (*node, done))).collect()
+            let disks = (0..).zip(machines.disks.iter_mut());
+            disks
+                .flat_map(|(node, disk)| disk.take_due(now).into_iter().map(move |done| (node, done)))
+                .collect()
         };
         for (node, completion) in completions {
             let pending = self.waits().batches.remove(&(node, completion.batch));

@@ -13,7 +13,7 @@ pub(crate) fn now_ns() -> u64 {
 pub(crate) fn wall_ms() -> i64 {
     let shared = Shared::current();
     let (now, node) = (shared.now(), shared.node());
-    shared.machines().clocks.get(&node).map_or(0, |clock| clock.wall_ms(now))
+    shared.machines().clocks.get(node as usize).map_or(0, |clock| clock.wall_ms(now))
 }
 
 /// An entry in the driver's queue.

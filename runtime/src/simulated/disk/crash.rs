@@ -219,6 +219,18 @@ impl SimulatedDisk {
         Some(Damage { path, range: start..start + count })
     }
 
+    /// Damages a folder: the name of one of the files that match is gone, on the medium and in the cache. Who has it open can go
+    /// on. Returns the file's path; `None`: there is none.
+    pub fn lose_file(&mut self, pattern: &str, now: Instant) -> Option<String> {
+        let files: Vec<_> =
+            self.tree.files().into_iter().filter(|(path, _)| matches(pattern, path)).collect();
+        let (path, inode) = self.draw.pick(&files)?.clone();
+        let (folder, name) = self.tree.parent(super::tree::TOP, std::path::Path::new(&path)).ok()?;
+        self.tree.lose(folder, &name);
+        self.note(now, "fault.disk.lost_file", &[inode], || path.clone());
+        Some(path)
+    }
+
     /// Forgets clean pages of all files, so that a failed sync's losses show without a crash.
     pub fn drop_caches(&mut self, now: Instant) {
         self.note(now, "fault.disk.caches_dropped", &[], String::new);
@@ -241,6 +253,13 @@ impl SimulatedDisk {
         let inode = self.tree.resolve_durable(std::path::Path::new(path))?;
         let content = self.tree.content(inode).ok()?;
         Some(content.read_durable(0, content.durable_len()))
+    }
+
+    /// What a file holds as programs see it, for checkers.
+    pub fn content(&self, path: &str) -> Option<bytes::Bytes> {
+        let inode = self.tree.resolve(super::tree::TOP, std::path::Path::new(path)).ok()?;
+        let content = self.tree.content(inode).ok()?;
+        Some(content.read(0, content.len()))
     }
 
     /// All files that programs see, from the top of the node's file system, with their lengths.

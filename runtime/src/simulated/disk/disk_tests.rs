@@ -435,6 +435,31 @@ fn a_power_loss_may_show_old_blocks_where_new_data_was_lost() {
 }
 
 #[test]
+fn a_damaged_folder_has_lost_a_file_for_good() {
+    let mut bench = Bench::new(15);
+    let file = bench.durable_file("a.log", b"open");
+    bench.durable_file("b.log", b"other");
+    bench.open("c.tmp", OpenMode::Create);
+    assert_eq!(bench.disk.lose_file("a.*", bench.now).unwrap(), "data/a.log");
+    assert_eq!(bench.disk.lose_file("c.tmp", bench.now).unwrap(), "data/c.tmp");
+    assert_eq!(bench.read(file, 0, 10).unwrap(), "open");
+    assert_eq!(bench.disk.files().len(), 1);
+    bench.power_loss(Keep::Everything);
+    assert_eq!(bench.disk.files(), [("data/b.log".to_owned(), 5)]);
+    assert_eq!(bench.disk.lose_file("a.log", bench.now), None);
+}
+
+#[test]
+fn a_folder_whose_sync_fails_keeps_its_changes_volatile() {
+    let mut bench = Bench::new(16);
+    bench.disk.add_fault(FaultRule::once(FaultKind::SyncError, "data/"));
+    bench.open("a", OpenMode::Create);
+    assert_eq!(bench.one(Request::SyncDir { path: "".into() }).unwrap_err().raw_os_error(), Some(5));
+    bench.power_loss(Keep::Nothing);
+    assert_eq!(bench.content("a"), None);
+}
+
+#[test]
 fn a_replaced_disk_is_empty() {
     let mut bench = Bench::new(12);
     bench.durable_file("a", b"gone");
@@ -451,6 +476,7 @@ fn what_is_durable_can_be_looked_at_without_a_power_loss() {
     bench.open("b", OpenMode::Create);
     assert_eq!(bench.disk.durable_content("data/a").unwrap(), "durable");
     assert_eq!(bench.disk.durable_content("data/b"), None);
+    assert_eq!(bench.disk.content("data/a").unwrap(), "volatile and longer");
     assert_eq!(bench.disk.files(), [("data/a".to_owned(), 19), ("data/b".to_owned(), 0)]);
 }
 

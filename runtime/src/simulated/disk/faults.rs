@@ -9,7 +9,7 @@ pub enum FaultKind {
     ReadError,
     /// A write fails with EIO; any part of it may have been written.
     WriteError,
-    /// A sync fails with EIO, and what was not synced stays so.
+    /// A sync, of a file or a folder, fails with EIO, and what was not synced stays so.
     SyncError,
     /// A sync fails with EIO and marks everything clean although part of it never reached the medium, as Linux does: the next
     /// sync "succeeds".

@@ -304,6 +304,31 @@ impl Tree {
         lost_count
     }
 
+    /// Takes a name away everywhere, also from what a power loss would bring back.
+    pub(super) fn lose(&mut self, folder: InodeId, name: &str) {
+        for change in &mut self.unsynced {
+            let lost = |edit: &Edit| edit.folder == folder && edit.name == name;
+            let held: Vec<_> =
+                change.edits.iter().filter(|edit| lost(edit)).filter_map(|edit| edit.to).collect();
+            change.edits.retain(|edit| !lost(edit));
+            for inode in held {
+                if let Some(inode) = self.inodes.get_mut(&inode) {
+                    inode.anchors -= 1;
+                }
+            }
+        }
+        let Some(names) = self.names_mut(folder) else { return };
+        let (cached, durable) = (names.cache.remove(name), names.media.remove(name));
+        if let Some(inode) = durable {
+            self.inode_mut(inode).anchors -= 1;
+            self.release(inode);
+        }
+        if let Some(inode) = cached {
+            self.inode_mut(inode).links -= 1;
+            self.release(inode);
+        }
+    }
+
     /// Makes everything durable, as the kernel may at any time.
     pub(super) fn sync_all(&mut self) {
         let all = std::mem::take(&mut self.unsynced);

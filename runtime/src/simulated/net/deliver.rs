@@ -64,7 +64,7 @@ impl Network {
         }
         let Some(end) = self.ends.get_mut(&id) else { return };
         let at = end.outbox.back().map_or(at, |last| at.max(last.at));
-        end.outbox.push_back(Segment { at, payload });
+        end.outbox.push_back(Segment { sent: now, at, payload });
         if end.outbox.len() == 1 && !end.held {
             self.queue.insert(at, Event::Deliver { from: id });
         }
@@ -287,7 +287,7 @@ impl Network {
                 Some(_) => {}
             }
             let Some(segment) = sender.outbox.pop_front() else { break };
-            if !self.arrive(from, peer, segment.payload, now) {
+            if !self.arrive(from, peer, segment, now) {
                 break;
             }
         }
@@ -295,10 +295,11 @@ impl Network {
     }
 
     /// Something arrives. `false`: the receiver is gone, and the sender is told so.
-    fn arrive(&mut self, from: EndId, to: EndId, payload: Payload, now: Instant) -> bool {
-        let Some(host) = self.ends.get(&from).and_then(|sender| sender.remote_host) else { return false };
+    fn arrive(&mut self, from: EndId, to: EndId, segment: Segment, now: Instant) -> bool {
+        let hosts = self.ends.get(&from).and_then(|sender| Some((sender.host, sender.remote_host?)));
+        let Some((from_host, host)) = hosts else { return false };
         let alive = |network: &Self| network.ends.get(&to).is_some_and(|end| !end.closed);
-        match payload {
+        match segment.payload {
             Payload::Opened(listener) => {
                 if !self.listeners.contains_key(&listener) || !alive(self) {
                     self.ends.remove(&to);
@@ -320,7 +321,9 @@ impl Network {
                     self.answer_with_reset(host, from, now);
                     return false;
                 }
-                self.note(now, host, "net.delivered", &[to.0, digest(&bytes)], || {
+                let sent = Some((from_host, segment.sent));
+                let facts = [to.0, digest(&bytes)];
+                self.events.note_arrival(now, Some(host), sent, "net.delivered", &facts, || {
                     format!("{} bytes to {to:?}", bytes.len())
                 });
                 if let Some(end) = self.ends.get_mut(&to) {

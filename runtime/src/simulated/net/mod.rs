@@ -92,8 +92,9 @@ impl Default for NetProfile {
             duplication: 0.001,
             bytes_per_second: 1_000_000_000,
             window_bytes: (16 * 1024, 256 * 1024),
-            connect_timeout: Duration::from_secs(20),
-            retransmit_timeout: Duration::from_secs(30),
+            // Linux: six further attempts, then some 15 minutes of them.
+            connect_timeout: Duration::from_secs(127),
+            retransmit_timeout: Duration::from_secs(924),
             // Linux: two hours, and then nine probes 75 seconds apart.
             keepalive: Duration::from_secs(7200 + 9 * 75),
             backlog: 128,
@@ -133,6 +134,7 @@ enum Payload {
 
 #[derive(Debug)]
 struct Segment {
+    sent: Instant,
     at: Instant,
     payload: Payload,
 }

@@ -18,7 +18,13 @@ fn address(host: Host) -> SocketAddr {
 }
 
 fn quiet() -> NetProfile {
-    NetProfile { loss: 0.0, duplication: 0.0, ..NetProfile::default() }
+    NetProfile {
+        loss: 0.0,
+        duplication: 0.0,
+        connect_timeout: Duration::from_secs(20),
+        retransmit_timeout: Duration::from_secs(30),
+        ..NetProfile::default()
+    }
 }
 
 fn micros(micros: u64) -> Duration {
