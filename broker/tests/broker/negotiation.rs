@@ -254,3 +254,16 @@ fn every_advertised_version_of_every_api_gets_an_answer() {
         }
     });
 }
+
+#[test]
+fn librdkafkas_metadata_request_for_all_topics_is_answered_although_it_is_three_bytes_too_long() {
+    run(async {
+        let broker = Broker::start().await;
+        let mut client = broker.client().await;
+        client.create("listed", 1, &[]).await;
+        // Tagged fields of the header, a null array, three bytes too many, and what belongs behind the array.
+        client.send_bytes(raw_frame(3, 13, 9, &[0, 0, 0, 0, 0, 1, 0, 0])).await;
+        let (id, response) = client.answer::<MetadataRequest>(13).await;
+        assert_eq!((id, response.topics.len()), (9, 1));
+    });
+}
