@@ -1,6 +1,7 @@
 //! The client's picture of a cluster, and its connections.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -76,11 +77,19 @@ struct Inner {
     config: ClientConfig,
     options: ConnectionOptions,
     metadata: Mutex<Metadata>,
-    /// By address. The lock of a slot is held while its connection is made, so that only one is.
-    connections: Mutex<BTreeMap<Arc<str>, Slot>>,
+    /// By lane and address. The lock of a slot is held while its connection is made, so that only one is.
+    connections: Mutex<BTreeMap<(LaneId, Arc<str>), Slot>>,
+    next_lane: AtomicU64,
     /// Held while metadata are fetched, so that those who need the same wait for the same answer.
     refreshing: tokio::sync::Mutex<()>,
 }
+
+/// Who shares a connection. Answers leave a broker in the order of the requests (K9), so that a fetch that waits for
+/// records, or a produce that waits for replicas, holds up everything behind it: each consumer and producer has its own.
+type LaneId = u64;
+
+/// Questions about the cluster, and administration.
+const SHARED_LANE: LaneId = 0;
 
 type Slot = Arc<tokio::sync::Mutex<Option<Connection>>>;
 
@@ -102,6 +111,7 @@ impl Client {
             options,
             metadata: Mutex::default(),
             connections: Mutex::default(),
+            next_lane: AtomicU64::new(SHARED_LANE + 1),
             refreshing: tokio::sync::Mutex::default(),
         }));
         client.retry(client.deadline(), || client.refresh_brokers()).await?;
@@ -248,21 +258,32 @@ impl Client {
         Ok(self.ask_any(&request).await?.1)
     }
 
-    /// Asks a broker by its id.
+    /// Asks a broker by its id, on the connection that everybody shares.
     pub(crate) async fn ask<R: Call>(
         &self,
         broker: i32,
         request: &R,
         limit: Duration,
     ) -> Result<(Arc<str>, R::Response), Error> {
-        let connection = self.connection_to(broker).await?;
+        self.ask_on(SHARED_LANE, broker, request, limit).await
+    }
+
+    async fn ask_on<R: Call>(
+        &self,
+        lane: LaneId,
+        broker: i32,
+        request: &R,
+        limit: Duration,
+    ) -> Result<(Arc<str>, R::Response), Error> {
+        let connection = self.connection_to(lane, broker).await?;
         let response = connection.request(request, limit).await?;
         Ok((connection.address().clone(), response))
     }
 
-    /// Sends a broker what it does not answer.
-    pub(crate) async fn tell<R: Call>(&self, broker: i32, request: &R, limit: Duration) -> Result<(), Error> {
-        self.connection_to(broker).await?.send(request, limit).await
+    /// Connections of one's own.
+    pub(crate) fn lane(&self) -> Arc<Lane> {
+        let id = self.0.next_lane.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Lane { client: self.clone(), id })
     }
 
     /// Asks the controller, or any broker where none is known: brokers pass such requests on.
@@ -282,7 +303,7 @@ impl Client {
     pub(crate) async fn ask_any<R: Call>(&self, request: &R) -> Result<(Arc<str>, R::Response), Error> {
         let mut tried = Vec::new();
         for address in self.addresses() {
-            let answer = match self.connection_at(address.clone()).await {
+            let answer = match self.connection_at(SHARED_LANE, address.clone()).await {
                 Ok(connection) => connection.request(request, self.0.config.request_timeout).await,
                 Err(error) => Err(error),
             };
@@ -310,7 +331,7 @@ impl Client {
         }
         let connections = self.connections();
         let connected = |address: &Arc<str>| {
-            connections.get(address).is_some_and(|slot| {
+            connections.get(&(SHARED_LANE, address.clone())).is_some_and(|slot| {
                 slot.try_lock()
                     .is_ok_and(|held| held.as_ref().is_some_and(|connection| !connection.is_closed()))
             })
@@ -319,16 +340,16 @@ impl Client {
         addresses
     }
 
-    async fn connection_to(&self, broker: i32) -> Result<Connection, Error> {
+    async fn connection_to(&self, lane: LaneId, broker: i32) -> Result<Connection, Error> {
         let address = self.metadata().brokers.get(&broker).map(BrokerInfo::address);
         let Some(address) = address else {
             return Err(Error::NoBroker { tried: format!("broker {broker} is not known") });
         };
-        self.connection_at(Arc::from(address)).await
+        self.connection_at(lane, Arc::from(address)).await
     }
 
-    async fn connection_at(&self, address: Arc<str>) -> Result<Connection, Error> {
-        let slot = self.connections().entry(address.clone()).or_default().clone();
+    async fn connection_at(&self, lane: LaneId, address: Arc<str>) -> Result<Connection, Error> {
+        let slot = self.connections().entry((lane, address.clone())).or_default().clone();
         let mut held = slot.lock().await;
         if let Some(connection) = held.as_ref().filter(|connection| !connection.is_closed()) {
             return Ok(connection.clone());
@@ -374,8 +395,37 @@ impl Client {
         self.0.metadata.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connections(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Slot>> {
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<(LaneId, Arc<str>), Slot>> {
         self.0.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Connections that nobody else uses; they close with it.
+pub(crate) struct Lane {
+    client: Client,
+    id: LaneId,
+}
+
+impl Lane {
+    /// Asks a broker by its id.
+    pub(crate) async fn ask<R: Call>(
+        &self,
+        broker: i32,
+        request: &R,
+        limit: Duration,
+    ) -> Result<(Arc<str>, R::Response), Error> {
+        self.client.ask_on(self.id, broker, request, limit).await
+    }
+
+    /// Sends a broker what it does not answer.
+    pub(crate) async fn tell<R: Call>(&self, broker: i32, request: &R, limit: Duration) -> Result<(), Error> {
+        self.client.connection_to(self.id, broker).await?.send(request, limit).await
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.client.connections().retain(|(lane, _), _| *lane != self.id);
     }
 }
 

@@ -7,13 +7,14 @@ mod decode;
 mod fetch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use weir_runtime::time::{self, Instant};
 
 use crate::TopicPartition;
-use crate::cluster::Client;
+use crate::cluster::{Client, Lane};
 use crate::error::Error;
 use crate::in_flight::InFlight;
 use fetch::Event;
@@ -137,6 +138,7 @@ impl Polled {
 /// Reads partitions that it is given.
 pub struct Consumer {
     client: Client,
+    lane: Arc<Lane>,
     config: ConsumerConfig,
     assigned: BTreeMap<TopicPartition, Assigned>,
     in_flight: InFlight<Event>,
@@ -212,6 +214,7 @@ impl Consumer {
     pub fn new(client: &Client, config: ConsumerConfig) -> Self {
         Self {
             client: client.clone(),
+            lane: client.lane(),
             config,
             assigned: BTreeMap::new(),
             in_flight: InFlight::new(),

@@ -254,3 +254,24 @@ fn nothing_is_lost_when_a_poll_is_dropped() {
         assert_eq!(all, expected);
     });
 }
+
+#[test]
+fn a_fetch_that_waits_for_records_holds_up_nobody_else_of_the_client() {
+    run(async {
+        let cluster = FakeCluster::start(1).await;
+        cluster.topic("t", 2);
+        let client = cluster.client().await;
+        let waits = ConsumerConfig { fetch_wait_max: Duration::from_secs(20), ..Default::default() };
+        let mut idle = Consumer::new(&client, waits.clone());
+        idle.assign([(at(0), Start::Beginning)]);
+        assert!(idle.poll(Duration::from_millis(50)).await.is_empty());
+        let producer = Producer::new(&client, ProducerConfig::default());
+        let record = ProducerRecord { topic: "t".to_owned(), partition: Some(1), ..Default::default() };
+        let before = time::now();
+        producer.send(record).await.unwrap().await.unwrap();
+        let mut other = Consumer::new(&client, waits);
+        other.assign([(at(1), Start::Beginning)]);
+        assert_eq!(other.poll(SOON).await.records().count(), 1);
+        assert!(before.elapsed() < Duration::from_secs(5));
+    });
+}

@@ -98,10 +98,10 @@ impl Consumer {
             .with_max_bytes(self.config.fetch_bytes_max)
             .with_topics(topics.collect());
         self.fetching.insert(broker);
-        let client = self.client.clone();
-        let limit = client.config().request_timeout + self.config.fetch_wait_max;
+        let lane = self.lane.clone();
+        let limit = self.client.config().request_timeout + self.config.fetch_wait_max;
         self.in_flight.push(async move {
-            let result = client.ask(broker, &request, limit).await;
+            let result = lane.ask(broker, &request, limit).await;
             Event::Fetched { broker, asked, result }
         });
     }

@@ -16,7 +16,7 @@ use super::batch::{Batch, PendingRecord, Queue};
 use super::{Acks, ProducerConfig};
 use crate::TopicPartition;
 use crate::call::Call;
-use crate::cluster::Client;
+use crate::cluster::{Client, Lane};
 use crate::error::{Error, KafkaError};
 use crate::in_flight::InFlight;
 
@@ -48,6 +48,7 @@ struct Answer {
 /// The task's state.
 pub(super) struct Sender {
     client: Client,
+    lane: Arc<Lane>,
     config: ProducerConfig,
     commands: mpsc::UnboundedReceiver<Command>,
     /// All clones are gone: what is left is sent, then the task ends.
@@ -74,6 +75,7 @@ impl Sender {
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> Self {
         Self {
+            lane: client.lane(),
             client,
             config,
             commands,
@@ -273,12 +275,12 @@ impl Sender {
             .with_timeout_ms(i32::try_from(limit.as_millis()).unwrap_or(i32::MAX))
             .with_topic_data(topics.collect());
         *self.requests_by_broker.entry(broker).or_default() += 1;
-        let (client, acks) = (self.client.clone(), self.config.acks);
+        let (lane, acks) = (self.lane.clone(), self.config.acks);
         self.in_flight.push(async move {
             let result = if acks == Acks::None {
-                client.tell(broker, &request, limit).await.map(|()| (Arc::from("the broker"), None))
+                lane.tell(broker, &request, limit).await.map(|()| (Arc::from("the broker"), None))
             } else {
-                client.ask(broker, &request, limit).await.map(|(address, response)| (address, Some(response)))
+                lane.ask(broker, &request, limit).await.map(|(address, response)| (address, Some(response)))
             };
             Event::Answered(Answer { broker, sent, result })
         });
