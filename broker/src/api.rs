@@ -6,6 +6,7 @@
 
 mod api_versions;
 mod create_topics;
+mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 pub(crate) mod errors;
@@ -213,6 +214,7 @@ async fn answer(api: Arc<Api>, origin: Origin, call: Call, request: Request, cha
         Request::ListOffsets(request) => list_offsets::handle(&api, request, version).await.into(),
         Request::Metadata(request) => metadata::handle(&api, origin, request, version).await.into(),
         Request::CreateTopics(request) => create_topics::handle(&api, request).await.into(),
+        Request::DeleteRecords(request) => delete_records::handle(&api, request).await.into(),
         Request::DeleteTopics(request) => delete_topics::handle(&api, request, version).await.into(),
         // Only what is served gets here, and all of that is above.
         other => {

@@ -34,6 +34,7 @@ pub(crate) enum Message {
     Produce(Box<ProduceCall>),
     Fetch(Box<FetchCall>),
     Offsets(Box<OffsetsCall>),
+    DeleteRecords(Box<DeleteRecordsCall>),
     /// The image has changed for these logs of the shard.
     Changed(Vec<LogId>),
     /// These logs belong to no topic any more.
@@ -120,6 +121,15 @@ pub(crate) struct Readable {
 pub(crate) struct OffsetsCall {
     pub(crate) parts: Vec<OffsetsPart>,
     pub(crate) reply: oneshot::Sender<Vec<OffsetsDone>>,
+}
+
+/// The order to delete a partition's records from its start on.
+pub(crate) struct DeleteRecordsCall {
+    pub(crate) log: LogId,
+    /// What is to be the first offset; `None` is the high watermark.
+    pub(crate) before: Option<Offset>,
+    /// Told the log's start once it is durable.
+    pub(crate) reply: oneshot::Sender<Result<Offset, ShardError>>,
 }
 
 /// Which offset of a partition is asked for.

@@ -35,6 +35,9 @@ use crate::simulated::binding::executor::{self, Executor};
 )]
 pub struct NotSimulated;
 
+/// Whether this build can simulate.
+pub const AVAILABLE: bool = cfg!(madsim);
+
 /// What a simulated world is like.
 #[derive(Debug, Clone)]
 pub struct SimulationOptions {

@@ -1,2 +1,248 @@
-//! The Weir broker.
-fn main() {}
+//! `cargo sim …`: runs, replays and shortens simulations.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use weir_defect::Defect;
+use weir_runtime::simulation;
+use weir_sim::plan::Plan;
+use weir_sim::report::Report;
+use weir_sim::runner::{Batch, run_batch};
+use weir_sim::{minimise, run, swarm, zoo};
+
+/// Whole brokers and clients under seeded faults.
+#[derive(Parser)]
+#[command(name = "cargo sim", bin_name = "cargo sim", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo sim run --seeds 1000                     a thousand runs, stops at the first failure
+  cargo sim replay 42 --trace                    one run again, event by event
+  cargo sim replay 42 --defect corrupt_as_torn   the same with a known bug put back
+  cargo sim plan 42 > plan.json                  the run as data: edit it ...
+  cargo sim replay --plan plan.json              ... and run it
+  cargo sim minimise 42 --out short.json         the shortest plan that still fails
+  cargo sim zoo                                  how many seeds find each known bug
+
+Exit codes: 0 everything held, 1 something failed, 2 usage.";
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run many seeds on all cores and stop at the first failure.
+    Run {
+        /// How many.
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first one.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// Worker threads; by default one for each core.
+        #[arg(long)]
+        threads: Option<usize>,
+    },
+    /// Run one seed or one plan again.
+    Replay {
+        #[command(flatten)]
+        which: Which,
+        /// Print every event.
+        #[arg(long)]
+        trace: bool,
+        /// Write the clients' history as JSON lines to this file.
+        #[arg(long, value_name = "FILE")]
+        history: Option<PathBuf>,
+    },
+    /// Print a seed's plan as JSON.
+    Plan {
+        /// The seed.
+        seed: u64,
+    },
+    /// Find the shortest plan that still fails.
+    Minimise {
+        #[command(flatten)]
+        which: Which,
+        /// Runs to spend at the most.
+        #[arg(long, default_value_t = 500)]
+        runs: usize,
+        /// Write the plan to this file instead of standard output.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Put each known bug back and count the seeds that it takes to find it.
+    Zoo {
+        /// Only these defects, by switch or id; by default all that this version can have.
+        defects: Vec<String>,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// Worker threads; by default one for each core.
+        #[arg(long)]
+        threads: Option<usize>,
+    },
+    /// Print the hash over all events of a seed's run.
+    #[command(hide = true)]
+    Hash { seed: u64 },
+}
+
+#[derive(clap::Args)]
+struct Which {
+    /// The seed.
+    #[arg(required_unless_present = "plan", conflicts_with = "plan")]
+    seed: Option<u64>,
+    /// A plan file instead of a seed.
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Put this known bug back, by switch or id; may be repeated.
+    #[arg(long = "defect", value_name = "NAME")]
+    defects: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if !simulation::AVAILABLE {
+        eprintln!(
+            "weir-sim: this is not a simulation build, so there is nothing to simulate with: it lacks --cfg madsim. Start it \
+             as `cargo sim`, and without RUSTFLAGS in the environment, which overrides that flag."
+        );
+        return ExitCode::from(2);
+    }
+    match perform(cli.task) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("weir-sim: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Does what was asked. `Ok(false)` if something failed that should hold.
+fn perform(task: Task) -> Result<bool, String> {
+    match task {
+        Task::Run { seeds, from, threads } => {
+            let summary =
+                run_batch(Batch { first: from, seeds, threads: threads_or_cores(threads) }, &[], true);
+            println!("{}", summary.tables());
+            for complaint in &summary.complaints {
+                println!("FAILED {complaint}");
+            }
+            if let Some((seed, report)) = &summary.failure {
+                print_failure(*seed, report);
+            }
+            Ok(summary.is_clean())
+        }
+        Task::Replay { which, trace, history } => replay(&which, trace, history),
+        Task::Plan { seed } => {
+            println!("{}", swarm::plan(seed).to_json());
+            Ok(true)
+        }
+        Task::Minimise { which, runs, out } => shorten(&which, runs, out),
+        Task::Zoo { defects, from, threads } => {
+            let chosen = if defects.is_empty() { zoo::BUILT.to_vec() } else { by_name(&defects)? };
+            let hunts: Vec<_> =
+                chosen.into_iter().map(|defect| zoo::hunt(defect, from, threads_or_cores(threads))).collect();
+            println!("{}", zoo::tables(&hunts));
+            Ok(hunts.iter().all(|hunt| hunt.found.is_some() && hunt.holds_without))
+        }
+        Task::Hash { seed } => {
+            println!("{:016x}", run::run(&swarm::plan(seed), &[], false).hash);
+            Ok(true)
+        }
+    }
+}
+
+fn threads_or_cores(threads: Option<usize>) -> usize {
+    threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+fn by_name(names: &[String]) -> Result<Vec<Defect>, String> {
+    names
+        .iter()
+        .map(|name| {
+            Defect::by_name(name).ok_or_else(|| format!("the zoo has no defect '{name}'; see docs/bugs/"))
+        })
+        .collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tool's own files, outside any simulation")]
+fn load(which: &Which) -> Result<(Plan, Vec<Defect>), String> {
+    let plan = match (&which.plan, which.seed) {
+        (Some(path), _) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            Plan::from_json(&text).map_err(|error| format!("{}: {error}", path.display()))?
+        }
+        (None, Some(seed)) => swarm::plan(seed),
+        (None, None) => return Err("a seed or --plan is needed".to_owned()),
+    };
+    Ok((plan, by_name(&which.defects)?))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the tool's own files, outside any simulation")]
+fn write(path: &PathBuf, text: &[u8]) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+fn replay(which: &Which, trace: bool, history: Option<PathBuf>) -> Result<bool, String> {
+    let (plan, defects) = load(which)?;
+    let report = run::run(&plan, &defects, trace);
+    for line in &report.trace {
+        println!("{line}");
+    }
+    if let Some(path) = history {
+        let mut lines = Vec::new();
+        weir_jepsen::history::write_events(&mut lines, &report.history).map_err(|error| error.to_string())?;
+        write(&path, &lines)?;
+    }
+    for (kind, times) in &report.struck {
+        println!("struck {times} × {kind}");
+    }
+    for met in &report.situations {
+        println!("met {met}");
+    }
+    println!(
+        "{} operations acknowledged, {} events in {:.1} simulated seconds, hash {:016x}",
+        report.acknowledged,
+        report.events,
+        report.simulated.as_secs_f64(),
+        report.hash
+    );
+    for finding in &report.findings {
+        println!("{}: {}", finding.name, finding.text);
+    }
+    Ok(report.is_clean())
+}
+
+fn shorten(which: &Which, runs: usize, out: Option<PathBuf>) -> Result<bool, String> {
+    let (plan, defects) = load(which)?;
+    let report = run::run(&plan, &defects, false);
+    let Some(finding) = report.findings.first() else { return Err("this run does not fail".to_owned()) };
+    let name = finding.name.clone();
+    let fails =
+        |plan: &Plan| run::run(plan, &defects, false).findings.iter().any(|finding| finding.name == name);
+    let (shortest, spent) = minimise::minimise(&plan, runs, fails);
+    eprintln!("{name}: {} faults of {} remain, after {spent} runs", shortest.faults.len(), plan.faults.len());
+    match out {
+        Some(path) => write(&path, shortest.to_json().as_bytes())?,
+        None => println!("{}", shortest.to_json()),
+    }
+    Ok(true)
+}
+
+fn print_failure(seed: u64, report: &Report) {
+    println!("\nFAILED seed {seed}");
+    for finding in &report.findings {
+        println!("{}: {}", finding.name, finding.text);
+    }
+    let again = run::run(&swarm::plan(seed), &[], false);
+    if again.hash != report.hash {
+        println!("and it is not deterministic: {:016x}, then {:016x}", report.hash, again.hash);
+    }
+    println!(
+        "\nreplay it with\n    cargo sim replay {seed} --trace\nshorten it with\n    cargo sim minimise {seed}"
+    );
+}

@@ -12,7 +12,7 @@ impl Features {
     pub const BASE: Features = Features(0);
     /// Producer ids and sequences.
     pub const IDEMPOTENCE: Features = Features(1);
-    /// OffsetForLeaderEpoch, DeleteRecords, and what else reads or cuts a partition's log.
+    /// OffsetForLeaderEpoch, and what else asks about a partition's log.
     pub const LOG_QUERIES: Features = Features(1 << 1);
     /// Classic consumer groups.
     pub const CLASSIC_GROUPS: Features = Features(1 << 2);
@@ -96,7 +96,7 @@ const TABLE: &[Row] = &[
     row(ApiKey::ApiVersions, 0, &[(4, F::BASE)]),
     row(ApiKey::CreateTopics, 2, &[(7, F::BASE)]),
     row(ApiKey::DeleteTopics, 1, &[(6, F::BASE)]),
-    row(ApiKey::DeleteRecords, 0, &[(2, F::LOG_QUERIES)]),
+    row(ApiKey::DeleteRecords, 0, &[(2, F::BASE)]),
     row(ApiKey::InitProducerId, 0, &[(4, F::IDEMPOTENCE), (5, F::TRANSACTIONS)]),
     row(ApiKey::OffsetForLeaderEpoch, 2, &[(4, F::LOG_QUERIES)]),
     row(ApiKey::AddPartitionsToTxn, 0, &[(5, F::TRANSACTIONS)]),

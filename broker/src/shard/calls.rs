@@ -9,7 +9,7 @@ use weir_protocol::types::LogId;
 use weir_runtime::time::{Instant, TimerId, TimerQueue};
 use weir_wire::records::Batch;
 
-use super::{Appended, FetchCall, OffsetsCall, ProduceCall, ProduceDone, ShardError};
+use super::{Appended, DeleteRecordsCall, FetchCall, OffsetsCall, ProduceCall, ProduceDone, ShardError};
 use crate::server::budget::Charge;
 
 /// Values with small numbers that are used again.
@@ -217,6 +217,7 @@ impl Pending {
 pub(super) enum Question {
     Fetch(Box<FetchCall>),
     Offsets(Box<OffsetsCall>),
+    DeleteRecords(Box<DeleteRecordsCall>),
 }
 
 /// A question and the number of its partitions that are not open yet.

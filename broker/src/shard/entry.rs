@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use weir_protocol::partition::{self, FailReason, Input, Leadership, Limits, LogState};
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
 use weir_storage::{Log, StorageError};
@@ -39,6 +40,8 @@ pub(super) struct Open {
     pub(super) core: partition::Partition,
     pub(super) log: Log,
     pub(super) watchers: Watchers,
+    /// Who waits until the log's start is durable at this offset or above.
+    starts: Vec<(Offset, oneshot::Sender<Result<Offset, ShardError>>)>,
 }
 
 impl Open {
@@ -50,7 +53,7 @@ impl Open {
             high_watermark: log.start(),
         };
         let core = partition::Partition::new(id, me, state, Limits::default());
-        Open { core, log, watchers: Watchers::default() }
+        Open { core, log, watchers: Watchers::default(), starts: Vec::new() }
     }
 
     /// The input that brings the core in line with what the quorum has decided.
@@ -103,6 +106,47 @@ impl Open {
             self.watchers.add(watch);
         }
         Ok(Readable { high_watermark, log_start: start, plan, diverging: None })
+    }
+
+    /// The start that DeleteRecords asks for: only what is committed can be deleted, and a start never goes back.
+    pub(super) fn new_start(&self, before: Option<Offset>) -> Result<Offset, ShardError> {
+        self.core.check_epoch(None)?;
+        let (start, end) = (self.core.start(), self.core.high_watermark());
+        match before {
+            None => Ok(end),
+            Some(offset) if (0..=end).contains(&offset) => Ok(offset.max(start)),
+            Some(offset) => {
+                let error = weir_storage::ReadError::OutOfRange { offset, start, end };
+                Err(ShardError::Read(Arc::new(error)))
+            }
+        }
+    }
+
+    /// Answers once the log's start is durable at `start`: at once, unless a new start is on its way to the disk.
+    pub(super) fn await_start(&mut self, start: Offset, reply: oneshot::Sender<Result<Offset, ShardError>>) {
+        if start <= self.core.start() && self.starts.is_empty() {
+            // Whoever asked may have gone.
+            let _ = reply.send(Ok(self.core.start()));
+        } else {
+            self.starts.push((start, reply));
+        }
+    }
+
+    /// The log's start is durable there.
+    pub(super) fn start_is_durable(&mut self, start: Offset) {
+        let (done, waiting) =
+            std::mem::take(&mut self.starts).into_iter().partition(|(wanted, _)| *wanted <= start);
+        self.starts = waiting;
+        for (_, reply) in done {
+            let _ = reply.send(Ok(start));
+        }
+    }
+
+    /// Nothing more becomes durable.
+    pub(super) fn fail_starts(&mut self, error: &Arc<StorageError>) {
+        for (_, reply) in self.starts.drain(..) {
+            let _ = reply.send(Err(ShardError::Storage(Arc::clone(error))));
+        }
     }
 
     /// Where a client whose last record is of `epoch` and ends at `offset` departs from this log (KIP-595).

@@ -8,12 +8,15 @@ use weir_protocol::partition::{Acks, Effect, Input};
 use weir_protocol::types::{BrokerId, LogId};
 use weir_runtime::time::{self, Alarm};
 use weir_runtime::{select, task};
-use weir_storage::{AppendInfo, Log, Port, StorageError, Store, StoreEvent};
+use weir_storage::{AppendInfo, CutSide, Log, Port, StorageError, Store, StoreEvent};
 use weir_wire::records;
 
 use super::calls::{Parked, Produces, Question, Slab, waiter_id};
 use super::entry::{Decided, Entry, OPENING_QUEUE_MAX, Open, Queued, failure};
-use super::{FetchCall, FetchDone, Message, OffsetsCall, OffsetsDone, ProduceCall, ShardError, ShardSetup};
+use super::{
+    DeleteRecordsCall, FetchCall, FetchDone, Message, OffsetsCall, OffsetsDone, ProduceCall, ShardError,
+    ShardSetup,
+};
 use crate::metadata::ImageReader;
 use crate::metrics::Metrics;
 use crate::node::{Failure, FailureFlag};
@@ -121,6 +124,10 @@ impl Owner {
             Message::Offsets(call) => {
                 let logs: Vec<LogId> = call.parts.iter().map(|part| part.log).collect();
                 self.on_question(Question::Offsets(call), &logs);
+            }
+            Message::DeleteRecords(call) => {
+                let log = call.log;
+                self.on_question(Question::DeleteRecords(call), &[log]);
             }
             Message::Changed(logs) => {
                 for log in logs {
@@ -292,6 +299,7 @@ impl Owner {
         match question {
             Question::Fetch(call) => self.answer_fetch(*call),
             Question::Offsets(call) => self.answer_offsets(*call),
+            Question::DeleteRecords(call) => self.delete_records(*call),
         }
     }
 
@@ -316,6 +324,22 @@ impl Owner {
             });
         }
         let _ = call.reply.send(done);
+    }
+
+    fn delete_records(&mut self, call: DeleteRecordsCall) {
+        let log = call.log;
+        let decided = self.open_entry(log).and_then(|open| open.new_start(call.before));
+        match decided {
+            // Whoever asked may have gone.
+            Err(error) => drop(call.reply.send(Err(error))),
+            Ok(start) => {
+                if let Ok(open) = self.open_entry(log) {
+                    open.log.set_start(start);
+                    open.await_start(start, call.reply);
+                }
+                self.step(log, Input::StartOffset { start }, None);
+            }
+        }
     }
 
     fn open_entry(&mut self, log: LogId) -> Result<&mut Open, ShardError> {
@@ -353,8 +377,12 @@ impl Owner {
             StoreEvent::Cut(cut) => {
                 let log = cut.log;
                 let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return };
-                if let Some(end) = open.log.on_cut(&cut) {
-                    self.step(log, Input::Truncated { end: cut.end }, None);
+                let durable = open.log.on_cut(&cut);
+                open.start_is_durable(cut.start);
+                if let Some(end) = durable {
+                    if cut.side == CutSide::End {
+                        self.step(log, Input::Truncated { end: cut.end }, None);
+                    }
                     self.step(log, Input::Durable { end }, None);
                 }
             }
@@ -365,6 +393,7 @@ impl Owner {
                     self.step(log, Input::FolderFailed, Some(&error));
                     if let Some(Entry::Open(open)) = self.entries.get_mut(&log) {
                         open.watchers.wake();
+                        open.fail_starts(&error);
                     }
                 }
             }

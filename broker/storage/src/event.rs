@@ -51,5 +51,16 @@ pub struct Cut {
     pub start: Offset,
     /// The log's end after the cut; everything below is durable.
     pub end: Offset,
+    /// Which end of the log was cut.
+    pub side: CutSide,
     pub(crate) generation: u32,
+}
+
+/// Which end of a log was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CutSide {
+    /// Its start moved: [`crate::Log::set_start`].
+    Start,
+    /// It was truncated: [`crate::Log::truncate`].
+    End,
 }

@@ -41,7 +41,7 @@ pub use append::AppendInfo;
 pub use config::{Flush, LogConfig, StoreConfig};
 pub use epochs::{EpochEntry, EpochHistory};
 pub use error::{ReadError, StorageError};
-pub use event::{AppendFailed, Cut, Durable, StoreEvent};
+pub use event::{AppendFailed, Cut, CutSide, Durable, StoreEvent};
 pub use log::{Log, ReadPlan, TimePlan, TimestampOffset};
 pub use recovery::{DamagedRange, RecoveryReport};
 pub use store::{Port, Store, StoreStats};

@@ -13,7 +13,7 @@ use super::round::{Deletion, Round, RoundCut, RoundStart, SegmentWrite};
 use crate::StorageError;
 use crate::cache::lock;
 use crate::catalog::SlotId;
-use crate::event::{AppendFailed, Cut, Durable, StoreEvent};
+use crate::event::{AppendFailed, Cut, CutSide, Durable, StoreEvent};
 use crate::inbox::CutPlace;
 use crate::journal::Entry;
 use crate::layout;
@@ -281,7 +281,7 @@ impl Committer {
             let RoundCut { log, end, generation, port, .. } = cut;
             let event = match cut.failed {
                 Some(error) => StoreEvent::AppendFailed(AppendFailed { log, from: end, error, generation }),
-                None => StoreEvent::Cut(Cut { log, start, end, generation }),
+                None => StoreEvent::Cut(Cut { log, start, end, side: CutSide::End, generation }),
             };
             self.shared.send(port, event);
         }
@@ -348,7 +348,8 @@ impl Committer {
                 entry.latest_epoch = latest_epoch;
                 entry.generation = entry.generation.max(generation);
             }
-            self.shared.send(port, StoreEvent::Cut(Cut { log, start, end, generation }));
+            self.shared
+                .send(port, StoreEvent::Cut(Cut { log, start, end, side: CutSide::Start, generation }));
         }
     }
 

@@ -9,7 +9,7 @@ use super::round::{By, Deletion, ENTRY_BYTES, Round, RoundCut, RoundStart};
 use super::{Committer, LogSlot};
 use crate::StorageError;
 use crate::cache::lock;
-use crate::event::{Cut, StoreEvent};
+use crate::event::{Cut, CutSide, StoreEvent};
 use crate::inbox::{Append, Command, CutPlace, Opened, SetStart, Truncate};
 use crate::journal::Entry;
 
@@ -229,7 +229,7 @@ impl Committer {
         entry.active = active;
         let (log, port) = (entry.log, entry.port);
         let start = lock(&self.shared.catalog).get(slot).map_or(0, |entry| entry.state.start);
-        self.shared.send(port, StoreEvent::Cut(Cut { log, start, end, generation }));
+        self.shared.send(port, StoreEvent::Cut(Cut { log, start, end, side: CutSide::End, generation }));
     }
 
     fn is_controlled(&self, slot: u32) -> bool {

@@ -1,0 +1,107 @@
+//! A producer: bursts of records to random partitions, each send an operation of the history.
+
+use std::time::Duration;
+
+use weir_client::{
+    Acks, Compression, Delivery, ProduceError, Producer, ProducerConfig, ProducerRecord, TopicPartition,
+};
+use weir_jepsen::history::{self, Done, Failure, Op, Pending, ProcessId};
+use weir_jepsen::workload::payload;
+use weir_runtime::{random, task};
+
+use super::{Shared, connect, log_of};
+use crate::plan;
+
+pub(super) async fn run(
+    shared: Shared,
+    process: ProcessId,
+    plan: plan::Producer,
+    partitions: Vec<TopicPartition>,
+) {
+    let client = connect(shared.bootstrap.clone(), format!("producer-{}", process.0)).await;
+    let producer = Producer::new(&client, config(&plan));
+    let mut answers = Vec::new();
+    while !shared.stopped() {
+        for _ in 0..=random::below(u64::from(plan.burst)) {
+            let partition = &partitions[random::below(partitions.len() as u64) as usize];
+            let size = random::below(u64::from(plan.value_bytes_max)) as usize;
+            answers.push(send(&shared, process, &producer, acks(plan.acks), partition, size).await);
+        }
+        answers.retain(|answer| !answer.is_finished());
+        let mean_us = 1_000_000 * (1 + u64::from(plan.burst)) / 2 / u64::from(plan.records_per_second.max(1));
+        shared.pause(Duration::from_micros(random::below(2 * mean_us + 1))).await;
+    }
+    for answer in answers {
+        // An answer's task cannot fail: a panic in it would have ended the run.
+        drop(answer.await);
+    }
+}
+
+/// Sends one record and writes down what became of it, whenever that is known.
+pub(super) async fn send(
+    shared: &Shared,
+    process: ProcessId,
+    producer: &Producer,
+    acks: Acks,
+    partition: &TopicPartition,
+    size: usize,
+) -> task::JoinHandle<()> {
+    let value = shared.values.next_value();
+    let record = ProducerRecord {
+        topic: partition.topic.to_string(),
+        partition: Some(partition.partition),
+        value: Some(payload(value, size)),
+        ..ProducerRecord::default()
+    };
+    let op = Op::Send { log: log_of(partition), value, acks: in_history(acks) };
+    let pending = shared.recorder.invoke(process, Shared::now_ns(), op);
+    let sent = producer.send(record).await;
+    task::spawn("answer", write_down(pending, sent))
+}
+
+async fn write_down(pending: Pending, sent: Result<Delivery, ProduceError>) {
+    let outcome = match sent {
+        Ok(delivery) => delivery.await,
+        Err(error) => Err(error),
+    };
+    let now = Shared::now_ns();
+    match outcome {
+        Ok(produced) => pending.ok(now, Done::Sent { offset: produced.offset }),
+        Err(error) if error.may_have_been_written => pending.unknown(now, Failure::Error(error.to_string())),
+        Err(error) => pending.fail(now, Failure::Error(error.to_string())),
+    }
+}
+
+pub(super) fn config(plan: &plan::Producer) -> ProducerConfig {
+    ProducerConfig {
+        acks: acks(plan.acks),
+        compression: match plan.compression.as_str() {
+            "gzip" => Compression::Gzip,
+            "snappy" => Compression::Snappy,
+            "lz4" => Compression::Lz4,
+            "zstd" => Compression::Zstd,
+            _ => Compression::None,
+        },
+        linger: Duration::from_millis(2),
+        batch_bytes: 4 << 10,
+        request_timeout: Duration::from_secs(2),
+        delivery_timeout: Duration::from_secs(20),
+        ..ProducerConfig::default()
+    }
+}
+
+pub(super) fn acks(acks: i16) -> Acks {
+    match acks {
+        0 => Acks::None,
+        1 => Acks::Leader,
+        _ => Acks::All,
+    }
+}
+
+fn in_history(acks: Acks) -> history::Acks {
+    match acks {
+        Acks::None => history::Acks::None,
+        Acks::Leader => history::Acks::Leader,
+        Acks::All => history::Acks::All,
+    }
+}

@@ -1,0 +1,96 @@
+//! What a run says of itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use weir_jepsen::history::Event;
+
+/// Operations that must have been acknowledged for a seed to count.
+pub const ACKNOWLEDGED_MIN: u64 = 200;
+/// Planned faults that must have struck for a seed to count.
+pub const STRUCK_MIN: u64 = 3;
+
+/// Something that must not be: an anomaly of the history, a broken invariant, or a panic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Its name: `lost-write`, `panic`, …
+    pub name: String,
+    /// What happened, in words, with what proves it.
+    pub text: String,
+}
+
+impl Finding {
+    /// Something that must not be.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Finding {
+        Finding { name: name.into(), text: text.into() }
+    }
+}
+
+/// The outcome of one run.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// What must not be; empty after a clean run.
+    pub findings: Vec<Finding>,
+    /// Operations that were acknowledged.
+    pub acknowledged: u64,
+    /// How often each kind of planned fault struck.
+    pub struck: BTreeMap<&'static str, u64>,
+    /// The named situations that occurred.
+    pub situations: BTreeSet<&'static str>,
+    /// Running hash over every event.
+    pub hash: u64,
+    /// Delivered frames, finished disk operations, timers of the product, faults.
+    pub events: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+    /// What the clients did and saw.
+    pub history: Vec<Event>,
+    /// One line for each thing that happened, if a trace was asked for.
+    pub trace: Vec<String>,
+}
+
+impl Report {
+    /// Whether nothing must not be.
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// Whether enough happened for a clean run to mean something.
+    pub fn counts(&self) -> bool {
+        self.acknowledged >= ACKNOWLEDGED_MIN && self.struck.values().sum::<u64>() >= STRUCK_MIN
+    }
+}
+
+/// The situations that a large batch must meet at least once; see `docs/testing.md`.
+pub mod situation {
+    /// A crash while the broker read its journal.
+    pub const CRASH_IN_RECOVERY: &str = "crash during recovery";
+    /// Recovery could not say whether the journal's last round was ever whole.
+    pub const UNCERTAIN_TAIL: &str = "uncertain tail";
+    /// Recovery replayed rounds of the journal.
+    pub const REPLAY: &str = "journal replayed";
+    /// Records were deleted, and the broker crashed before its next clean stop.
+    pub const DELETE_THEN_CRASH: &str = "deletion followed by a crash";
+    /// A full disk refused a write.
+    pub const DISK_FULL: &str = "write refused, disk full";
+    /// A failed sync ended the folder's service.
+    pub const FOLDER_FAILED: &str = "failed sync ended the folder's service";
+    /// Damage was reported.
+    pub const DAMAGE_REPORTED: &str = "damage reported";
+    /// A file of the journal was reused.
+    pub const JOURNAL_RECYCLED: &str = "journal file recycled";
+    /// A client's request was answered after the client had given up.
+    pub const LATE_ANSWER: &str = "answer to a request that was given up";
+
+    /// All of them.
+    pub const ALL: &[&str] = &[
+        CRASH_IN_RECOVERY,
+        UNCERTAIN_TAIL,
+        REPLAY,
+        DELETE_THEN_CRASH,
+        DISK_FULL,
+        FOLDER_FAILED,
+        DAMAGE_REPORTED,
+        JOURNAL_RECYCLED,
+    ];
+}

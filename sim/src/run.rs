@@ -1,0 +1,217 @@
+//! One run: the plan's cluster and load, its faults, healing, the final read, and the judgement.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use weir_defect::{Defect, switch_on};
+use weir_jepsen::checkers;
+use weir_jepsen::history::{Acks, Event, History, Outcome as Ending, ProcessId, Recorder};
+use weir_jepsen::workload::{Damage, Flush, Liveness, Promise, Values};
+use weir_runtime::simulation::{self, NodeId, Outcome, SimulationOptions, TraceEvent, World};
+use weir_runtime::{task, time};
+
+use crate::cluster::{self, Exit};
+use crate::load::{self, Shared};
+use crate::nemesis::{Deeds, Nemesis};
+use crate::plan::Plan;
+use crate::report::{Finding, Report, situation};
+
+/// How long an operation may take once everything is healed.
+const LIVENESS_BOUND: Duration = Duration::from_secs(60);
+/// How long brokers may take to serve for the first time.
+const START_MAX: Duration = Duration::from_secs(30);
+/// When a run is given up.
+const TIME_LIMIT: Duration = Duration::from_secs(600);
+
+/// What a run leaves behind, before it is judged.
+struct Remains {
+    history: Vec<Event>,
+    healed_at_ns: u64,
+    deeds: Deeds,
+    exits: Vec<Exit>,
+    complaints: Vec<String>,
+}
+
+/// Runs a plan with these defects switched on, and judges what came of it.
+pub fn run(plan: &Plan, defects: &[Defect], traced: bool) -> Report {
+    let options = SimulationOptions { time_limit: TIME_LIMIT, traced, ..SimulationOptions::default() };
+    let (inside, defects) = (plan.clone(), defects.to_vec());
+    let outcome = simulation::run(plan.seed, options, move |world| {
+        // The switches belong to the thread that runs the simulation, which is this one.
+        switch_on(&defects);
+        play(world, inside)
+    });
+    match outcome {
+        Ok(outcome) => judge(plan, outcome),
+        Err(not_simulated) => Report {
+            findings: vec![Finding::new("not-simulated", not_simulated.to_string())],
+            ..Report::default()
+        },
+    }
+}
+
+async fn play(world: World, plan: Plan) -> Remains {
+    let brokers: Vec<_> = (0..plan.cluster.brokers)
+        .map(|number| cluster::add_broker(&world, number, &plan.cluster.settings))
+        .collect();
+    let nodes: Vec<NodeId> =
+        (0..load::clients(&plan.load)).map(|number| load::add_client(&world, number)).collect();
+    let (stop, stopped) = watch::channel(false);
+    let shared = Shared {
+        recorder: Recorder::new(),
+        values: Values::default(),
+        bootstrap: (0..plan.cluster.brokers)
+            .map(|number| format!("{}:{}", cluster::address(number), cluster::PORT))
+            .collect(),
+        stop: stopped,
+    };
+    let nemesis = Nemesis::new(world.clone(), brokers.clone(), nodes.clone());
+    let mut complaints = Vec::new();
+    let prepared = time::timeout(START_MAX, prepare(&shared, &plan)).await;
+    if prepared.is_err() {
+        complaints.push(format!("the topics were not created within {START_MAX:?} of the start"));
+    }
+    let supervisor = {
+        let nemesis = nemesis.clone();
+        task::spawn("supervisor", async move { nemesis.supervise().await })
+    };
+    let clients = load::start(&world, nodes.clone(), &plan.load, &shared);
+    let end = time::now() + Duration::from_millis(plan.load.duration_ms);
+    nemesis.strike(&plan.faults).await;
+    time::sleep_until(end).await;
+    nemesis.heal();
+    let healed_at_ns = Shared::now_ns();
+    stop.send_replace(true);
+    let deadline = time::now() + LIVENESS_BOUND;
+    let all_done = async {
+        for client in clients.work {
+            drop(client.await); // a client's task cannot fail: a panic would have ended the run
+        }
+        let partitions = load::partitions(&plan.load.topics);
+        let reader = nodes.last().copied().expect("there is always the administrator's machine");
+        let read = load::final_read(shared.clone(), ProcessId(300), partitions, deadline);
+        drop(world.spawn_on(reader, read).await);
+    };
+    // An operation that does not end in time stays open in the history, where the checker finds it.
+    let _ = time::timeout(LIVENESS_BOUND + Duration::from_secs(5), all_done).await;
+    supervisor.abort();
+    let deeds = std::mem::take(&mut *nemesis.deeds());
+    complaints.extend(deeds.complaints.iter().cloned());
+    Remains {
+        history: shared.recorder.events(),
+        healed_at_ns,
+        deeds,
+        exits: brokers.iter().flat_map(|broker| broker.seen.all_exits()).collect(),
+        complaints,
+    }
+}
+
+/// Creates the topics, before anything goes wrong.
+async fn prepare(shared: &Shared, plan: &Plan) {
+    let client = load::connect(shared.bootstrap.clone(), "preparer".to_owned()).await;
+    let admin = weir_client::Admin::new(&client);
+    for topic in &plan.load.topics {
+        let mut new = weir_client::NewTopic::new(topic.name.clone(), topic.partitions);
+        new.configs = topic.settings.clone();
+        while let Err(error) = admin.create_topic(&new).await {
+            simulation::trace("topic not created", || error.to_string());
+            time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// One line of a trace: simulated milliseconds, the node, the kind of event, and its particulars.
+fn line(event: &TraceEvent) -> String {
+    let node = event.node.map_or("world".to_owned(), |node| format!("node {node}"));
+    let ms = event.at.since_origin().as_secs_f64() * 1e3;
+    format!("{ms:>12.3} {node:<8} {:<28} {}", event.kind, event.text)
+}
+
+/// What the system owes in this run.
+fn promise(plan: &Plan, deeds: &Deeds, healed_at_ns: u64) -> Promise {
+    let unsynced = plan.cluster.settings.contains_key("log.flush.interval.messages");
+    Promise {
+        durable_acks: BTreeSet::from([Acks::Leader, Acks::All]),
+        flush: if unsynced { Flush::Os } else { Flush::Sync },
+        power_loss: !unsynced,
+        damage: if deeds.damaged.is_empty() { Vec::new() } else { vec![Damage { log: None, span: None }] },
+        liveness: Some(Liveness { healed_at_ns, bound_ns: LIVENESS_BOUND.as_nanos() as u64 }),
+        ..Promise::default()
+    }
+}
+
+fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
+    let mut report = Report {
+        hash: outcome.event_hash,
+        events: outcome.event_count,
+        simulated: outcome.simulated,
+        situations: situation::ALL.iter().copied().filter(|met| outcome.counters.contains_key(met)).collect(),
+        trace: outcome.trace.iter().map(line).collect(),
+        ..Report::default()
+    };
+    let remains = match outcome.result {
+        Ok(remains) => remains,
+        Err(failure) => {
+            let name = match failure {
+                simulation::Failure::Panicked { .. } => "panic",
+                simulation::Failure::TimeLimit { .. } => "stuck",
+            };
+            report.findings.push(Finding::new(name, failure.to_string()));
+            return report;
+        }
+    };
+    report.struck = remains.deeds.struck.clone();
+    report.findings.extend(remains.complaints.iter().map(|complaint| Finding::new("stuck", complaint)));
+    report.findings.extend(exits(plan, &remains));
+    report.findings.extend(phantom_damage(&remains.deeds, &outcome.counters));
+    match History::from_events(remains.history.iter().cloned()) {
+        Ok(history) => {
+            report.acknowledged = history
+                .operations()
+                .iter()
+                .filter(|operation| matches!(operation.outcome, Ending::Ok(_)))
+                .count() as u64;
+            let verdict = checkers::judge(&history, &promise(plan, &remains.deeds, remains.healed_at_ns));
+            let found = verdict
+                .anomalies
+                .iter()
+                .map(|anomaly| Finding::new(anomaly.kind.to_string(), anomaly.to_string()));
+            report.findings.extend(found);
+        }
+        Err(error) => report.findings.push(Finding::new("history", error.to_string())),
+    }
+    report.history = remains.history;
+    report
+}
+
+/// A broker may end by itself only for a reason that the plan gave it.
+fn exits(plan: &Plan, remains: &Remains) -> Vec<Finding> {
+    let disk_errors = plan
+        .faults
+        .iter()
+        .any(|fault| matches!(fault.fault.name(), "read-error" | "write-error" | "sync-error" | "disk-full"));
+    let allowed = |exit: &Exit| match exit.code {
+        5 => !remains.deeds.damaged.is_empty(),
+        1 | 6 => disk_errors || !remains.deeds.damaged.is_empty(),
+        _ => false,
+    };
+    let forbidden: BTreeSet<_> = remains
+        .exits
+        .iter()
+        .filter(|exit| !allowed(exit))
+        .map(|exit| (exit.code, exit.line.clone()))
+        .collect();
+    forbidden
+        .into_iter()
+        .map(|(code, line)| Finding::new("exit", format!("a broker ended with {code}: {line}")))
+        .collect()
+}
+
+/// Recovery may find damage only where the plan did damage: a crash or a power loss is no damage.
+fn phantom_damage(deeds: &Deeds, counters: &BTreeMap<&'static str, u64>) -> Option<Finding> {
+    let reported = counters.get(situation::DAMAGE_REPORTED).copied().unwrap_or(0);
+    (reported > 0 && deeds.damaged.is_empty()).then(|| {
+        Finding::new("phantom-damage", "recovery reports damage, and the disk damaged nothing".to_owned())
+    })
+}

@@ -1,0 +1,214 @@
+//! A seed becomes a plan.
+//!
+//! Each seed switches whole kinds of fault, whole kinds of load and tiny constants on and off at random (swarm
+//! testing, Groce et al., ISSTA 2012): a run with every fault on finds less than many runs with a few.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+
+use crate::plan::{Cluster, Direction, FORMAT, Fault, Files, Load, Plan, Producer, TimedFault, Topic};
+
+/// Expands a seed. The same seed gives the same plan on every machine.
+pub fn plan(seed: u64) -> Plan {
+    let rng = &mut Rng::with_seed(seed);
+    let world = World::draw(rng);
+    let cluster = Cluster { brokers: 1, settings: settings(rng, world) };
+    let load = load(rng, world);
+    let faults = faults(rng, world, load.duration_ms, load.producers.len() as u32);
+    Plan { format: FORMAT, seed, cluster, load, faults }
+}
+
+/// Which promise the run is about; it decides which faults may strike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum World {
+    /// Synced topics, any fault but damage at rest: nothing acknowledged is lost.
+    Synced,
+    /// Synced topics and damage at rest, of which one replica can only say so: reported, not served, no panic.
+    Damaged,
+    /// Topics that are not synced: nothing acknowledged is lost while the kernel lives.
+    Unsynced,
+}
+
+impl World {
+    fn draw(rng: &mut Rng) -> World {
+        match rng.u32(0..100) {
+            0..70 => World::Synced,
+            70..90 => World::Damaged,
+            _ => World::Unsynced,
+        }
+    }
+}
+
+fn settings(rng: &mut Rng, world: World) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    let mut set = |name: &str, value: u64| settings.insert(name.to_owned(), value.to_string());
+    let file_bytes = pick(rng, &[32 << 10, 64 << 10, 128 << 10]);
+    let files = rng.u64(3..9);
+    set("weir.journal.files", files);
+    set("weir.journal.bytes", file_bytes * files);
+    set("weir.shards", rng.u64(1..6));
+    set("log.index.interval.bytes", pick(rng, &[256, 1024, 4096]));
+    if world == World::Unsynced {
+        set("log.flush.interval.messages", i64::MAX as u64);
+    }
+    settings
+}
+
+fn load(rng: &mut Rng, world: World) -> Load {
+    let topics = (0..rng.u32(1..4)).map(|number| Topic {
+        name: format!("topic-{number}"),
+        partitions: rng.i32(1..5),
+        settings: topic_settings(rng),
+    });
+    let topics = topics.collect();
+    let producers = (0..rng.u32(1..5)).map(|_| Producer {
+        acks: if rng.u32(0..100) < 85 { -1 } else { 1 },
+        records_per_second: pick(rng, &[20, 50, 100, 200]) as u32,
+        burst: pick(rng, &[1, 5, 20]) as u32,
+        value_bytes_max: pick(rng, &[40, 200, 2000]) as u32,
+        compression: ["none", "none", "gzip", "snappy", "lz4", "zstd"][rng.usize(0..6)].to_owned(),
+    });
+    Load {
+        producers: producers.collect(),
+        topics,
+        duration_ms: rng.u64(6_000..16_000),
+        consumers: rng.u32(0..3),
+        delete_records_every_ms: if rng.bool() && world == World::Synced { rng.u64(300..3_000) } else { 0 },
+        topic_churn_every_ms: if rng.bool() && world != World::Damaged { rng.u64(500..3_000) } else { 0 },
+    }
+}
+
+fn topic_settings(rng: &mut Rng) -> BTreeMap<String, String> {
+    let segment_bytes = pick(rng, &[4 << 10, 16 << 10, 64 << 10, 1 << 20]);
+    let mut settings = BTreeMap::from([("internal.segment.bytes".to_owned(), segment_bytes.to_string())]);
+    if rng.u32(0..4) == 0 {
+        settings.insert("message.timestamp.type".to_owned(), "LogAppendTime".to_owned());
+    }
+    settings
+}
+
+/// A kind of fault that a run may have: draws one of them.
+type Kind = fn(&mut Rng, clients: u32) -> Fault;
+
+/// The kinds that every world allows.
+const HARMLESS: &[Kind] = &[
+    |rng, _| Fault::Kill { broker: 0, down_ms: down(rng) },
+    |rng, _| Fault::Restart { broker: 0, down_ms: down(rng) },
+    |rng, _| Fault::CrashInRecovery { broker: 0, down_ms: down(rng), after_ms: rng.u64(0..60), power: false },
+    |rng, _| Fault::RestartThenCrash { broker: 0, down_ms: down(rng), after_ms: soon(rng), power: false },
+    |rng, _| Fault::Pause { broker: 0, for_ms: rng.u64(100..2_000) },
+    |rng, _| Fault::SlowDisk { broker: 0, factor: rng.u32(5..100), for_ms: rng.u64(100..2_000) },
+    |rng, _| Fault::StuckDisk { broker: 0, for_ms: rng.u64(50..1_500) },
+    |rng, clients| Fault::Cut {
+        broker: 0,
+        client: some(rng, clients),
+        direction: direction(rng),
+        for_ms: rng.u64(100..3_000),
+    },
+    |_, _| Fault::Reset { broker: 0 },
+    |rng, _| Fault::SlowLink { broker: 0, delay_ms: rng.u64(5..300), for_ms: rng.u64(200..3_000) },
+    |rng, _| Fault::ClockJump { broker: 0, by_ms: rng.i64(-86_400_000..86_400_000) },
+    |rng, _| Fault::ClockFreeze { broker: 0, for_ms: rng.u64(200..3_000) },
+];
+
+/// The kinds that only synced topics withstand.
+const CRUEL: &[Kind] = &[
+    |rng, _| Fault::PowerLoss { broker: 0, down_ms: down(rng) },
+    |rng, _| Fault::PowerLoss { broker: 0, down_ms: down(rng) },
+    |rng, _| Fault::CrashInRecovery { broker: 0, down_ms: down(rng), after_ms: rng.u64(0..60), power: true },
+    |rng, _| Fault::RestartThenCrash { broker: 0, down_ms: down(rng), after_ms: soon(rng), power: true },
+    |rng, _| Fault::ReadError { broker: 0, files: files(rng) },
+    |rng, _| Fault::WriteError { broker: 0, files: files(rng) },
+    |rng, _| Fault::SyncError { broker: 0, files: files(rng) },
+    |rng, _| Fault::DiskFull { broker: 0, room_bytes: rng.u64(0..40_000), for_ms: rng.u64(200..3_000) },
+];
+
+const DAMAGE: Kind = |rng, _| Fault::BitRot {
+    broker: 0,
+    files: files(rng),
+    after_ms: rng.u64(50..1_000),
+    down_ms: down(rng),
+    power: rng.bool(),
+};
+
+fn faults(rng: &mut Rng, world: World, duration_ms: u64, clients: u32) -> Vec<TimedFault> {
+    let allowed = match world {
+        World::Synced => [HARMLESS, CRUEL].concat(),
+        // Nothing that keeps the journal from writing on: the damaged round must not remain the last one.
+        World::Damaged => HARMLESS[..4].to_vec(),
+        World::Unsynced => HARMLESS.to_vec(),
+    };
+    let mut kinds: Vec<Kind> = allowed.iter().copied().filter(|_| rng.u32(0..10) < 4).collect();
+    if kinds.is_empty() {
+        kinds.push(allowed[rng.usize(0..allowed.len())]);
+    }
+    let mut faults: Vec<_> = (0..rng.u32(4..16))
+        .map(|_| TimedFault {
+            at_ms: rng.u64(200..duration_ms),
+            fault: kinds[rng.usize(0..kinds.len())](rng, clients),
+        })
+        .collect();
+    if world == World::Damaged {
+        let damage = (0..rng.u32(1..3))
+            .map(|_| TimedFault { at_ms: rng.u64(1_000..duration_ms), fault: DAMAGE(rng, clients) });
+        faults.extend(damage);
+    }
+    faults.sort_by_key(|fault| fault.at_ms);
+    faults
+}
+
+fn pick(rng: &mut Rng, choices: &[u64]) -> u64 {
+    choices[rng.usize(0..choices.len())]
+}
+
+/// How long a broker stays away.
+fn down(rng: &mut Rng) -> u64 {
+    if rng.bool() { rng.u64(0..50) } else { rng.u64(50..1_500) }
+}
+
+/// A time after a start at which there is work again.
+fn soon(rng: &mut Rng) -> u64 {
+    rng.u64(20..1_200)
+}
+
+fn some(rng: &mut Rng, clients: u32) -> Option<u32> {
+    rng.bool().then(|| rng.u32(0..clients))
+}
+
+fn direction(rng: &mut Rng) -> Direction {
+    [Direction::FromBroker, Direction::ToBroker, Direction::Both][rng.usize(0..3)]
+}
+
+fn files(rng: &mut Rng) -> Files {
+    [Files::Journal, Files::Segments, Files::Indexes, Files::Checkpoint, Files::Any][rng.usize(0..5)]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_one_plan_and_the_plan_survives_json() {
+        for seed in 0..200 {
+            let drawn = plan(seed);
+            assert_eq!(drawn, plan(seed));
+            assert_eq!(Plan::from_json(&drawn.to_json()).unwrap(), drawn);
+        }
+    }
+
+    #[test]
+    fn a_thousand_seeds_draw_every_kind_of_fault() {
+        let kinds: BTreeSet<_> =
+            (0..1000).flat_map(|seed| plan(seed).faults).map(|fault| fault.fault.name()).collect();
+        assert_eq!(kinds.len(), 18, "{kinds:?}");
+    }
+
+    #[test]
+    fn damage_is_planned_in_runs_of_their_own() {
+        let damaged = (0..1000).filter(|seed| plan(*seed).damages()).count();
+        assert!((100..300).contains(&damaged), "{damaged}");
+    }
+}

@@ -1,0 +1,69 @@
+//! The zoo: how many seeds the swarm takes to find each known bug that is put back.
+
+use std::time::{Duration, Instant};
+
+use weir_defect::Defect;
+
+use crate::run::run;
+use crate::runner::{Batch, run_batch, table};
+use crate::swarm;
+
+/// Seeds within which a defect must be found.
+pub const SEEDS_MAX: u64 = 1_000;
+
+/// The defects that this version of Weir can have; the others wait for the feature that they are about.
+pub const BUILT: &[Defect] = &[
+    Defect::clear_clean_marker_late,
+    Defect::retry_fsync,
+    Defect::rename_without_fsync,
+    Defect::corrupt_as_torn,
+    Defect::assert_monotonic_wall_clock,
+    Defect::truncate_not_durable,
+    Defect::ack_before_segment_write,
+    Defect::replay_without_deletions,
+];
+
+/// What became of a hunt.
+pub struct Hunt {
+    /// The defect that was switched on.
+    pub defect: Defect,
+    /// Seed, name of what spoke, number of seeds run; `None` if it was not found.
+    pub found: Option<(u64, String, u64)>,
+    /// Whether the seed that found it is clean with the defect off.
+    pub holds_without: bool,
+    /// Real time.
+    pub took: Duration,
+}
+
+/// Hunts one defect with the swarm that `run` uses.
+#[expect(clippy::disallowed_methods, reason = "the runner lives outside the simulations that it starts")]
+pub fn hunt(defect: Defect, first: u64, threads: usize) -> Hunt {
+    let start = Instant::now();
+    let summary = run_batch(Batch { first, seeds: SEEDS_MAX, threads }, &[defect], true);
+    let found = summary.failure.map(|(seed, report)| {
+        let name = report.findings.first().map(|finding| finding.name.clone()).unwrap_or_default();
+        (seed, name, seed - first + 1)
+    });
+    let holds_without =
+        found.as_ref().is_none_or(|(seed, ..)| run(&swarm::plan(*seed), &[], false).is_clean());
+    Hunt { defect, found, holds_without, took: start.elapsed() }
+}
+
+/// The hunts as a table.
+pub fn tables(hunts: &[Hunt]) -> String {
+    let mut rows = table(&["id", "defect", "found by", "seeds", "seconds", "replay"]);
+    for hunt in hunts {
+        let (by, seeds, replay) = match &hunt.found {
+            Some((seed, name, seeds)) if hunt.holds_without => (
+                name.clone(),
+                seeds.to_string(),
+                format!("cargo sim replay {seed} --defect {}", hunt.defect.name()),
+            ),
+            Some((seed, ..)) => (format!("seed {seed} fails without it, too"), String::new(), String::new()),
+            None => ("NOT FOUND".to_owned(), format!("> {SEEDS_MAX}"), String::new()),
+        };
+        let seconds = format!("{:.1}", hunt.took.as_secs_f64());
+        rows.add_row([hunt.defect.id(), hunt.defect.name().to_owned(), by, seeds, seconds, replay]);
+    }
+    rows.to_string()
+}
