@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::node::FailureFlag;
 use crate::server::budget::Charge;
 
-pub(crate) use watch::FetchWatch;
+pub(crate) use watch::{FetchWatch, WatchGuard};
 
 /// Messages that may wait for one shard; whoever sends one more waits.
 const QUEUE_MESSAGES: usize = 1024;

@@ -18,7 +18,7 @@ use super::{Api, errors, known_epoch, millis};
 use crate::metadata::View;
 use crate::server::Stage;
 use crate::server::budget::Charge;
-use crate::shard::{FetchCall, FetchDone, FetchPart, FetchWatch, Message, Readable, ShardError};
+use crate::shard::{FetchCall, FetchDone, FetchPart, FetchWatch, Message, Readable, ShardError, WatchGuard};
 
 /// The session epoch that ends a session, or asks for none.
 const FINAL_EPOCH: i32 = -1;
@@ -126,35 +126,31 @@ async fn wait(
 ) -> Vec<Option<Answered>> {
     let wanted = usize::try_from(request.min_bytes).unwrap_or(0).min(limit);
     let patient = wanted > 0 && request.max_wait_ms > 0 && !refused && !parts.is_empty();
-    let watch = patient.then(|| Arc::new(FetchWatch::default()));
+    let watch = patient.then(WatchGuard::default);
     let mut alarm = Alarm::new();
     alarm.set(Some(time::now() + millis(request.max_wait_ms)));
     let mut stage = api.stage.clone();
     let mut over = watch.is_none();
-    let answers = loop {
+    loop {
         let mut answers: Vec<Option<Answered>> = Vec::new();
         answers.resize_with(count, || None);
-        let asked = if over { None } else { watch.as_ref() };
+        let asked = watch.as_ref().map(|guard| &guard.0);
         for done in ask(api, &parts, asked).await {
             answers[done.index as usize] = Some(done.result);
         }
         if over || is_enough(&answers, wanted) {
-            break answers;
+            return answers;
         }
-        let Some(watch) = &watch else { break answers };
+        let Some(guard) = &watch else { return answers };
         weir_runtime::select! {
-            () = watch.woken() => {}
+            () = guard.0.woken() => {}
             () = alarm.wait() => over = true,
             _ = stage.wait_for(|stage| *stage != Stage::Running) => over = true,
         }
         if over {
-            break answers;
+            return answers;
         }
-    };
-    if let Some(watch) = watch {
-        watch.end();
     }
-    answers
 }
 
 fn is_enough(answers: &[Option<Answered>], wanted: usize) -> bool {

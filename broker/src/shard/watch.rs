@@ -18,13 +18,18 @@ impl FetchWatch {
         self.notify.notified().await;
     }
 
-    /// The fetch is answered; shards forget it when they come across it.
-    pub(crate) fn end(&self) {
-        self.over.store(true, Ordering::Relaxed);
-    }
-
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
+    }
+}
+
+/// Held by the fetch itself. When it is answered, or its client has gone, shards forget the watch as they come across it.
+#[derive(Debug, Default)]
+pub(crate) struct WatchGuard(pub(crate) Arc<FetchWatch>);
+
+impl Drop for WatchGuard {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
     }
 }
 
@@ -70,9 +75,8 @@ mod tests {
     fn polls_of_an_idle_partition_leave_nothing_behind() {
         let mut watchers = Watchers::default();
         for _ in 0..1000 {
-            let watch = Arc::new(FetchWatch::default());
-            watchers.add(&watch);
-            watch.end();
+            let guard = WatchGuard::default();
+            watchers.add(&guard.0);
         }
         assert!(watchers.waiting.len() <= SWEEP_AT_LEAST + 1, "{}", watchers.waiting.len());
         watchers.wake();

@@ -9,7 +9,7 @@ use kafka_protocol::messages::list_offsets_request::{
 };
 use weir_runtime::time;
 
-use crate::support::{Broker, Client, batch, batch_at, fetch_request, run, topic, values};
+use crate::support::{Broker, Client, batch, batch_at, fetch_request, run, topic, until, values};
 
 #[test]
 fn k06_a_fetch_inside_a_batch_returns_the_whole_batch() {
@@ -147,5 +147,25 @@ fn k18_offsets_are_found_by_position_and_by_time() {
         );
         assert_eq!(offset_at(&mut client, 7, start + 9_000).await, (0, -1, -1), "there is none");
         assert_eq!(offset_at(&mut client, 7, -3).await, (0, 9, start + 401), "the largest timestamp");
+    });
+}
+
+#[test]
+fn a_client_that_goes_away_while_its_fetch_is_parked_leaves_the_others_served() {
+    run(async {
+        let broker = Broker::start().await;
+        let mut producer = broker.client().await;
+        producer.create("left", 1, &[]).await;
+        for _ in 0..50 {
+            let mut consumer = broker.client().await;
+            let mut request = fetch_request("left", 0, 0);
+            request.max_wait_ms = 60_000;
+            consumer.send(11, &request).await;
+            drop(consumer);
+        }
+        let metrics = broker.node.metrics();
+        until("they are gone", || metrics.connections_open.get() == 1).await;
+        producer.produce("left", 0, batch(&[b"value"])).await;
+        assert_eq!(values(producer.fetch("left", 0, 0).await.records).len(), 1);
     });
 }
