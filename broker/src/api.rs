@@ -22,9 +22,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use tokio::sync::watch;
 use weir_protocol::types::{BrokerId, LeaderEpoch};
 use weir_runtime::disk::Disk;
+use weir_runtime::watch;
 use weir_storage::Store;
 use weir_wire::frame::{self, RequestHeader};
 use weir_wire::kafka::{self, Request, StrBytes};

@@ -11,10 +11,11 @@ mod quorum;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use weir_protocol::metadata::settings::{self, Layers, TopicSettings};
 use weir_protocol::metadata::{Change, Command, Image, PartitionState, Rejected, Topic};
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, TopicId};
+use weir_runtime::watch;
 use weir_storage::{Flush, LogConfig};
 
 use crate::config::Config;

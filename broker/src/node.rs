@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use weir_protocol::metadata::Endpoint;
 use weir_protocol::types::BrokerId;
 use weir_runtime::disk::Disk;
 use weir_runtime::net::Listener;
 use weir_runtime::task::{self, JoinHandle};
+use weir_runtime::watch;
 use weir_runtime::{random, time};
 use weir_storage::{StorageError, Store, StoreConfig};
 

@@ -47,6 +47,7 @@ pub mod simulated;
 pub mod simulation;
 pub mod task;
 pub mod time;
+pub mod watch;
 
 mod contract;
 #[cfg(not(madsim))]

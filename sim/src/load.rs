@@ -7,13 +7,13 @@ mod producing;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use weir_client::{Client, ClientConfig, TopicPartition};
 use weir_jepsen::history::{Log, ProcessId, Recorder};
 use weir_jepsen::workload::Values;
 use weir_runtime::simulation::{NodeId, World};
 use weir_runtime::task::JoinHandle;
 use weir_runtime::time;
+use weir_runtime::watch;
 
 use crate::cluster;
 use crate::plan::{Load, Topic};

@@ -52,6 +52,9 @@ enum Task {
         /// Print every event.
         #[arg(long)]
         trace: bool,
+        /// Run it twice and show the first event in which the two runs differ.
+        #[arg(long)]
+        twice: bool,
         /// Write the clients' history as JSON lines to this file.
         #[arg(long, value_name = "FILE")]
         history: Option<PathBuf>,
@@ -135,7 +138,8 @@ fn perform(task: Task) -> Result<bool, String> {
             }
             Ok(summary.is_clean())
         }
-        Task::Replay { which, trace, history } => replay(&which, trace, history),
+        Task::Replay { which, twice: true, .. } => compare(&which),
+        Task::Replay { which, trace, history, .. } => replay(&which, trace, history),
         Task::Plan { seed } => {
             println!("{}", swarm::plan(seed).to_json());
             Ok(true)
@@ -215,6 +219,25 @@ fn replay(which: &Which, trace: bool, history: Option<PathBuf>) -> Result<bool, 
         println!("{}: {}", finding.name, finding.text);
     }
     Ok(report.is_clean())
+}
+
+/// Whether two runs of a plan in this process are the same, event by event.
+fn compare(which: &Which) -> Result<bool, String> {
+    let (plan, defects) = load(which)?;
+    let [one, two] = [(); 2].map(|()| run::run(&plan, &defects, true));
+    let differs = one.trace.iter().zip(&two.trace).position(|(one, two)| one != two);
+    match differs {
+        None if one.hash == two.hash => {
+            println!("{} events, and both runs have the hash {:016x}", one.events, one.hash);
+            return Ok(true);
+        }
+        None => println!("the traces agree, and the hashes do not: {:016x}, {:016x}", one.hash, two.hash),
+        Some(at) => {
+            one.trace[at.saturating_sub(10)..at].iter().for_each(|line| println!("  {line}"));
+            println!("1 {}\n2 {}", one.trace[at], two.trace[at]);
+        }
+    }
+    Ok(false)
 }
 
 fn shorten(which: &Which, runs: usize, out: Option<PathBuf>) -> Result<bool, String> {

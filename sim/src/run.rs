@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use weir_defect::{Defect, switch_on};
 use weir_jepsen::checkers;
 use weir_jepsen::history::{Acks, Event, History, Outcome as Ending, ProcessId, Recorder};
 use weir_jepsen::workload::{Damage, Flush, Liveness, Promise, Values};
 use weir_runtime::simulation::{self, NodeId, Outcome, SimulationOptions, TraceEvent, World};
+use weir_runtime::watch;
 use weir_runtime::{task, time};
 
 use crate::cluster::{self, Exit};

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 use weir_protocol::metadata::{
     Change, Command, Endpoint, FEATURE_LEVEL_MAX, FeatureRange, Image, IsrMember, Rejected,
@@ -11,6 +11,7 @@ use weir_protocol::metadata::{
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, TopicId, VoterId};
 use weir_runtime::disk::{BatchError, Disk};
 use weir_runtime::random;
+use weir_runtime::watch;
 use weir_storage::{StorageError, Store};
 
 use super::quorum::{Progress, Quorum, Reply};

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use weir_runtime::net::Stream;
+use weir_runtime::watch;
 
 use super::Stage;
 use super::complaints::Complaints;

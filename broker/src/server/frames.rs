@@ -8,9 +8,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::sync::watch;
 use weir_runtime::net::Reader;
 use weir_runtime::time::{self, Alarm};
+use weir_runtime::watch;
 
 use super::Stage;
 use super::budget::{Budget, Charge};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use weir_runtime::net::{Listener, Stream};
+use weir_runtime::watch;
 use weir_runtime::{task, time};
 
 use super::Stage;

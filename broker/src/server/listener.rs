@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use weir_runtime::net::{self, Listener};
+use weir_runtime::watch;
 use weir_runtime::{task, time};
 
 use super::complaints::Complaints;

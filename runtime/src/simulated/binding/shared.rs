@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use crate::watch;
 use madsim::task::NodeId as TaskNode;
 use madsim::time::TimeHandle;
-use tokio::sync::watch;
 
 use super::disk::Pending;
 use crate::simulated::disk::{BatchId, Completion};
