@@ -88,7 +88,9 @@ fn simulate(seed: u64) -> Option<String> {
         checkpoint_parallelism: draw.between(1, 3) as usize,
         ..StoreConfig::default()
     };
-    let model = Model::new(draw.between(1, 7) as usize, World { damage: false, power: true });
+    let failing_syncs = draw.chance(0.5);
+    let world = World { power: true, failing_syncs, ..World::default() };
+    let model = Model::new(draw.between(1, 7) as usize, world);
     let shared = Arc::new(Shared {
         model: Arc::new(Mutex::new(model)),
         phase: Mutex::new(Phase::Work),
@@ -119,7 +121,8 @@ fn simulate(seed: u64) -> Option<String> {
                 }
                 _ => {
                     let kinds = [FaultKind::SyncError, FaultKind::SyncLost, FaultKind::WriteError];
-                    let kind = kinds[draw.below(3) as usize];
+                    let kind =
+                        if failing_syncs { kinds[draw.below(3) as usize] } else { FaultKind::WriteError };
                     disk.add_fault(FaultRule::after(kind, "", draw.below(200)));
                     continue;
                 }
@@ -167,6 +170,12 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[test]
 fn nothing_acknowledged_is_lost() {
+    if std::env::var_os("RUST_LOG").is_some() {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .without_time()
+            .init();
+    }
     for seed in seeds() {
         match simulate(seed) {
             Some(summary) => println!("{summary}"),

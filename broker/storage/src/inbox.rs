@@ -10,7 +10,7 @@ use weir_protocol::types::{LeaderEpoch, LogId, Offset};
 
 use crate::StorageError;
 use crate::cache::lock;
-use crate::catalog::SlotId;
+use crate::catalog::{LogState, SlotId};
 use crate::committer::CheckpointEnd;
 use crate::journal::GrownFile;
 use crate::segment::SegmentIndex;
@@ -71,13 +71,13 @@ pub(crate) enum Command {
 pub(crate) struct Opened {
     pub(crate) slot: SlotId,
     pub(crate) port: u32,
-    pub(crate) os: bool,
     /// Whether the folder's journal and checkpoint do not know the log yet, or know it with another flush policy.
     pub(crate) announce: bool,
-    pub(crate) start: Offset,
-    pub(crate) latest_epoch: Option<LeaderEpoch>,
+    /// What opening has found out. It is in the catalog from the moment that `dirty` counts, so that no checkpoint takes one
+    /// without the other.
+    pub(crate) state: Box<LogState>,
     pub(crate) active: Arc<SegmentIndex>,
-    /// Segments that opening has changed and not synced.
+    /// Segments that opening has changed, or found with data of which nobody knows whether it is synced.
     pub(crate) dirty: Vec<Offset>,
 }
 

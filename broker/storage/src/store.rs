@@ -281,14 +281,6 @@ impl Shared {
         lock(&self.catalog).get(slot).map(|entry| entry.state.clone())
     }
 
-    /// What opening has found out.
-    pub(crate) fn set_opened(&self, slot: SlotId, state: LogState) {
-        if let Some(entry) = lock(&self.catalog).get_mut(slot) {
-            entry.state = state;
-            entry.announced = true;
-        }
-    }
-
     pub(crate) fn has_log(&self, slot: SlotId) -> bool {
         lock(&self.catalog).get(slot).is_some()
     }

@@ -29,6 +29,7 @@ struct NoRoom {
 impl Committer {
     /// Makes a round durable and tells everybody.
     pub(super) async fn commit(&mut self, mut round: Round) -> Result<(), StorageError> {
+        tracing::trace!(%round, sequence = self.journal.next_sequence());
         self.resolve_cuts(&mut round).await?;
         let files = self.open_segments(&round.writes).await?;
         let (files, mut no_room) = files;
@@ -154,7 +155,6 @@ impl Committer {
         if let Err(error) = self.shared.disk.create_dir(path).await {
             no_room.push(NoRoom { write: at, error: no_space(error, "create a log's folder")? });
         }
-        self.dirty.root = true;
         Ok(())
     }
 
@@ -229,7 +229,13 @@ impl Committer {
                     self.shared.counters.appends_failed.fetch_add(1, Ordering::Relaxed);
                     self.set_failing(touched.slot, write.from);
                     let os = self.slot(touched.slot).is_some_and(|slot| slot.os);
-                    self.failed_cuts.push(RoundCut { os, ..cut });
+                    // Later segments of this round may have been created.
+                    let later = round.writes[failed.write..].iter();
+                    let removed = later
+                        .filter(|later| later.slot == write.slot && later.segment_base > write.segment_base)
+                        .map(|later| later.segment_base)
+                        .collect();
+                    self.failed_cuts.push(RoundCut { os, removed, ..cut });
                 } else {
                     state.end = touched.end;
                     (state.segment_base, state.position) = (touched.segment_base, touched.position);
@@ -373,7 +379,6 @@ impl Committer {
             ];
             match self.shared.disk.submit(Lane::Pool, batch).await {
                 Ok(_) => {
-                    self.dirty.root = true;
                     let _ = self.jobs.send(Job::RemoveFolder(gone));
                 }
                 Err(error) if error.is_not_found() => {}

@@ -107,8 +107,16 @@ impl Committer {
     }
 
     fn on_open(&mut self, round: &mut Round, opened: Opened) {
-        let Opened { slot, port, os, announce, start, latest_epoch, active, dirty } = opened;
-        let Some(log) = lock(&self.shared.catalog).get(slot).map(|entry| entry.log) else { return };
+        let Opened { slot, port, announce, state, active, dirty } = opened;
+        let (os, start) = (state.os, state.start);
+        let latest_epoch = state.epochs.latest().map(|latest| latest.epoch);
+        let log = {
+            let mut catalog = lock(&self.shared.catalog);
+            let Some(entry) = catalog.get_mut(slot) else { return };
+            entry.state = *state;
+            entry.announced = true;
+            entry.log
+        };
         if self.slots.len() <= slot as usize {
             self.slots.resize_with(slot as usize + 1, || None);
         }
@@ -124,6 +132,7 @@ impl Committer {
             touched: (0, 0),
             controlled: 0,
             dirty: (0, 0),
+            is_named: false,
         });
         for base in dirty {
             self.mark_dirty(slot, base);

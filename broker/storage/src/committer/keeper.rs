@@ -205,9 +205,8 @@ async fn open(shared: &Shared, key: SegmentKey, log: LogId) -> Result<Option<Fil
 
 async fn sync_folders(disk: &Disk, job: &CheckpointJob) -> Result<(), StorageError> {
     let mut folders: Vec<PathBuf> = job.folders.iter().map(|log| layout::log_dir(*log)).collect();
-    if job.dirty.root {
-        folders.push(PathBuf::new());
-    }
+    // Logs' folders that were created or removed, by this process or by one before it.
+    folders.push(PathBuf::new());
     for path in folders {
         match disk.sync_dir(path).await {
             Ok(()) => {}

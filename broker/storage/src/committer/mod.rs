@@ -58,8 +58,6 @@ pub(crate) struct Dirty {
     pub(crate) segments: BTreeSet<SegmentKey>,
     /// Logs in whose folders files were created or removed.
     pub(crate) folders: BTreeSet<SlotId>,
-    /// Whether logs' folders were created or removed.
-    pub(crate) root: bool,
 }
 
 /// Most bytes of an append, so that it fits into a round of its own.
@@ -84,6 +82,8 @@ struct LogSlot {
     controlled: u64,
     /// The segment that was marked as dirty last, for which checkpoint.
     dirty: (u64, Offset),
+    /// Whether its folder was marked as dirty: an earlier process may have made files whose names were never synced.
+    is_named: bool,
 }
 
 /// The committer's state.
@@ -293,7 +293,6 @@ impl Committer {
                 self.checkpoint_running = false;
                 self.dirty.segments.extend(dirty.segments);
                 self.dirty.folders.extend(dirty.folders);
-                self.dirty.root |= dirty.root;
                 self.checkpoint_retry.set(Some(time::now() + RETRY_CHECKPOINT_AFTER));
             }
             Command::Grown(file) => self.journal.grown(file),
@@ -405,6 +404,9 @@ impl Committer {
                 return;
             }
             entry.dirty = (number, base);
+            if !std::mem::replace(&mut entry.is_named, true) {
+                self.dirty.folders.insert(slot);
+            }
         }
         self.dirty.segments.insert((slot, base));
     }

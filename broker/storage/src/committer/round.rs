@@ -1,5 +1,6 @@
 //! A round while it is gathered.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -180,6 +181,28 @@ impl Round {
             data: Vec::new(),
         });
         self.writes.len() - 1
+    }
+}
+
+/// For traces: where each log's bytes go, and what else happens to it.
+impl fmt::Display for Round {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for write in &self.writes {
+            let SegmentWrite { log, segment_base, position, bytes, from, .. } = write;
+            write!(f, "[{log} {from}.. at {segment_base}:{position}+{bytes}]")?;
+        }
+        for cut in &self.cuts {
+            let failed = if cut.failed.is_some() { " failed" } else { "" };
+            let RoundCut { log, end, segment_base, place, removed, .. } = cut;
+            write!(f, "[{log} cut to {end} at {segment_base}:{place:?}, without {removed:?}{failed}]")?;
+        }
+        for start in &self.starts {
+            write!(f, "[{} starts at {}]", start.log, start.start)?;
+        }
+        for deletion in &self.deletions {
+            write!(f, "[{} deleted]", deletion.log)?;
+        }
+        Ok(())
     }
 }
 

@@ -32,10 +32,12 @@ pub(crate) struct Opening {
 pub(crate) async fn open(
     shared: Arc<Shared>,
     opening: Opening,
-    state: LogState,
+    mut state: LogState,
 ) -> Result<Log, StorageError> {
     let Opening { lease, slot, port, id, config, announce } = opening;
     let announce = announce || state.os != (config.flush == Flush::Os);
+    // A checkpoint that was lost does not tell.
+    state.os |= state.rebuild && config.flush == Flush::Os;
     let loader = Loader {
         disk: shared.disk.clone(),
         id,
@@ -53,15 +55,12 @@ pub(crate) async fn open(
         tracing::error!(log = %id, from = range.start, to = range.end, "records are damaged");
     }
     state.os = config.flush == Flush::Os;
-    shared.set_opened(slot, state.clone());
     let active = Arc::new(SegmentIndex::new(loaded.index));
     shared.inbox.push(Command::Open(Opened {
         slot,
         port,
-        os: state.os,
         announce,
-        start: state.start,
-        latest_epoch: state.epochs.latest().map(|latest| latest.epoch),
+        state: Box::new(state.clone()),
         active: active.clone(),
         dirty,
     }));
@@ -105,6 +104,7 @@ struct Loaded {
 impl Loader {
     async fn run(mut self) -> Result<Loaded, StorageError> {
         self.sizes = self.list().await?;
+        tracing::debug!(log = %self.id, state = ?self.state, segments = ?self.sizes, "opening");
         if self.state.rebuild || self.state.tail == Tail::Unknown {
             self.rebuild().await?;
         } else if self.state.tail == Tail::AtLeast {
@@ -126,7 +126,9 @@ impl Loader {
         };
         let segments = entries.iter().filter_map(|entry| {
             let base = layout::parse_segment_file(&entry.name)?;
-            Some(Segment { base, bytes: entry.len })
+            // An empty one between others holds nothing, whether or not it did.
+            let counts = entry.len > 0 || base >= self.state.segment_base;
+            counts.then_some(Segment { base, bytes: entry.len })
         });
         Ok(segments.collect())
     }
@@ -198,6 +200,9 @@ impl Loader {
             if is_last {
                 (known.covered, known.next_offset) = (self.state.position, self.state.end);
             }
+            if self.state.os && segment.base > self.state.end && !self.state.gaps {
+                break;
+            }
             let scanned = self.scan(known, segment.bytes, None).await?;
             let index = &scanned.index;
             if index.next_offset <= self.state.end {
@@ -217,6 +222,9 @@ impl Loader {
                 self.disk.sync(&file).await.map_err(StorageError::disk("sync a segment"))?;
             }
             self.dirty.push(segment.base);
+            if self.state.os && self.state.position < segment.bytes {
+                break;
+            }
         }
         if self.state.end > known_end {
             tracing::info!(log = %self.id, from = known_end, to = self.state.end, "batches beyond the known end are kept");
@@ -271,6 +279,7 @@ impl Loader {
             gaps: self.state.gaps,
             epochs: None,
             interval_bytes: self.interval_bytes,
+            may_be_torn: self.state.os && end.is_none(),
         };
         scan(&self.disk, file, range).await.map_err(StorageError::disk("read a segment"))
     }
@@ -360,6 +369,7 @@ impl Loader {
             gaps: self.state.gaps,
             epochs: Some(Arc::new(self.state.epochs.clone())),
             interval_bytes: self.interval_bytes,
+            may_be_torn: false,
         };
         let scanned =
             scan(&self.disk, file.clone(), range).await.map_err(StorageError::disk("read a segment"))?;

@@ -44,6 +44,8 @@ pub(super) struct PlannedSegment {
     pub(super) end: Offset,
     /// Of the active segment. Others' are loaded.
     pub(super) index: Option<Arc<SegmentIndex>>,
+    /// Whether all of a sealed segment is written: then its index can be kept.
+    pub(super) is_whole: bool,
 }
 
 /// A read, ready to run.
@@ -144,9 +146,10 @@ impl Log {
                 None => (segment.bytes, self.end),
             };
             let is_active = at + 1 == self.segments.len();
-            if limit > 0 && end > offset {
+            if end > offset && end > segment.base {
                 let index = is_active.then(|| self.active.clone());
-                planned.push(PlannedSegment { base: segment.base, limit, end, index });
+                let is_whole = segment.base != written.0;
+                planned.push(PlannedSegment { base: segment.base, limit, end, index, is_whole });
                 // Where in the first one the read begins is not known yet.
                 bytes += if planned.len() > 1 { limit } else { 0 };
             }
@@ -395,7 +398,9 @@ impl Planned {
             partial => self.rebuild(disk, segment, file, partial).await?,
         };
         let index = Arc::new(SegmentIndex::new(data));
-        self.shared.indexes.insert(key, index.clone(), index.memory_bytes(), moment);
+        if segment.is_whole {
+            self.shared.indexes.insert(key, index.clone(), index.memory_bytes(), moment);
+        }
         Ok(index)
     }
 
@@ -415,9 +420,10 @@ impl Planned {
             gaps: self.gaps,
             epochs: Some(self.epochs.clone()),
             interval_bytes: self.interval_bytes,
+            may_be_torn: false,
         };
         let scanned = scan(disk, file.clone(), range).await?;
-        if self.handle.generation() == self.generation {
+        if segment.is_whole && self.handle.generation() == self.generation {
             // Whoever comes next finds it. If it cannot be written, it is rebuilt once more.
             if let Err(error) = store(disk, self.log, &scanned.index).await {
                 tracing::warn!(log = %self.log, segment = segment.base, %error, "the rebuilt index cannot be written");

@@ -226,18 +226,15 @@ impl Replay<'_> {
         }
         let doing = "replay the journal";
         let path = layout::segment_file(log, key.1);
-        let (file, len) = match self.disk.open_file(path.clone(), OpenMode::Create).await {
+        let (file, _) = match self.disk.open_file(path.clone(), OpenMode::Create).await {
             Err(error) if error.is_not_found() => {
                 self.disk.create_dir(layout::log_dir(log)).await.map_err(StorageError::disk(doing))?;
-                self.dirty.root = true;
                 self.disk.open_file(path, OpenMode::Create).await.map_err(StorageError::disk(doing))?
             }
             opened => opened.map_err(StorageError::disk(doing))?,
         };
-        // A file that was created before the crash may have no durable name yet, whatever its length.
-        let _ = len;
+        // Even a file that was there may have no durable name yet.
         self.dirty.folders.insert(key.0);
-        self.dirty.root = true;
         self.dirty.segments.insert(key);
         self.files.insert(key, file.clone());
         Ok(file)
@@ -303,7 +300,6 @@ impl Replay<'_> {
             self.dirty.segments.retain(|(other, _)| *other != slot);
             self.dirty.folders.remove(&slot);
         }
-        self.dirty.root = true;
         match self.disk.remove_dir(layout::log_dir(log)).await {
             Ok(()) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),

@@ -32,11 +32,13 @@ pub(crate) struct ScanRange {
     pub(crate) gaps: bool,
     pub(crate) epochs: Option<Arc<EpochHistory>>,
     pub(crate) interval_bytes: u32,
+    /// Whether the first thing that is no batch is the end: a torn tail, and no damage.
+    pub(crate) may_be_torn: bool,
 }
 
 /// Walks over a segment and extends its index.
 pub(crate) async fn scan(disk: &Disk, file: File, range: ScanRange) -> Result<Scanned, BatchError> {
-    let ScanRange { known, limit, end, gaps, epochs, interval_bytes } = range;
+    let ScanRange { known, limit, end, gaps, epochs, interval_bytes, may_be_torn } = range;
     let span = Span { position: known.covered, offset: known.next_offset, limit, end, gaps, epochs };
     let mut cursor = Cursor::new(disk, file, span);
     let mut found = Scanned { index: known, damaged: Vec::new(), epochs: Vec::new() };
@@ -55,6 +57,7 @@ pub(crate) async fn scan(disk: &Disk, file: File, range: ScanRange) -> Result<Sc
                     found.epochs.push((header.leader_epoch, header.base_offset));
                 }
             }
+            Step::Damage(_) if may_be_torn => return Ok(found),
             Step::Damage(range) => match found.damaged.last_mut() {
                 Some(last) if last.end == range.start => last.end = range.end,
                 _ => found.damaged.push(range),
