@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use weir_proptests::cases;
 use weir_proptests::mutate::{Random, mutate};
 use weir_proptests::targets::TARGETS;
 
@@ -28,7 +29,7 @@ fn the_committed_corpus_passes() {
 fn generated_and_mutated_inputs_pass() {
     for target in TARGETS {
         let mut random = Random::new(7);
-        for _ in 0..2_000 {
+        for _ in 0..cases(1_000) {
             let mut input = (target.generate)(&mut random);
             (target.run)(&input);
             let other = (target.generate)(&mut random);

@@ -5,6 +5,7 @@ mod journal_folder;
 
 use journal_folder::{Folder, Shape};
 use proptest::prelude::*;
+use weir_proptests::cases;
 use weir_storage::journal::read_round;
 use weir_storage::journal::resolve::{Resolution, resolve};
 use weir_storage::journal::scan::{FileMap, FileScan};
@@ -76,7 +77,7 @@ fn check_laws(resolution: &Resolution) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(cases(500)))]
 
     #[test]
     fn any_bytes(

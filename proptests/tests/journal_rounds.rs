@@ -5,6 +5,7 @@ mod journal_folder;
 
 use journal_folder::{Folder, Hit, Landing, Shape};
 use proptest::prelude::*;
+use weir_proptests::cases;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -88,7 +89,7 @@ fn run(shape: Shape, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig::with_cases(cases(1_000)))]
 
     #[test]
     fn without_damage_every_acknowledged_round_is_replayed(

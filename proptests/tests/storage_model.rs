@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 use storage_driver::{Driver, Model, Step, World};
+use weir_proptests::cases;
 use weir_runtime::task::{self, RuntimeOptions};
 use weir_storage::StoreConfig;
 
@@ -128,7 +129,7 @@ impl StateMachineTest for Tested {
 }
 
 prop_state_machine! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(48), max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_acknowledged_is_lost(sequential 1..60 => Tested);

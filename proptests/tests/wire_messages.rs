@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use weir_proptests::cases;
 use weir_proptests::mutate::Random;
 use weir_wire::codec::{Compression, compress, decompress};
 use weir_wire::frame::{Progress, take_frame, take_request_header};
@@ -26,7 +27,7 @@ fn sampled(message: &Message, draw: prop::sample::Index, seed: u64) -> (i16, Vec
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig::with_cases(cases(1_000)))]
 
     #[test]
     fn each_request_decodes_and_no_part_of_it_does(
