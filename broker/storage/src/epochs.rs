@@ -1,5 +1,7 @@
 //! Which leader epoch began where (KIP-101, KIP-279).
 
+use std::cmp::Ordering;
+
 use weir_protocol::types::{LeaderEpoch, Offset};
 
 /// A leader epoch and the offset of its first record.
@@ -36,19 +38,39 @@ impl EpochHistory {
         self.entries.last().copied()
     }
 
-    /// Records that `epoch` begins at `start`. An epoch that is known keeps its start; later epochs or starts, which can only be
-    /// left over from what was cut, give way. Returns whether this is news.
+    /// Records that `epoch` begins at `start`, or, if it is known, that it goes on there. Entries that contradict this, which can
+    /// only be left over from what was cut, give way. Returns whether anything has changed.
     pub fn begin(&mut self, epoch: LeaderEpoch, start: Offset) -> bool {
         if let Some(latest) = self.entries.last() {
             if latest.epoch == epoch && latest.start <= start {
                 return false;
             }
             if latest.epoch >= epoch || latest.start > start {
-                self.entries.retain(|entry| entry.epoch < epoch && entry.start <= start);
+                return self.begin_before_others(epoch, start);
             }
         }
         self.entries.push(EpochEntry { epoch, start });
         true
+    }
+
+    fn begin_before_others(&mut self, epoch: LeaderEpoch, start: Offset) -> bool {
+        let before = self.entries.len();
+        let is_known = self.entries.iter().any(|entry| entry.epoch == epoch && entry.start <= start);
+        self.entries.retain(|entry| match entry.epoch.cmp(&epoch) {
+            Ordering::Less => entry.start <= start,
+            Ordering::Equal => is_known,
+            Ordering::Greater => entry.start > start,
+        });
+        if !is_known {
+            let place = self.entries.partition_point(|entry| entry.epoch < epoch);
+            self.entries.insert(place, EpochEntry { epoch, start });
+        }
+        !is_known || self.entries.len() != before
+    }
+
+    /// Forgets what begins above the log's end.
+    pub(crate) fn bound(&mut self, log_end: Offset) {
+        self.entries.retain(|entry| entry.start <= log_end);
     }
 
     /// Where `epoch` ended, in a log that ends at `log_end`: the largest known epoch that is not above it, and the start of the

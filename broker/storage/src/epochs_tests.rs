@@ -45,8 +45,23 @@ fn a_cut_forgets_the_epochs_above_it_and_empty_ones_at_it() {
 #[test]
 fn entries_that_were_left_over_give_way() {
     let mut history = history(&[(1, 0), (5, 20)]);
-    assert!(history.begin(4, 10));
+    assert!(history.begin(5, 10));
+    assert_eq!(history.entries(), [EpochEntry { epoch: 1, start: 0 }, EpochEntry { epoch: 5, start: 10 }]);
+    assert!(history.begin(4, 10), "a record of epoch 4 at 10: epoch 5 cannot have begun there");
     assert_eq!(history.entries(), [EpochEntry { epoch: 1, start: 0 }, EpochEntry { epoch: 4, start: 10 }]);
+}
+
+#[test]
+fn an_epoch_goes_on_before_one_that_is_known_to_follow() {
+    let mut history = history(&[(5, 55), (7, 81), (8, 157)]);
+    assert!(!history.begin(7, 145));
+    assert_eq!(history.end_of(7, 200), Some((7, 157)));
+    assert!(history.begin(6, 70));
+    assert_eq!(history.end_of(6, 200), Some((6, 81)));
+    history.bound(157);
+    assert_eq!(history.latest(), Some(EpochEntry { epoch: 8, start: 157 }));
+    history.bound(156);
+    assert_eq!(history.latest(), Some(EpochEntry { epoch: 7, start: 81 }));
 }
 
 #[test]

@@ -25,14 +25,14 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    fn encode(self) -> Bytes {
+    pub(crate) fn encode(self) -> Bytes {
         let mut out = BytesMut::new();
         out.put_slice(self.folder.0.as_bytes());
         out.put_u64_le(self.incarnation.0);
         blob::seal(IDENTITY_KIND, &out)
     }
 
-    fn decode(bytes: &Bytes) -> Result<Identity, BlobError> {
+    pub(crate) fn decode(bytes: &Bytes) -> Result<Identity, BlobError> {
         let (_, mut content) = blob::open(IDENTITY_KIND, bytes)?;
         if content.len() < 24 {
             return Err(BlobError::Damaged("it is too short".to_owned()));
@@ -41,6 +41,12 @@ impl Identity {
         content.copy_to_slice(&mut id);
         let incarnation = Incarnation(content.get_u64_le());
         Ok(Identity { folder: FolderId(Uuid::from_bytes(id)), incarnation })
+    }
+
+    /// The identity with one more start.
+    pub(crate) fn next(self) -> Identity {
+        // Nobody starts so often: a folder at the last number has been tampered with, and stays there.
+        Identity { incarnation: Incarnation(self.incarnation.0.saturating_add(1)), ..self }
     }
 }
 
@@ -65,7 +71,7 @@ pub(crate) async fn begin_incarnation(disk: &Disk) -> Result<(Identity, bool), S
             (Identity { folder, incarnation: Incarnation(0) }, true)
         }
     };
-    let now = Identity { incarnation: Incarnation(before.incarnation.0 + 1), ..before };
+    let now = before.next();
     disk.replace_atomically(layout::IDENTITY, vec![now.encode()])
         .await
         .map_err(StorageError::disk("write the folder's identity"))?;
@@ -103,16 +109,26 @@ pub(crate) async fn is_clean(disk: &Disk) -> Result<bool, StorageError> {
     let Some(bytes) = read.map_err(StorageError::disk("read the clean-shutdown marker"))? else {
         return Ok(false);
     };
-    match blob::open(CLEAN_KIND, &bytes) {
+    is_clean_mark(&bytes).map_err(|newer| blob_error(layout::CLEAN, CLEAN_KIND, newer))
+}
+
+/// Whether a file's content marks a clean stop. One that is damaged does not.
+pub(crate) fn is_clean_mark(bytes: &Bytes) -> Result<bool, BlobError> {
+    match blob::open(CLEAN_KIND, bytes) {
         Ok(_) => Ok(true),
         Err(BlobError::Damaged(_)) => Ok(false),
-        Err(newer) => Err(blob_error(layout::CLEAN, CLEAN_KIND, newer)),
+        Err(newer @ BlobError::Newer { .. }) => Err(newer),
     }
+}
+
+/// The content of the marker.
+pub(crate) fn clean_mark() -> Bytes {
+    blob::seal(CLEAN_KIND, &[])
 }
 
 /// Leaves the marker of a clean stop.
 pub(crate) async fn mark_clean(disk: &Disk) -> Result<(), StorageError> {
-    disk.replace_atomically(layout::CLEAN, vec![blob::seal(CLEAN_KIND, &[])])
+    disk.replace_atomically(layout::CLEAN, vec![clean_mark()])
         .await
         .map_err(StorageError::disk("write the clean-shutdown marker"))
 }

@@ -33,6 +33,9 @@ mod inbox;
 pub mod journal;
 mod layout;
 mod log;
+/// Public for property tests and fuzzing, no interface for others.
+#[doc(hidden)]
+pub mod parsers;
 mod recovery;
 mod segment;
 mod store;

@@ -203,11 +203,12 @@ impl Committer {
     }
 
     /// The round is durable, but for what found no room.
-    async fn on_complete(&mut self, round: Round, mut no_room: Vec<NoRoom>) -> Result<(), StorageError> {
+    async fn on_complete(&mut self, mut round: Round, mut no_room: Vec<NoRoom>) -> Result<(), StorageError> {
         self.shared.inbox.release_backlog(round.append_bytes);
         self.shared.counters.appends.fetch_add(round.appends, Ordering::Relaxed);
         self.shared.counters.append_bytes.fetch_add(round.append_bytes as u64, Ordering::Relaxed);
         no_room.sort_by_key(|no_room| no_room.write);
+        let mut failures = Vec::new();
         let mut events: Vec<Vec<(LogId, Durable)>> = Vec::new();
         {
             let shared = self.shared.clone();
@@ -225,17 +226,10 @@ impl Committer {
                 if let Some(failed) = failed {
                     let write = &round.writes[failed.write];
                     state.cut(write.from, write.segment_base, write.position);
-                    let cut = failed_cut(write, touched.port, touched.generation, failed.error.clone());
-                    self.shared.counters.appends_failed.fetch_add(1, Ordering::Relaxed);
-                    self.set_failing(touched.slot, write.from);
-                    let os = self.slot(touched.slot).is_some_and(|slot| slot.os);
-                    // Later segments of this round may have been created.
-                    let later = round.writes[failed.write..].iter();
-                    let removed = later
-                        .filter(|later| later.slot == write.slot && later.segment_base > write.segment_base)
-                        .map(|later| later.segment_base)
-                        .collect();
-                    self.failed_cuts.push(RoundCut { os, removed, ..cut });
+                    let same = |cut: &&RoundCut| cut.slot == touched.slot && cut.end <= write.from;
+                    if !round.cuts.iter().any(|cut| same(&cut)) {
+                        failures.push((touched.slot, failed.write, failed.error.clone()));
+                    }
                 } else {
                     state.end = touched.end;
                     (state.segment_base, state.position) = (touched.segment_base, touched.position);
@@ -251,6 +245,9 @@ impl Committer {
         for write in &round.writes {
             self.mark_dirty(write.slot, write.segment_base);
         }
+        for (slot, write, error) in failures {
+            self.cut_failed_appends(&mut round, slot, write, error);
+        }
         for (port, durable) in events.into_iter().enumerate().filter(|(_, durable)| !durable.is_empty()) {
             self.shared.send(port as u32, StoreEvent::Durable(durable));
         }
@@ -264,6 +261,39 @@ impl Committer {
             let _ = barrier.send(());
         }
         Ok(())
+    }
+
+    /// Appends of a log, from a write on, found no room and no later truncation has removed them: the next round cuts them, and
+    /// until the owner knows, nothing more is taken. A truncation of this round to beyond them is off.
+    fn cut_failed_appends(
+        &mut self,
+        round: &mut Round,
+        slot: SlotId,
+        write: usize,
+        error: Arc<StorageError>,
+    ) {
+        let write = &round.writes[write];
+        let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        self.shared.counters.appends_failed.fetch_add(1, Ordering::Relaxed);
+        entry.failing = Some(write.from);
+        // Later segments of this round may have been created.
+        let later = round.writes.iter().filter(|later| later.slot == slot);
+        let removed =
+            later.map(|later| later.segment_base).filter(|base| *base > write.segment_base).collect();
+        self.failed_cuts.push(RoundCut {
+            slot,
+            log: write.log,
+            port: entry.port,
+            os: entry.os,
+            generation: entry.generation,
+            end: write.from,
+            segment_base: write.segment_base,
+            place: CutPlace::At(write.position),
+            removed,
+            entry: None,
+            failed: Some(error),
+        });
+        round.cuts.retain(|cut| cut.slot != slot);
     }
 
     /// Cuts segments whose cut is in the journal, and says so.
@@ -395,22 +425,6 @@ struct Started {
     /// The place of each operation's write in the round.
     places: Vec<usize>,
     submission: Option<weir_runtime::disk::Submission>,
-}
-
-fn failed_cut(write: &SegmentWrite, port: u32, generation: u32, error: Arc<StorageError>) -> RoundCut {
-    RoundCut {
-        slot: write.slot,
-        log: write.log,
-        port,
-        os: false,
-        generation,
-        end: write.from,
-        segment_base: write.segment_base,
-        place: CutPlace::At(write.position),
-        removed: Vec::new(),
-        entry: None,
-        failed: Some(error),
-    }
 }
 
 /// Any error but a full disk is final.

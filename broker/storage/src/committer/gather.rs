@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use weir_defect::defect;
-use weir_protocol::types::Offset;
 
 use super::round::{By, Deletion, ENTRY_BYTES, Round, RoundCut, RoundStart};
 use super::{Committer, LogSlot};
@@ -27,7 +26,12 @@ impl Committer {
     pub(super) fn gather(&mut self) -> Result<Round, StorageError> {
         self.round_number += 1;
         let mut round = Round::default();
-        for cut in std::mem::take(&mut self.failed_cuts) {
+        for mut cut in std::mem::take(&mut self.failed_cuts) {
+            let start = lock(&self.shared.catalog).get(cut.slot).map_or(0, |entry| entry.state.start);
+            if cut.end < start {
+                // The log begins anew beyond what failed.
+                (cut.end, cut.segment_base, cut.place) = (start, start, CutPlace::At(0));
+            }
             self.push_cut(&mut round, cut);
         }
         while let Some(command) = self.queue.pop_front() {
@@ -238,6 +242,7 @@ impl Committer {
         entry.active = active;
         let (log, port) = (entry.log, entry.port);
         let start = lock(&self.shared.catalog).get(slot).map_or(0, |entry| entry.state.start);
+        let end = end.max(start);
         self.shared.send(port, StoreEvent::Cut(Cut { log, start, end, side: CutSide::End, generation }));
     }
 
@@ -255,13 +260,6 @@ impl Committer {
         let number = self.round_number;
         if let Some(entry) = self.slot(slot) {
             entry.controlled = number;
-        }
-    }
-
-    /// Everything of this log from `from` on is gone, until its owner says that it knows.
-    pub(super) fn set_failing(&mut self, slot: u32, from: Offset) {
-        if let Some(entry) = self.slot(slot) {
-            entry.failing = Some(from);
         }
     }
 }

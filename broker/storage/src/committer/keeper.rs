@@ -116,6 +116,7 @@ async fn remove_segments(disk: &Disk, log: LogId, bases: &[Offset]) {
 }
 
 async fn checkpoint(shared: &Shared, job: &CheckpointJob) -> Result<(), StorageError> {
+    tracing::trace!(job.replay_from, files = ?job.files, folders = ?job.folders, "checkpoint");
     for (log, data) in &job.indexes {
         store_index(&shared.disk, *log, data).await;
     }

@@ -111,6 +111,7 @@ impl Loader {
             self.extend().await?;
         }
         self.note_missing_end();
+        self.state.epochs.bound(self.state.end);
         self.remove_above().await?;
         self.remove_below().await?;
         let index = self.active_index().await?;
@@ -356,7 +357,9 @@ impl Loader {
         }
         if on_disk == 0 {
             self.damaged.push(base.max(self.state.start)..end);
-            return Ok(IndexData { covered: position, next_offset: end, ..empty });
+            self.sizes.push(Segment { base: end, bytes: 0 });
+            (self.state.segment_base, self.state.position) = (end, 0);
+            return Ok(IndexData::empty(end));
         }
         if usable.is_none() {
             tracing::info!(log = %self.id, segment = base, "the index is missing or wrong: rebuilding it");
@@ -389,7 +392,12 @@ impl Loader {
             return Ok(index);
         }
         self.damaged.extend(scanned.damaged);
-        (index.covered, index.next_offset) = (position, end);
+        if index.next_offset != end || index.covered != position {
+            // The segment does not reach the log's end: records are missing there, or the log was cut at a start inside of a batch.
+            self.sizes.push(Segment { base: end, bytes: 0 });
+            (self.state.segment_base, self.state.position) = (end, 0);
+            return Ok(IndexData::empty(end));
+        }
         Ok(index)
     }
 }

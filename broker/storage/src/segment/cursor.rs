@@ -50,10 +50,29 @@ pub(crate) enum Step {
     End,
 }
 
+/// Where a segment's bytes are.
+enum Source<'a> {
+    Disk(&'a Disk, File),
+    /// For property tests and fuzzing.
+    Memory(Bytes),
+}
+
+impl Source<'_> {
+    /// Fewer than `len` bytes at the end.
+    async fn read(&self, position: u64, len: usize) -> Result<Bytes, BatchError> {
+        match self {
+            Source::Disk(disk, file) => disk.read(file, position, len).await,
+            Source::Memory(bytes) => {
+                let start = usize::try_from(position).map_or(bytes.len(), |start| start.min(bytes.len()));
+                Ok(bytes.slice(start..bytes.len().min(start.saturating_add(len))))
+            }
+        }
+    }
+}
+
 /// A walk over a segment.
 pub(crate) struct Cursor<'a> {
-    disk: &'a Disk,
-    file: File,
+    source: Source<'a>,
     /// Leads past damage.
     index: Option<Arc<SegmentIndex>>,
     span: Span,
@@ -66,10 +85,18 @@ pub(crate) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(crate) fn new(disk: &'a Disk, file: File, span: Span) -> Cursor<'a> {
+        Cursor::over(Source::Disk(disk, file), span)
+    }
+
+    /// A walk over a segment's bytes.
+    pub(crate) fn in_memory(bytes: Bytes, span: Span) -> Cursor<'static> {
+        Cursor::over(Source::Memory(bytes), span)
+    }
+
+    fn over(source: Source<'_>, span: Span) -> Cursor<'_> {
         let window_at = span.position;
         Cursor {
-            disk,
-            file,
+            source,
             index: None,
             span,
             read_bytes: READ_BYTES,
@@ -136,6 +163,11 @@ impl<'a> Cursor<'a> {
     async fn resynchronise(&mut self) -> Result<Step, BatchError> {
         let from = self.span.offset;
         let mut position = self.span.position;
+        // Records may be missing without a trace.
+        if let Some(header) = self.batch_at(position, Expect::Later).await? {
+            self.span.offset = header.base_offset;
+            return Ok(Step::Damage(from..header.base_offset));
+        }
         loop {
             let known = self.index.as_ref().and_then(|index| index.with(|data| data.above(position)));
             let known = known.filter(|(position, offset)| *position < self.span.limit && *offset > from);
@@ -237,7 +269,7 @@ impl<'a> Cursor<'a> {
             return Ok(false);
         }
         let wanted = len.max(self.read_bytes).min(room);
-        self.window = self.disk.read(&self.file, position, wanted).await?;
+        self.window = self.source.read(position, wanted).await?;
         self.window_at = position;
         self.window_number += 1;
         Ok(self.window.len() >= len)

@@ -16,7 +16,7 @@ const ENTRY_BYTES: usize = 4 + 4 + 8;
 const LEN_MAX: usize = 1 << 30;
 const UNKNOWN: u64 = u64::MAX;
 
-fn encode(data: &IndexData) -> Bytes {
+pub(crate) fn encode(data: &IndexData) -> Bytes {
     let mut out = BytesMut::with_capacity(HEAD_BYTES + data.entries.len() * ENTRY_BYTES);
     out.put_i64_le(data.base);
     out.put_u64_le(data.covered);
@@ -33,7 +33,7 @@ fn encode(data: &IndexData) -> Bytes {
 }
 
 /// `None`: it is none of ours, damaged, or of another version. It is rebuilt then.
-fn decode(base: Offset, bytes: &Bytes) -> Option<IndexData> {
+pub(crate) fn decode(base: Offset, bytes: &Bytes) -> Option<IndexData> {
     let (version, mut content) = blob::open(KIND, bytes).ok()?;
     if version != KIND.version || content.remaining() < HEAD_BYTES || content.get_i64_le() != base {
         return None;

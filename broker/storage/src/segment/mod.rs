@@ -9,5 +9,5 @@ mod scan;
 pub(crate) use chunks::select;
 pub(crate) use cursor::{Cursor, READ_BYTES, Span, Step};
 pub(crate) use index::{IndexData, Noted, SegmentIndex};
-pub(crate) use index_file::{load, store};
+pub(crate) use index_file::{decode, encode, load, store};
 pub(crate) use scan::{ScanRange, Scanned, scan};
