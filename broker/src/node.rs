@@ -11,8 +11,8 @@ use weir_runtime::disk::Disk;
 use weir_runtime::net::Listener;
 use weir_runtime::task::{self, JoinHandle};
 use weir_runtime::watch;
-use weir_runtime::{random, time};
-use weir_storage::{StorageError, Store, StoreConfig};
+use weir_runtime::{random, simulation, time};
+use weir_storage::{RecoveryReport, StorageError, Store, StoreConfig};
 
 use crate::api::Api;
 use crate::config::Config;
@@ -156,6 +156,7 @@ impl Node {
         tracing::info!(
             folder = %store.folder_id(), incarnation = %store.incarnation(), ?recovery, "data folder opened"
         );
+        note_situations(&recovery);
         let metrics = Arc::new(Metrics::default());
         let failure = FailureFlag::new();
         let me = BrokerId(config.node_id);
@@ -270,6 +271,19 @@ impl Node {
         let _ = self.driver_stop.send(()).await;
         report_end(self.driver.await);
         self.store.close().await
+    }
+}
+
+/// Tells a simulation what this start has met.
+fn note_situations(recovery: &RecoveryReport) {
+    if recovery.rounds_replayed > 0 {
+        simulation::situation("journal replayed");
+    }
+    if !recovery.is_certain {
+        simulation::situation("uncertain tail");
+    }
+    if recovery.is_rebuilt || !recovery.damaged.is_empty() {
+        simulation::situation("damage reported");
     }
 }
 

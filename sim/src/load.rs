@@ -18,6 +18,7 @@ use weir_runtime::watch;
 use crate::cluster;
 use crate::plan::{Load, Topic};
 
+pub use churn::DELETED;
 pub use consuming::final_read;
 
 /// What every client of a run shares.

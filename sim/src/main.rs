@@ -27,6 +27,7 @@ Examples:
   cargo sim plan 42 > plan.json                  the run as data: edit it ...
   cargo sim replay --plan plan.json              ... and run it
   cargo sim minimise 42 --out short.json         the shortest plan that still fails
+  RUST_LOG=info cargo sim replay 42              what the broker says of itself, on standard error
   cargo sim zoo                                  how many seeds find each known bug
 
 Exit codes: 0 everything held, 1 something failed, 2 usage.";
@@ -44,6 +45,9 @@ enum Task {
         /// Worker threads; by default one for each core.
         #[arg(long)]
         threads: Option<usize>,
+        /// Go on after a failure, and count what fails how often.
+        #[arg(long)]
+        keep_going: bool,
     },
     /// Run one seed or one plan again.
     Replay {
@@ -106,6 +110,10 @@ struct Which {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    }
     if !simulation::AVAILABLE {
         eprintln!(
             "weir-sim: this is not a simulation build, so there is nothing to simulate with: it lacks --cfg madsim. Start it \
@@ -126,9 +134,12 @@ fn main() -> ExitCode {
 /// Does what was asked. `Ok(false)` if something failed that should hold.
 fn perform(task: Task) -> Result<bool, String> {
     match task {
-        Task::Run { seeds, from, threads } => {
-            let summary =
-                run_batch(Batch { first: from, seeds, threads: threads_or_cores(threads) }, &[], true);
+        Task::Run { seeds, from, threads, keep_going } => {
+            let summary = run_batch(
+                Batch { first: from, seeds, threads: threads_or_cores(threads), keep_going },
+                &[],
+                true,
+            );
             println!("{}", summary.tables());
             for complaint in &summary.complaints {
                 println!("FAILED {complaint}");

@@ -8,6 +8,7 @@ use weir_runtime::simulation::{FaultKind, FaultRule, Keep, LinkQuality, NodeId, 
 use weir_runtime::{task, time};
 
 use crate::cluster::Broker;
+use crate::load;
 use crate::plan::{Direction, Fault, Files, TimedFault};
 use crate::report::situation;
 
@@ -202,6 +203,9 @@ impl Nemesis {
         let broker = self.brokers.iter().find(|broker| broker.node == node);
         if broker.is_some_and(|broker| self.world.is_running(node) && !broker.seen.is_ready()) {
             self.world.record_event(Some(node), situation::CRASH_IN_RECOVERY, "");
+        }
+        if self.world.events().contains_key(load::DELETED) {
+            self.world.record_event(Some(node), situation::DELETE_THEN_CRASH, "");
         }
         if power { self.world.power_loss(node, Keep::Drawn) } else { self.world.kill(node) }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use weir_defect::{Defect, switch_on};
-use weir_jepsen::checkers;
+use weir_jepsen::checkers::{self, AnomalyKind};
 use weir_jepsen::history::{Acks, Event, History, Outcome as Ending, ProcessId, Recorder};
 use weir_jepsen::workload::{Damage, Flush, Liveness, Promise, Values};
 use weir_runtime::simulation::{self, NodeId, Outcome, SimulationOptions, TraceEvent, World};
@@ -21,6 +21,8 @@ use crate::report::{Finding, Report, situation};
 const LIVENESS_BOUND: Duration = Duration::from_secs(60);
 /// How long brokers may take to serve for the first time.
 const START_MAX: Duration = Duration::from_secs(30);
+/// The exit code by which a broker says that what it cannot do without is damaged.
+const DAMAGED: u8 = 5;
 /// When a run is given up.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 
@@ -173,16 +175,23 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
                 .filter(|operation| matches!(operation.outcome, Ending::Ok(_)))
                 .count() as u64;
             let verdict = checkers::judge(&history, &promise(plan, &remains.deeds, remains.healed_at_ns));
-            let found = verdict
-                .anomalies
-                .iter()
-                .map(|anomaly| Finding::new(anomaly.kind.to_string(), anomaly.to_string()));
-            report.findings.extend(found);
+            let refuses =
+                remains.exits.iter().any(|exit| exit.code == DAMAGED) && !remains.deeds.damaged.is_empty();
+            let found = verdict.anomalies.iter().filter(|anomaly| !(refuses && is_absence(anomaly.kind)));
+            report
+                .findings
+                .extend(found.map(|anomaly| Finding::new(anomaly.kind.to_string(), anomaly.to_string())));
         }
         Err(error) => report.findings.push(Finding::new("history", error.to_string())),
     }
     report.history = remains.history;
     report
+}
+
+/// Whether the anomaly is that something did not come. A broker whose only copy of the metadata is damaged says so and
+/// refuses to start, and then nothing comes.
+fn is_absence(kind: AnomalyKind) -> bool {
+    matches!(kind, AnomalyKind::Unseen | AnomalyKind::Stuck)
 }
 
 /// A broker may end by itself only for a reason that the plan gave it.
@@ -192,7 +201,7 @@ fn exits(plan: &Plan, remains: &Remains) -> Vec<Finding> {
         .iter()
         .any(|fault| matches!(fault.fault.name(), "read-error" | "write-error" | "sync-error" | "disk-full"));
     let allowed = |exit: &Exit| match exit.code {
-        5 => !remains.deeds.damaged.is_empty(),
+        DAMAGED => !remains.deeds.damaged.is_empty(),
         1 | 6 => disk_errors || !remains.deeds.damaged.is_empty(),
         _ => false,
     };

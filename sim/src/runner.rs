@@ -29,6 +29,8 @@ pub struct Batch {
     pub seeds: u64,
     /// Worker threads.
     pub threads: usize,
+    /// Runs on after a failure, to see how often each thing fails.
+    pub keep_going: bool,
 }
 
 /// What a batch came to.
@@ -36,6 +38,8 @@ pub struct Batch {
 pub struct Summary {
     /// The lowest seed that failed, with its report.
     pub failure: Option<(u64, Report)>,
+    /// How many seeds failed by each first finding, and three of them.
+    pub failures: BTreeMap<String, (u64, Vec<u64>)>,
     /// Why the batch fails although no seed did.
     pub complaints: Vec<String>,
     /// Seeds that ran.
@@ -79,7 +83,7 @@ pub fn run_batch(batch: Batch, defects: &[Defect], progress: bool) -> Summary {
                     }
                     let seed = batch.first + position;
                     let report = run(&swarm::plan(seed), defects, false);
-                    if !report.is_clean() {
+                    if !report.is_clean() && !batch.keep_going {
                         end.fetch_min(position, Ordering::Relaxed);
                     }
                     if sender.send((seed, report)).is_err() {
@@ -117,7 +121,12 @@ impl Summary {
         for met in &report.situations {
             *self.situations.entry(met).or_default() += 1;
         }
-        if !report.is_clean() {
+        if let Some(finding) = report.findings.first() {
+            let (times, seeds) = self.failures.entry(finding.name.clone()).or_default();
+            *times += 1;
+            if seeds.len() < 3 {
+                seeds.push(seed);
+            }
             if self.failure.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
                 self.failure = Some((seed, report));
             }
@@ -166,9 +175,13 @@ impl Summary {
         for met in situation::ALL {
             situations.add_row([met.to_string(), self.situations.get(met).copied().unwrap_or(0).to_string()]);
         }
+        let mut failures = String::new();
+        for (name, (times, seeds)) in &self.failures {
+            failures.push_str(&format!("{times} seeds failed by {name}, such as {seeds:?}\n"));
+        }
         let seconds = self.took.as_secs_f64().max(0.001);
         format!(
-            "{faults}\n\n{situations}\n\n{} seeds, {} of them count; {} acknowledged operations; {} reproduced in another process\n\
+            "{faults}\n\n{situations}\n\n{failures}{} seeds, {} of them count; {} acknowledged operations; {} reproduced in another process\n\
              {:.0} s, {:.0} simulated seconds and {:.0} events a second",
             self.seeds,
             self.counted,

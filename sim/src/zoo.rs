@@ -39,7 +39,7 @@ pub struct Hunt {
 #[expect(clippy::disallowed_methods, reason = "the runner lives outside the simulations that it starts")]
 pub fn hunt(defect: Defect, first: u64, threads: usize) -> Hunt {
     let start = Instant::now();
-    let summary = run_batch(Batch { first, seeds: SEEDS_MAX, threads }, &[defect], true);
+    let summary = run_batch(Batch { first, seeds: SEEDS_MAX, threads, keep_going: false }, &[defect], true);
     let found = summary.failure.map(|(seed, report)| {
         let name = report.findings.first().map(|finding| finding.name.clone()).unwrap_or_default();
         (seed, name, seed - first + 1)

@@ -7,7 +7,9 @@ use weir_protocol::raft::{Entry, EntryKind, Index, LogPosition};
 use weir_protocol::types::LogId;
 use weir_runtime::disk::Disk;
 use weir_runtime::time;
-use weir_storage::{AppendFailed, AppendInfo, Cut, Durable, Log, LogConfig, Port, Store, StoreEvent};
+use weir_storage::{
+    AppendFailed, AppendInfo, Cut, Durable, Log, LogConfig, Port, ReadError, Store, StoreEvent,
+};
 use weir_wire::codec::Compression;
 use weir_wire::records::{self, Batch, BatchBuilder};
 
@@ -103,12 +105,20 @@ fn damaged(reason: String) -> MetadataError {
     MetadataError::Damaged { what: "the metadata quorum's log".to_owned(), reason }
 }
 
+/// Only what does not read as it was written is damage. A read that the disk refuses may succeed at the next start.
+fn unreadable(error: ReadError) -> MetadataError {
+    match error {
+        ReadError::Io(error) => MetadataError::Disk(error),
+        error => damaged(error.to_string()),
+    }
+}
+
 async fn replay(log: &Log, disk: &Disk) -> Result<Vec<(Index, Entry)>, MetadataError> {
     let mut entries = Vec::new();
     let mut next = log.start();
     while next < log.end() {
-        let plan = log.read(next, READ_BYTES, log.end(), true).map_err(|error| damaged(error.to_string()))?;
-        let read = plan.run(disk).await.map_err(|error| damaged(error.to_string()))?;
+        let plan = log.read(next, READ_BYTES, log.end(), true).map_err(unreadable)?;
+        let read = plan.run(disk).await.map_err(unreadable)?;
         let before = next;
         for batch in records::batches(Bytes::from(read.concat())) {
             let batch = batch.map_err(|error| damaged(error.to_string()))?;

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use weir_protocol::partition::{Acks, Effect, Input};
 use weir_protocol::types::{BrokerId, LogId};
 use weir_runtime::time::{self, Alarm};
-use weir_runtime::{select, task};
+use weir_runtime::{select, simulation, task};
 use weir_storage::{AppendInfo, CutSide, Log, Port, StorageError, Store, StoreEvent};
 use weir_wire::records;
 
@@ -370,6 +370,7 @@ impl Owner {
                 let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return };
                 let cause = Arc::clone(&failed.error);
                 if let Some(from) = open.log.on_append_failed(&failed) {
+                    simulation::situation("write refused, disk full");
                     tracing::warn!(%log, from, error = %cause, "appends were cut");
                     self.step(log, Input::AppendFailed { from }, Some(&cause));
                 }

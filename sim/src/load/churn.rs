@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use weir_client::{Acks, Admin, Error, NewTopic, OffsetSpec, Producer, TopicPartition};
 use weir_jepsen::history::{Done, Failure, Op, Pending, ProcessId};
-use weir_runtime::random;
+use weir_runtime::{random, simulation};
 
 use super::{Shared, connect, log_of, producing};
 use crate::plan;
 
+/// Counted with each deletion of records that was acknowledged.
+pub const DELETED: &str = "records deleted";
 /// Records that are produced into a topic that lives for a while only.
 const RECORDS_OF_A_SHORT_LIFE: u64 = 20;
 
@@ -31,7 +33,10 @@ pub(super) async fn delete_records(
         let op = Op::DeleteRecords { log: log_of(partition), before };
         let pending = shared.recorder.invoke(process, Shared::now_ns(), op);
         match admin.delete_records(partition, before).await {
-            Ok(start) => pending.ok(Shared::now_ns(), Done::Deleted { start }),
+            Ok(start) => {
+                simulation::situation(DELETED);
+                pending.ok(Shared::now_ns(), Done::Deleted { start });
+            }
             Err(error) => fail(pending, &error),
         }
     }

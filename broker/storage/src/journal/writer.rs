@@ -309,6 +309,9 @@ impl Writer {
         self.unsealed = !seal;
         self.current = Some((place, offset + data.len() as u64));
         let slot = &mut self.slots[place];
+        if offset == 0 && slot.last_sequence > 0 {
+            weir_runtime::simulation::situation("journal file recycled");
+        }
         slot.last_sequence = header.sequence;
         slot.damaged_start = false;
         self.last_number = Some(slot.number);
