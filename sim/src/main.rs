@@ -59,6 +59,9 @@ enum Task {
         /// Run it twice and show the first event in which the two runs differ.
         #[arg(long)]
         twice: bool,
+        /// Write the brokers' files, as they are in the end, to this folder.
+        #[arg(long, value_name = "DIR")]
+        disks: Option<PathBuf>,
         /// Write the clients' history as JSON lines to this file.
         #[arg(long, value_name = "FILE")]
         history: Option<PathBuf>,
@@ -150,7 +153,7 @@ fn perform(task: Task) -> Result<bool, String> {
             Ok(summary.is_clean())
         }
         Task::Replay { which, twice: true, .. } => compare(&which),
-        Task::Replay { which, trace, history, .. } => replay(&which, trace, history),
+        Task::Replay { which, trace, history, disks, .. } => replay(&which, trace, history, disks),
         Task::Plan { seed } => {
             println!("{}", swarm::plan(seed).to_json());
             Ok(true)
@@ -199,14 +202,28 @@ fn load(which: &Which) -> Result<(Plan, Vec<Defect>), String> {
 
 #[expect(clippy::disallowed_methods, reason = "the tool's own files, outside any simulation")]
 fn write(path: &PathBuf, text: &[u8]) -> Result<(), String> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
+    }
     std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
-fn replay(which: &Which, trace: bool, history: Option<PathBuf>) -> Result<bool, String> {
+fn replay(
+    which: &Which,
+    trace: bool,
+    history: Option<PathBuf>,
+    disks: Option<PathBuf>,
+) -> Result<bool, String> {
     let (plan, defects) = load(which)?;
-    let report = run::run(&plan, &defects, trace);
-    for line in &report.trace {
-        println!("{line}");
+    let report = run::run(&plan, &defects, trace || disks.is_some());
+    if trace {
+        report.trace.iter().for_each(|line| println!("{line}"));
+    }
+    if let Some(folder) = disks {
+        for (path, content) in &report.files {
+            write(&folder.join(path), content)?;
+        }
     }
     if let Some(path) = history {
         let mut lines = Vec::new();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use weir_jepsen::history::Event;
 
 /// Operations that must have been acknowledged for a seed to count.
@@ -45,6 +46,8 @@ pub struct Report {
     pub simulated: Duration,
     /// What the clients did and saw.
     pub history: Vec<Event>,
+    /// The brokers' files as they are in the end, by path, if a trace was asked for.
+    pub files: Vec<(String, Bytes)>,
     /// One line for each thing that happened, if a trace was asked for.
     pub trace: Vec<String>,
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use weir_defect::{Defect, switch_on};
 use weir_jepsen::checkers::{self, AnomalyKind};
 use weir_jepsen::history::{Acks, Event, History, Outcome as Ending, ProcessId, Recorder};
@@ -33,6 +35,7 @@ struct Remains {
     deeds: Deeds,
     exits: Vec<Exit>,
     complaints: Vec<String>,
+    files: Vec<(String, Bytes)>,
 }
 
 /// Runs a plan with these defects switched on, and judges what came of it.
@@ -42,7 +45,7 @@ pub fn run(plan: &Plan, defects: &[Defect], traced: bool) -> Report {
     let outcome = simulation::run(plan.seed, options, move |world| {
         // The switches belong to the thread that runs the simulation, which is this one.
         switch_on(&defects);
-        play(world, inside)
+        play(world, inside, traced)
     });
     match outcome {
         Ok(outcome) => judge(plan, outcome),
@@ -53,7 +56,7 @@ pub fn run(plan: &Plan, defects: &[Defect], traced: bool) -> Report {
     }
 }
 
-async fn play(world: World, plan: Plan) -> Remains {
+async fn play(world: World, plan: Plan, traced: bool) -> Remains {
     let brokers: Vec<_> = (0..plan.cluster.brokers)
         .map(|number| cluster::add_broker(&world, number, &plan.cluster.settings))
         .collect();
@@ -106,7 +109,23 @@ async fn play(world: World, plan: Plan) -> Remains {
         deeds,
         exits: brokers.iter().flat_map(|broker| broker.seen.all_exits()).collect(),
         complaints,
+        files: if traced {
+            brokers.iter().flat_map(|broker| files(&world, broker.node)).collect()
+        } else {
+            Vec::new()
+        },
     }
+}
+
+/// What is on a broker's disk.
+fn files(world: &World, node: NodeId) -> Vec<(String, Bytes)> {
+    let disk = world.disk(node);
+    let name = world.name(node);
+    let content = |path: String| {
+        let content = disk.content(&path)?;
+        Some((format!("{name}/{}", path.trim_start_matches('/')), content))
+    };
+    disk.files().into_iter().filter_map(|(path, _)| content(path)).collect()
 }
 
 /// Creates the topics, before anything goes wrong.
@@ -185,6 +204,7 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
         Err(error) => report.findings.push(Finding::new("history", error.to_string())),
     }
     report.history = remains.history;
+    report.files = remains.files;
     report
 }
 
