@@ -14,9 +14,12 @@ pub(crate) type SlotId = u32;
 pub(crate) enum Tail {
     /// `end` is the durable end: what lies beyond was never acknowledged.
     Known,
-    /// At least up to `end`; valid batches beyond belong to the log too (`os` logs after an unclean stop; all logs after damage
-    /// to the journal).
+    /// At least up to `end`; what follows on it in valid batches belongs to the log too, and the rest is a torn tail (`os` logs
+    /// after an unclean stop; all logs if the journal's tail is uncertain).
     AtLeast,
+    /// At least up to `end`; a round of the journal with what followed is damaged, so that all valid batches beyond belong to the
+    /// log, and what is missing between them is damage.
+    Damaged,
     /// Nothing is known but the log's existence: the checkpoint was lost.
     Unknown,
 }
@@ -29,7 +32,7 @@ pub(crate) struct LogState {
     /// Whether its offsets may have gaps: an append above the end was taken (a compacted leader's log).
     pub(crate) gaps: bool,
     pub(crate) start: Offset,
-    /// Invariant: `start <= end`.
+    /// Invariant: `start <= end` if the tail is known.
     pub(crate) end: Offset,
     /// The segment in which the log ends.
     pub(crate) segment_base: Offset,
@@ -66,10 +69,10 @@ impl LogState {
         self.epochs.truncate(end);
     }
 
-    /// The log begins at `start` now. A start beyond the end makes it an empty log there.
+    /// The log begins at `start` now. A start beyond the end makes it an empty log there, if the end is known.
     pub(crate) fn set_start(&mut self, start: Offset) {
         self.start = self.start.max(start);
-        if self.end < self.start {
+        if self.tail == Tail::Known && self.end < self.start {
             (self.end, self.segment_base, self.position) = (self.start, self.start, 0);
         }
         self.epochs.trim(self.start);

@@ -17,6 +17,7 @@ const GAPS: u8 = 2;
 const TAIL_AT_LEAST: u8 = 4;
 const TAIL_UNKNOWN: u8 = 8;
 const REBUILD: u8 = 16;
+const TAIL_DAMAGED: u8 = 32;
 /// Bytes of a log without its epochs.
 const LOG_BYTES: usize = 16 + 4 + 1 + 5 * 8 + 4;
 const HEAD_BYTES: usize = 16 + 8 + 1 + 4;
@@ -50,6 +51,7 @@ fn put_log(out: &mut BytesMut, log: LogId, state: &LogState) {
     let tail = match state.tail {
         Tail::Known => 0,
         Tail::AtLeast => TAIL_AT_LEAST,
+        Tail::Damaged => TAIL_DAMAGED,
         Tail::Unknown => TAIL_UNKNOWN,
     };
     out.put_slice(log.topic.0.as_bytes());
@@ -108,9 +110,10 @@ fn take_log(content: &mut Bytes) -> Option<(LogId, LogState)> {
         end_at_least: content.get_i64_le(),
         epochs: EpochHistory::new(),
         rebuild: flags & REBUILD != 0,
-        tail: match flags & (TAIL_AT_LEAST | TAIL_UNKNOWN) {
+        tail: match flags & (TAIL_AT_LEAST | TAIL_DAMAGED | TAIL_UNKNOWN) {
             0 => Tail::Known,
             TAIL_AT_LEAST => Tail::AtLeast,
+            TAIL_DAMAGED => Tail::Damaged,
             _ => Tail::Unknown,
         },
     };
@@ -132,12 +135,12 @@ mod tests {
     #[test]
     fn a_checkpoint_is_read_back() {
         let mut catalog = Catalog::default();
-        for number in 0..3u8 {
+        for number in 0..4u8 {
             let slot = catalog.ensure(LogId::new(TopicId(Uuid::from_u128(5)), i32::from(number)));
             let state = &mut catalog.get_mut(slot).unwrap().state;
             state.os = number == 1;
             state.gaps = number == 2;
-            state.tail = [Tail::Known, Tail::AtLeast, Tail::Unknown][usize::from(number)];
+            state.tail = [Tail::Known, Tail::AtLeast, Tail::Damaged, Tail::Unknown][usize::from(number)];
             state.rebuild = number == 0;
             (state.start, state.end, state.segment_base, state.position) = (3, 90, 60, 4711);
             state.end_at_least = 95;

@@ -40,13 +40,15 @@ impl Identity {
         let mut id = [0; 16];
         content.copy_to_slice(&mut id);
         let incarnation = Incarnation(content.get_u64_le());
+        if incarnation.0 == u64::MAX {
+            return Err(BlobError::Damaged("no folder has been started so often".to_owned()));
+        }
         Ok(Identity { folder: FolderId(Uuid::from_bytes(id)), incarnation })
     }
 
     /// The identity with one more start.
     pub(crate) fn next(self) -> Identity {
-        // Nobody starts so often: a folder at the last number has been tampered with, and stays there.
-        Identity { incarnation: Incarnation(self.incarnation.0.saturating_add(1)), ..self }
+        Identity { incarnation: Incarnation(self.incarnation.0 + 1), ..self }
     }
 }
 

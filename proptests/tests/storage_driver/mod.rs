@@ -325,6 +325,7 @@ impl<M: Access> Driver<M> {
         version.start = log.start();
         self.model.with(|model| {
             let log = &mut model.logs[at];
+            version.generation = log.cuts;
             log.versions = vec![version];
             // What was lost had taken the epoch: the next record is another one.
             log.epoch += 1;

@@ -332,13 +332,16 @@ impl Committer {
         let disk = self.shared.disk.clone();
         let doing = "cut a segment";
         for base in cut.removed.iter().chain([&cut.segment_base]) {
-            self.shared.files.remove((cut.slot, *base));
-            self.shared.indexes.remove((cut.slot, *base));
             remove(&disk, layout::index_file(cut.log, *base)).await?;
         }
         for base in &cut.removed {
             remove(&disk, layout::segment_file(cut.log, *base)).await?;
             self.dirty.segments.remove(&(cut.slot, *base));
+        }
+        // Only now: whoever had opened one of them before it was gone must not leave it in the cache.
+        for base in cut.removed.iter().chain([&cut.segment_base]) {
+            self.shared.files.remove((cut.slot, *base));
+            self.shared.indexes.remove((cut.slot, *base));
         }
         let path = layout::segment_file(cut.log, cut.segment_base);
         match disk.open_file(path, OpenMode::ReadWrite).await {

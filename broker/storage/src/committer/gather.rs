@@ -31,6 +31,9 @@ impl Committer {
             if cut.end < start {
                 // The log begins anew beyond what failed.
                 (cut.end, cut.segment_base, cut.place) = (start, start, CutPlace::At(0));
+                if let Some(entry) = self.slot(cut.slot) {
+                    entry.failing = entry.failing.map(|from| from.max(start));
+                }
             }
             self.push_cut(&mut round, cut);
         }

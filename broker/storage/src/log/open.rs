@@ -46,9 +46,14 @@ pub(crate) async fn open(
         sizes: Vec::new(),
         damaged: Vec::new(),
         dirty: Vec::new(),
+        has_removed: false,
     };
     let loaded = loader.run().await?;
-    let Loader { mut state, sizes, mut damaged, dirty, .. } = loaded.loader;
+    let Loader { mut state, sizes, mut damaged, dirty, has_removed, .. } = loaded.loader;
+    if has_removed {
+        shared.files.remove_log(slot);
+        shared.indexes.remove_log(slot);
+    }
     damaged.retain(|range| range.end > state.start);
     damaged.iter_mut().for_each(|range| range.start = range.start.max(state.start));
     for range in &damaged {
@@ -94,6 +99,8 @@ struct Loader {
     sizes: Vec<Segment>,
     damaged: Vec<Range<Offset>>,
     dirty: Vec<Offset>,
+    /// Whether segments were removed.
+    has_removed: bool,
 }
 
 struct Loaded {
@@ -107,10 +114,12 @@ impl Loader {
         tracing::debug!(log = %self.id, state = ?self.state, segments = ?self.sizes, "opening");
         if self.state.rebuild || self.state.tail == Tail::Unknown {
             self.rebuild().await?;
-        } else if self.state.tail == Tail::AtLeast {
+        } else if self.state.tail != Tail::Known {
             self.extend().await?;
         }
         self.note_missing_end();
+        let start = self.state.start;
+        self.state.set_start(start);
         self.state.epochs.bound(self.state.end);
         self.remove_above().await?;
         self.remove_below().await?;
@@ -186,6 +195,11 @@ impl Loader {
         Ok(())
     }
 
+    /// Whether the first thing beyond the known end that is no batch ends the log.
+    fn may_be_torn(&self) -> bool {
+        self.state.os || self.state.tail == Tail::AtLeast
+    }
+
     /// Valid batches beyond the known end belong to the log.
     async fn extend(&mut self) -> Result<(), StorageError> {
         if self.state.os {
@@ -201,7 +215,8 @@ impl Loader {
             if is_last {
                 (known.covered, known.next_offset) = (self.state.position, self.state.end);
             }
-            if self.state.os && segment.base > self.state.end && !self.state.gaps {
+            let expected = self.state.end.max(self.state.start);
+            if self.may_be_torn() && segment.base > expected && !self.state.gaps {
                 break;
             }
             let scanned = self.scan(known, segment.bytes, None).await?;
@@ -209,8 +224,8 @@ impl Loader {
             if index.next_offset <= self.state.end {
                 continue;
             }
-            if !is_last && segment.base > self.state.end && !self.state.gaps {
-                self.damaged.push(self.state.end..segment.base);
+            if !is_last && segment.base > expected && !self.state.gaps {
+                self.damaged.push(expected..segment.base);
             }
             for (epoch, start) in &scanned.epochs {
                 self.state.epochs.begin(*epoch, *start);
@@ -223,7 +238,7 @@ impl Loader {
                 self.disk.sync(&file).await.map_err(StorageError::disk("sync a segment"))?;
             }
             self.dirty.push(segment.base);
-            if self.state.os && self.state.position < segment.bytes {
+            if self.may_be_torn() && self.state.position < segment.bytes {
                 break;
             }
         }
@@ -280,7 +295,7 @@ impl Loader {
             gaps: self.state.gaps,
             epochs: None,
             interval_bytes: self.interval_bytes,
-            may_be_torn: self.state.os && end.is_none(),
+            may_be_torn: self.may_be_torn() && end.is_none(),
         };
         scan(&self.disk, file, range).await.map_err(StorageError::disk("read a segment"))
     }
@@ -317,7 +332,8 @@ impl Loader {
         Ok(())
     }
 
-    async fn remove_segment(&self, base: Offset) -> Result<(), StorageError> {
+    async fn remove_segment(&mut self, base: Offset) -> Result<(), StorageError> {
+        self.has_removed = true;
         for path in [layout::segment_file(self.id, base), layout::index_file(self.id, base)] {
             match self.disk.submit(Lane::Pool, vec![Op::Remove { path }]).await {
                 Ok(_) => {}

@@ -57,7 +57,7 @@ pub struct ReadPlan {
     at_least_one: bool,
     segments: Vec<PlannedSegment>,
     /// Appends that may not be written yet.
-    unwritten: Vec<Vec<Bytes>>,
+    unwritten: Vec<(Offset, Vec<Bytes>)>,
 }
 
 impl Log {
@@ -160,7 +160,7 @@ impl Log {
         planned
     }
 
-    fn unwritten_chunks(&self, offset: Offset, below: Offset, max_bytes: usize) -> Vec<Vec<Bytes>> {
+    fn unwritten_chunks(&self, offset: Offset, below: Offset, max_bytes: usize) -> Vec<(Offset, Vec<Bytes>)> {
         let first = self.unwritten.partition_point(|append| append.next_offset <= offset);
         let mut chunks = Vec::new();
         let mut bytes = 0;
@@ -169,7 +169,7 @@ impl Log {
                 break;
             }
             bytes += append.data.iter().map(Bytes::len).sum::<usize>();
-            chunks.push(append.data.clone());
+            chunks.push((append.base_offset, append.data.clone()));
         }
         chunks
     }
@@ -195,7 +195,7 @@ impl ReadPlan {
         };
         let written: u64 =
             self.segments.iter().map(|segment| segment.limit.saturating_sub(skipped(segment))).sum();
-        let unwritten: usize = self.unwritten.iter().flatten().map(Bytes::len).sum();
+        let unwritten: usize = self.unwritten.iter().flat_map(|(_, chunks)| chunks).map(Bytes::len).sum();
         usize::try_from(written).unwrap_or(usize::MAX).saturating_add(unwritten).min(self.max_bytes)
     }
 
@@ -206,7 +206,8 @@ impl ReadPlan {
     /// See [`ReadError`].
     pub async fn run(self, disk: &Disk) -> Result<Vec<Bytes>, ReadError> {
         let ReadPlan { planned, offset, below, max_bytes, at_least_one, segments, unwritten } = self;
-        let mut out = Taken { chunks: Vec::new(), budget: max_bytes, at_least_one, pending: None };
+        let mut out =
+            Taken { chunks: Vec::new(), budget: max_bytes, at_least_one, pending: None, next: offset };
         for segment in &segments {
             match read_segment(disk, &planned, segment, offset, below, &mut out).await? {
                 Ended::Segment => {}
@@ -214,7 +215,12 @@ impl ReadPlan {
             }
         }
         out.flush();
-        for append in &unwritten {
+        let unwritten_from = unwritten.first().map(|(from, _)| *from);
+        if let Some(from) = unwritten_from.filter(|from| *from > out.next && !planned.gaps) {
+            planned.corrupt(out.next..from, out.is_empty())?;
+            return Ok(out.finish());
+        }
+        for (_, append) in &unwritten {
             if !select(append, (offset, below), &mut out.budget, at_least_one, &mut out.chunks) {
                 break;
             }
@@ -236,6 +242,8 @@ struct Taken {
     at_least_one: bool,
     /// Batches that lie together in one window.
     pending: Option<Run>,
+    /// The offset that comes next.
+    next: Offset,
 }
 
 struct Run {
@@ -305,9 +313,16 @@ async fn read_segment(
                 if header.next_offset() > below {
                     return Ok(Ended::Enough);
                 }
-                if header.next_offset() > offset && !out.take(cursor.window(), at) {
+                if header.next_offset() <= offset {
+                    continue;
+                }
+                if header.base_offset > out.next && !planned.gaps {
+                    return planned.corrupt(out.next..header.base_offset, out.is_empty());
+                }
+                if !out.take(cursor.window(), at) {
                     return Ok(Ended::Enough);
                 }
+                out.next = header.next_offset();
             }
             Step::Damage(range) if range.end <= offset => {}
             Step::Damage(range) if range.start >= below => return Ok(Ended::Enough),

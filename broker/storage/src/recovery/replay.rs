@@ -54,8 +54,10 @@ pub(super) async fn replay(
     }
     replay.flush().await?;
     let is_uncertain = verdict.tail != journal::Tail::Clean || !verdict.earlier.is_empty();
-    if is_uncertain || verdict.damaged.iter().any(|damaged| damaged.touched.is_none()) {
-        replay.keep_tails_of_all();
+    if verdict.damaged.iter().any(|damaged| damaged.touched.is_none()) {
+        replay.keep_tails_of_all(Tail::Damaged);
+    } else if is_uncertain {
+        replay.keep_tails_of_all(Tail::AtLeast);
     }
     report.bytes_replayed = replay.bytes;
     report.logs_touched = replay.touched.len();
@@ -315,20 +317,20 @@ impl Replay<'_> {
             let offsets = state.end..touched.end.max(state.end);
             state.end_at_least = state.end_at_least.max(touched.end);
             if state.tail == Tail::Known {
-                state.tail = Tail::AtLeast;
+                state.tail = Tail::Damaged;
             }
             report.damaged.push(DamagedRange { log: touched.log, offsets });
         }
     }
 
-    fn keep_tails_of_all(&mut self) {
+    fn keep_tails_of_all(&mut self, tail: Tail) {
         let logs: Vec<LogId> = self.catalog.iter().map(|slot| slot.log).collect();
         for log in logs {
             if let Some(slot) = self.catalog.find(log)
                 && let Some(state) = self.state(slot)
                 && state.tail == Tail::Known
             {
-                state.tail = Tail::AtLeast;
+                state.tail = tail;
             }
         }
     }
