@@ -12,7 +12,7 @@ use weir_protocol::types::{LogId, Offset, TopicId};
 use weir_runtime::disk::{Disk, DiskOptions, OpenError};
 use weir_runtime::time;
 use weir_storage::{
-    AppendInfo, Flush, Log, LogConfig, Port, ReadError, StorageError, Store, StoreConfig, StoreEvent,
+    AppendInfo, CutSide, Flush, Log, LogConfig, Port, ReadError, StorageError, Store, StoreConfig, StoreEvent,
 };
 use weir_wire::codec::Compression;
 use weir_wire::records::{BatchBuilder, batches};
@@ -563,17 +563,31 @@ impl<M: Access> Driver<M> {
                 if let Some(end) = self.log(at).on_cut(&cut) {
                     self.acknowledge(at, end);
                 }
-                if let Some((_, generation)) = self.pending.entry(at).or_default().pop_front() {
-                    self.model.with(|model| model.logs[at].cut_durable(generation));
+                // Truncations that a failed append has made void are skipped: the next one stands for them.
+                let pending = self.pending.entry(at).or_default();
+                let place = match cut.side {
+                    CutSide::Start => pending.iter().position(|(to, _)| to.is_none()),
+                    CutSide::End => pending.iter().position(|(to, _)| *to == Some(cut.end)),
+                };
+                let place = place.expect("only what was asked for is reported");
+                let generation = pending[place].1;
+                if cut.side == CutSide::Start {
+                    pending.remove(place);
+                } else {
+                    let mut earlier: VecDeque<_> =
+                        pending.drain(..=place).filter(|(to, _)| to.is_none()).collect();
+                    earlier.append(pending);
+                    *pending = earlier;
                 }
+                self.model.with(|model| model.logs[at].cut_durable(generation));
             }
             StoreEvent::AppendFailed(failed) => {
                 let Some(at) = self.find(failed.log) else { return Ok(()) };
                 self.model.with(|model| model.refused += 1);
                 if let Some(end) = self.log(at).on_append_failed(&failed) {
-                    // Truncations beyond that never happen; the store reports one cut for all of them.
+                    // Truncations since then never happen; the store reports one cut for all of them.
                     let pending = self.pending.entry(at).or_default();
-                    pending.retain(|(to, _)| to.is_none_or(|to| to <= end));
+                    pending.retain(|(to, _)| to.is_none());
                     let generation = self.model.with(|model| {
                         let log = &mut model.logs[at];
                         let version = log.now();

@@ -163,8 +163,10 @@ impl<'a> Cursor<'a> {
     async fn resynchronise(&mut self) -> Result<Step, BatchError> {
         let from = self.span.offset;
         let mut position = self.span.position;
-        // Records may be missing without a trace.
-        if let Some(header) = self.batch_at(position, Expect::Later).await? {
+        // Records may be missing without a trace; or it is the base offset that is damaged, which no checksum covers.
+        if let Some(header) = self.batch_at(position, Expect::Later).await?
+            && self.is_followed(position, header).await?
+        {
             self.span.offset = header.base_offset;
             return Ok(Step::Damage(from..header.base_offset));
         }
@@ -190,6 +192,15 @@ impl<'a> Cursor<'a> {
         };
         (self.span.position, self.span.offset) = (self.span.limit, end);
         Ok(Step::Damage(from..end))
+    }
+
+    /// Whether what comes after a batch agrees with its offsets.
+    async fn is_followed(&mut self, position: u64, header: BatchHeader) -> Result<bool, BatchError> {
+        let next = position + header.size_bytes() as u64;
+        if next >= self.span.limit {
+            return Ok(self.span.end == Some(header.next_offset()));
+        }
+        Ok(self.batch_at(next, Expect::At(header.next_offset())).await?.is_some())
     }
 
     /// The first valid batch that begins from `from` on, below `end`.
