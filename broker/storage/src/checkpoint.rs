@@ -73,7 +73,7 @@ fn put_log(out: &mut BytesMut, log: LogId, state: &LogState) {
 /// Reads a checkpoint file.
 pub(crate) fn decode(bytes: &Bytes) -> Result<Checkpoint, BlobError> {
     let (_, mut content) = blob::open(KIND, bytes)?;
-    let short = || BlobError::Damaged("it is too short".to_owned());
+    let short = || BlobError::Damaged("it is too short, or contradicts itself".to_owned());
     if content.remaining() < HEAD_BYTES {
         return Err(short());
     }
@@ -117,6 +117,10 @@ fn take_log(content: &mut Bytes) -> Option<(LogId, LogState)> {
             _ => Tail::Unknown,
         },
     };
+    // A log that contradicts itself is none that was written: better to rebuild than to go on from it.
+    if state.start < 0 || state.end < state.start {
+        return None;
+    }
     let epochs = content.get_u32_le() as usize;
     if content.remaining() < epochs.checked_mul(EPOCH_BYTES)? {
         return None;

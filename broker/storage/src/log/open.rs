@@ -38,6 +38,7 @@ pub(crate) async fn open(
     let announce = announce || state.os != (config.flush == Flush::Os);
     // A checkpoint that was lost does not tell.
     state.os |= state.rebuild && config.flush == Flush::Os;
+    let known_epochs = state.epochs.clone();
     let loader = Loader {
         disk: shared.disk.clone(),
         id,
@@ -69,6 +70,10 @@ pub(crate) async fn open(
         active: active.clone(),
         dirty,
     }));
+    // Epochs of batches that were found, and that no round of the journal tells of.
+    for entry in state.epochs.entries().iter().filter(|entry| !known_epochs.entries().contains(entry)) {
+        shared.inbox.push(Command::Epoch { slot, epoch: entry.epoch, start: entry.start });
+    }
     Ok(Log {
         id,
         slot,
@@ -249,31 +254,21 @@ impl Loader {
         Ok(())
     }
 
-    /// An `os` log ends where its segments do: what they have lost was not promised.
+    /// An `os` log ends where its segments do: what they have lost was not promised. Finds the segment from which it is read on.
     async fn shorten(&mut self) -> Result<(), StorageError> {
-        let keep = self.sizes.partition_point(|segment| segment.base <= self.state.segment_base);
+        let LogState { segment_base, position, start, end, .. } = self.state;
+        let reached = segment_base.max(start);
+        let keep = self.sizes.partition_point(|segment| segment.base <= reached);
         let last = self.sizes[..keep].last().copied();
-        let LogState { segment_base, position, start, .. } = self.state;
-        if last.is_some_and(|last| last.base == segment_base && last.bytes >= position)
-            || position == 0 && last.is_none()
-        {
+        let is_as_known = last.is_some_and(|last| last.base == segment_base && last.bytes >= position);
+        if is_as_known || position == 0 && last.is_none() {
             return Ok(());
         }
-        let (end, base, position, epochs) = match last {
-            Some(last) => {
-                let scanned = self.scan(IndexData::empty(last.base), last.bytes, None).await?;
-                (scanned.index.next_offset, last.base, scanned.index.covered, scanned.epochs)
-            }
-            None => (start, start, 0, Vec::new()),
-        };
-        tracing::warn!(log = %self.id, from = self.state.end, to = end, "the log ends where its segments do");
-        self.state.cut(end, base, position);
-        for (epoch, start) in epochs {
-            self.state.epochs.begin(epoch, start);
+        let base = last.map_or(start, |last| last.base);
+        if end > start {
+            tracing::warn!(log = %self.id, from = end, segment = base, "the log may have lost its tail: it is read again");
         }
-        if end < start {
-            (self.state.end, self.state.segment_base, self.state.position) = (start, start, 0);
-        }
+        self.state.cut(base, base, 0);
         Ok(())
     }
 
@@ -294,6 +289,7 @@ impl Loader {
             end,
             gaps: self.state.gaps,
             epochs: None,
+            epoch_min: self.state.epochs.latest().map(|latest| latest.epoch),
             interval_bytes: self.interval_bytes,
             may_be_torn: self.may_be_torn() && end.is_none(),
         };
@@ -304,7 +300,9 @@ impl Loader {
     async fn remove_above(&mut self) -> Result<(), StorageError> {
         let (base, position) = (self.state.segment_base, self.state.position);
         let keep = self.sizes.partition_point(|segment| segment.base <= base);
-        for segment in self.sizes.split_off(keep) {
+        let above = self.sizes.split_off(keep);
+        let has_above = !above.is_empty();
+        for segment in above {
             tracing::info!(log = %self.id, segment = segment.base, "a segment beyond the log's end is removed");
             self.remove_segment(segment.base).await?;
         }
@@ -314,12 +312,18 @@ impl Loader {
                 last.bytes = position;
                 tracing::info!(log = %self.id, segment = base, bytes = cut, "bytes beyond the log's end are cut");
                 let file = self.open_segment(base).await?;
-                self.disk.truncate(&file, position).await.map_err(StorageError::disk("cut a segment"))?;
+                let batch = vec![Op::Truncate { file: file.clone(), len: position }, Op::Sync { file }];
+                self.disk.submit(Lane::Pool, batch).await.map_err(StorageError::disk("cut a segment"))?;
                 self.dirty.push(base);
             }
-            return Ok(());
+        } else {
+            self.sizes.push(Segment { base, bytes: 0 });
         }
-        self.sizes.push(Segment { base, bytes: 0 });
+        if has_above {
+            // What was cut must not come back under what is appended now.
+            let folder = layout::log_dir(self.id);
+            self.disk.sync_dir(folder).await.map_err(StorageError::disk("cut a log"))?;
+        }
         Ok(())
     }
 
@@ -387,6 +391,7 @@ impl Loader {
             end: Some(end),
             gaps: self.state.gaps,
             epochs: Some(Arc::new(self.state.epochs.clone())),
+            epoch_min: None,
             interval_bytes: self.interval_bytes,
             may_be_torn: false,
         };

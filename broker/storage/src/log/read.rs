@@ -434,6 +434,7 @@ impl Planned {
             end: Some(segment.end),
             gaps: self.gaps,
             epochs: Some(self.epochs.clone()),
+            epoch_min: None,
             interval_bytes: self.interval_bytes,
             may_be_torn: false,
         };

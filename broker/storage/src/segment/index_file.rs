@@ -59,8 +59,10 @@ pub(crate) fn decode(base: Offset, bytes: &Bytes) -> Option<IndexData> {
             && a.position < b.position
             && a.max_timestamp_before <= b.max_timestamp_before
     });
+    // Nothing below may overflow: the base is what a file is called, and the checksum vouches for no sense.
+    let records = next_offset.checked_sub(base).filter(|records| *records >= 0)?;
     let within = entries.last().is_none_or(|last| {
-        u64::from(last.position) < covered && base + Offset::from(last.relative_offset) < next_offset
+        u64::from(last.position) < covered && Offset::from(last.relative_offset) < records
     });
     (rising && within).then_some(IndexData {
         base,
@@ -130,6 +132,10 @@ mod tests {
         let mut beyond = sample();
         beyond.covered = 9000;
         assert_eq!(decode(70, &encode(&beyond)), None);
+        let backwards = IndexData { next_offset: 69, ..IndexData::empty(70) };
+        assert_eq!(decode(70, &encode(&backwards)), None);
+        let at_the_edge = IndexData { base: Offset::MAX, ..sample() };
+        assert_eq!(decode(Offset::MAX, &encode(&at_the_edge)), None);
         let sealed = encode(&sample());
         assert_eq!(decode(70, &sealed.slice(..sealed.len() - 1)), None);
     }

@@ -31,6 +31,9 @@ pub(crate) struct ScanRange {
     pub(crate) end: Option<Offset>,
     pub(crate) gaps: bool,
     pub(crate) epochs: Option<Arc<EpochHistory>>,
+    /// No batch has a lower epoch, and epochs do not fall: what does not fit was left over from before a cut. Not looked at if the
+    /// epochs are known.
+    pub(crate) epoch_min: Option<LeaderEpoch>,
     pub(crate) interval_bytes: u32,
     /// Whether the first thing that is no batch is the end: a torn tail, and no damage.
     pub(crate) may_be_torn: bool,
@@ -38,13 +41,16 @@ pub(crate) struct ScanRange {
 
 /// Walks over a segment and extends its index.
 pub(crate) async fn scan(disk: &Disk, file: File, range: ScanRange) -> Result<Scanned, BatchError> {
-    let ScanRange { known, limit, end, gaps, epochs, interval_bytes, may_be_torn } = range;
+    let ScanRange { known, limit, end, gaps, epochs, epoch_min, interval_bytes, may_be_torn } = range;
     let span = Span { position: known.covered, offset: known.next_offset, limit, end, gaps, epochs };
     let mut cursor = Cursor::new(disk, file, span);
+    let mut epoch_min = epoch_min.unwrap_or(LeaderEpoch::MIN);
     let mut found = Scanned { index: known, damaged: Vec::new(), epochs: Vec::new() };
     loop {
         match cursor.step().await? {
+            Step::Batch { header, .. } if may_be_torn && header.leader_epoch < epoch_min => return Ok(found),
             Step::Batch { header, position, .. } => {
+                epoch_min = epoch_min.max(header.leader_epoch);
                 let noted = Noted {
                     base_offset: header.base_offset,
                     next_offset: header.next_offset(),
