@@ -22,8 +22,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use weir_defect::defect;
 use weir_protocol::types::{BrokerId, LeaderEpoch};
 use weir_runtime::disk::Disk;
+use weir_runtime::time;
 use weir_runtime::watch;
 use weir_storage::Store;
 use weir_wire::frame::{self, RequestHeader};
@@ -204,18 +206,47 @@ fn refuse_version(header: &RequestHeader, call: Call, body: &Bytes) -> Option<Be
 
 /// Answers what takes time.
 async fn answer(api: Arc<Api>, origin: Origin, call: Call, request: Request, charge: Charge) -> Response {
+    let stopwatch = Stopwatch::start();
+    let response = respond(&api, origin, call, request, charge).await;
+    api.metrics.request_time_us.add(stopwatch.elapsed().as_micros() as u64);
+    response
+}
+
+/// Measures how long a request takes.
+struct Stopwatch {
+    started: time::Instant,
+    started_wall_ms: i64,
+}
+
+impl Stopwatch {
+    fn start() -> Stopwatch {
+        Stopwatch { started: time::now(), started_wall_ms: time::wall_ms() }
+    }
+
+    /// Durations come from the monotonic clock (contract 12): the wall clock may be set back meanwhile.
+    fn elapsed(&self) -> Duration {
+        if defect!(assert_monotonic_wall_clock) {
+            let elapsed_ms = time::wall_ms() - self.started_wall_ms;
+            Duration::from_millis(elapsed_ms.try_into().expect("time goes forwards"))
+        } else {
+            time::now() - self.started
+        }
+    }
+}
+
+async fn respond(api: &Arc<Api>, origin: Origin, call: Call, request: Request, charge: Charge) -> Response {
     let version = call.version;
     let response = match request {
         Request::Fetch(request) => {
-            let (response, charges) = fetch::handle(&api, request, version).await;
+            let (response, charges) = fetch::handle(api, request, version).await;
             drop(charge);
             return encode(call, response.into(), charges);
         }
-        Request::ListOffsets(request) => list_offsets::handle(&api, request, version).await.into(),
-        Request::Metadata(request) => metadata::handle(&api, origin, request, version).await.into(),
-        Request::CreateTopics(request) => create_topics::handle(&api, request).await.into(),
-        Request::DeleteRecords(request) => delete_records::handle(&api, request).await.into(),
-        Request::DeleteTopics(request) => delete_topics::handle(&api, request, version).await.into(),
+        Request::ListOffsets(request) => list_offsets::handle(api, request, version).await.into(),
+        Request::Metadata(request) => metadata::handle(api, origin, request, version).await.into(),
+        Request::CreateTopics(request) => create_topics::handle(api, request).await.into(),
+        Request::DeleteRecords(request) => delete_records::handle(api, request).await.into(),
+        Request::DeleteTopics(request) => delete_topics::handle(api, request, version).await.into(),
         // Only what is served gets here, and all of that is above.
         other => {
             tracing::error!(api = ?other.key(), "an API is in the table of versions and has no handler");

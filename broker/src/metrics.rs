@@ -70,6 +70,8 @@ pub struct Metrics {
     pub connections_stalled: Counter,
     /// Frames and requests that could not be understood (K23).
     pub requests_malformed: Counter,
+    /// Microseconds that requests took from their arrival to their answer, waits included, all together.
+    pub request_time_us: Counter,
     /// Bytes of requests.
     pub bytes_received: Counter,
     /// Bytes of responses.
@@ -112,6 +114,7 @@ impl Default for Metrics {
             connections_idle: Counter::default(),
             connections_stalled: Counter::default(),
             requests_malformed: Counter::default(),
+            request_time_us: Counter::default(),
             bytes_received: Counter::default(),
             bytes_sent: Counter::default(),
             request_budget_waits: Counter::default(),
@@ -151,6 +154,7 @@ impl Metrics {
             ("connections_idle", &self.connections_idle),
             ("connections_stalled", &self.connections_stalled),
             ("requests_malformed", &self.requests_malformed),
+            ("request_time_us", &self.request_time_us),
             ("bytes_received", &self.bytes_received),
             ("bytes_sent", &self.bytes_sent),
             ("request_budget_waits", &self.request_budget_waits),

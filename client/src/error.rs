@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::error::ResponseError;
+use weir_wire::kafka::NOTHING_WRITTEN;
 
 use crate::TopicPartition;
 
@@ -269,7 +270,10 @@ impl Error {
         match self {
             Error::Disconnected { sent, .. } | Error::Timeout { sent, .. } => *sent,
             Error::Protocol { .. } | Error::Unsettled { .. } => true,
-            Error::Kafka { api: "Produce", error, .. } => !error.rules_out_the_append(),
+            Error::Kafka { api: "Produce", error, message, .. } => {
+                let says_so = message.as_ref().is_some_and(|message| message.starts_with(NOTHING_WRITTEN));
+                !says_so && !error.rules_out_the_append()
+            }
             Error::Kafka { error, .. } => {
                 matches!(error.kind(), ResponseError::UnknownServerError | ResponseError::RequestTimedOut)
             }

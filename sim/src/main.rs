@@ -186,7 +186,6 @@ fn by_name(names: &[String]) -> Result<Vec<Defect>, String> {
         .collect()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the tool's own files, outside any simulation")]
 fn load(which: &Which) -> Result<(Plan, Vec<Defect>), String> {
     let plan = match (&which.plan, which.seed) {
         (Some(path), _) => {

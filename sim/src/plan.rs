@@ -80,6 +80,8 @@ pub struct Producer {
     pub value_bytes_max: u32,
     /// Codec of the batches: `none`, `gzip`, `snappy`, `lz4` or `zstd`.
     pub compression: String,
+    /// Whether it repeats what was refused. One that does not learns for certain what was not written.
+    pub retries: bool,
 }
 
 /// A fault and its time.

@@ -68,6 +68,7 @@ fn load(rng: &mut Rng, world: World) -> Load {
         burst: pick(rng, &[1, 5, 20]) as u32,
         value_bytes_max: pick(rng, &[40, 200, 2000]) as u32,
         compression: ["none", "none", "gzip", "snappy", "lz4", "zstd"][rng.usize(0..6)].to_owned(),
+        retries: rng.u32(0..3) > 0,
     });
     Load {
         producers: producers.collect(),

@@ -16,6 +16,7 @@ use weir_protocol::metadata::{Topic, names};
 use weir_protocol::partition::Acks;
 use weir_protocol::types::{LogId, TopicId};
 use weir_runtime::time;
+use weir_wire::kafka::NOTHING_WRITTEN;
 use weir_wire::records::{self, Batch, ProduceLimits};
 
 use super::{Api, Begun, Call, Response, encode, errors, millis};
@@ -185,7 +186,7 @@ async fn finish(
         for done in reply.await.unwrap_or_default() {
             let result = done.result.map_err(|error| {
                 api.metrics.produce_errors.increment();
-                (errors::of_shard(&error), Some(error.to_string()))
+                (errors::of_shard(&error), Some(explain(&error)))
             });
             outcomes[done.index as usize] = Some(result);
         }
@@ -207,6 +208,12 @@ async fn finish(
         })
         .collect();
     encode(call, ProduceResponse::default().with_responses(responses).into(), Vec::new())
+}
+
+/// What clients are told in words. A batch that found no room is cut durably before its producer hears of it.
+fn explain(error: &ShardError) -> String {
+    let certain = matches!(error, ShardError::Storage(error) if error.is_no_space());
+    format!("{}{error}", if certain { NOTHING_WRITTEN } else { "" })
 }
 
 fn partition_response(index: i32, outcome: Option<Outcome>) -> PartitionProduceResponse {

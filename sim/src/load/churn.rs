@@ -52,6 +52,7 @@ pub(super) async fn topics(shared: Shared, process: ProcessId, every: Duration) 
         burst: 1,
         value_bytes_max: 100,
         compression: "none".to_owned(),
+        retries: true,
     };
     let producer = Producer::new(&client, producing::config(&plan));
     for number in 0.. {

@@ -83,6 +83,7 @@ pub(super) fn config(plan: &plan::Producer) -> ProducerConfig {
             _ => Compression::None,
         },
         linger: Duration::from_millis(2),
+        retries: plan.retries,
         batch_bytes: 4 << 10,
         request_timeout: Duration::from_secs(2),
         delivery_timeout: Duration::from_secs(20),

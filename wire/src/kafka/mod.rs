@@ -12,6 +12,10 @@ mod fetch_response_tests;
 mod kafka_tests;
 
 use bytes::{Bytes, BytesMut};
+/// How the message of a Produce error begins when the broker knows that nothing of the batch is in the log and nothing of it
+/// will ever be: the disk was full, and the cut of what had been written is durable. Kafka's error codes cannot say it.
+pub const NOTHING_WRITTEN: &str = "nothing was written: ";
+
 pub use kafka_protocol::messages;
 pub use kafka_protocol::messages::ApiKey;
 use kafka_protocol::messages::*;

@@ -20,6 +20,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("weir-sim", &["weir-broker", "weir-client", "weir-defect", "weir-jepsen", "weir-runtime"]),
     ("weir-proptests", &["weir-jepsen", "weir-protocol", "weir-runtime", "weir-storage", "weir-wire"]),
     ("weir-xtask", &[]),
+    ("weir-load", &[]),
 ];
 
 pub(super) fn check(root: &Path) -> Result<Complaints> {
