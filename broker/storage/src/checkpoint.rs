@@ -118,7 +118,8 @@ fn take_log(content: &mut Bytes) -> Option<(LogId, LogState)> {
         },
     };
     // A log that contradicts itself is none that was written: better to rebuild than to go on from it.
-    if state.start < 0 || state.end < state.start {
+    // Only a known end has the start below it.
+    if state.start < 0 || state.end < 0 || state.tail == Tail::Known && state.end < state.start {
         return None;
     }
     let epochs = content.get_u32_le() as usize;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use weir_defect::defect;
 use weir_protocol::types::{FolderId, Incarnation, LogId, Offset};
-use weir_runtime::disk::Disk;
+use weir_runtime::disk::{Disk, OpenMode};
 
 use crate::blob::BlobError;
 use crate::catalog::{Catalog, Tail};
@@ -106,6 +106,7 @@ pub(crate) async fn recover(disk: &Disk, config: &StoreConfig) -> Result<Recover
     if report.was_clean {
         report.notes.push(format!("clean start, {} logs", catalog.len()));
     } else {
+        sync_journal(disk).await?;
         replay::replay(disk, replayed, &mut catalog, &mut dirty, &mut report).await?;
     }
     report.is_certain = !uncertain && report.damaged.is_empty() && !report.is_rebuilt && report.is_certain;
@@ -168,6 +169,18 @@ async fn find_logs(disk: &Disk, catalog: &mut Catalog) -> Result<(), StorageErro
             entry.state.rebuild = true;
             entry.announced = true;
         }
+    }
+    Ok(())
+}
+
+/// Makes durable what is about to be replayed. A round that was in flight when the process ended may be in the page cache alone: were
+/// it replayed now and lost with the machine's power later, it would look like damage.
+async fn sync_journal(disk: &Disk) -> Result<(), StorageError> {
+    let doing = "sync the journal";
+    for entry in disk.list(layout::JOURNAL).await.map_err(StorageError::disk(doing))? {
+        let path = Path::new(layout::JOURNAL).join(&entry.name);
+        let (file, _) = disk.open_file(path, OpenMode::ReadWrite).await.map_err(StorageError::disk(doing))?;
+        disk.sync(&file).await.map_err(StorageError::disk(doing))?;
     }
     Ok(())
 }
