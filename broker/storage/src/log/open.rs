@@ -289,7 +289,8 @@ impl Loader {
             end,
             gaps: self.state.gaps,
             epochs: None,
-            epoch_min: self.state.epochs.latest().map(|latest| latest.epoch),
+            // The journal may know epochs that began beyond the known end.
+            epoch_min: self.state.epochs.epoch_at(self.state.end),
             interval_bytes: self.interval_bytes,
             may_be_torn: self.may_be_torn() && end.is_none(),
         };
@@ -363,14 +364,10 @@ impl Loader {
         if let Some(last) = self.sizes.last_mut() {
             last.bytes = position;
         }
-        let loaded = load(&self.disk, self.id, base).await.map_err(StorageError::disk("read an index"))?;
-        let was_there = loaded.is_some();
+        let loaded = load(&self.disk, self.id, base, &self.state.epochs)
+            .await
+            .map_err(StorageError::disk("read an index"))?;
         let usable = loaded.filter(|data| data.covered <= position.min(on_disk) && data.next_offset <= end);
-        if was_there && usable.is_none() {
-            // It must not be taken for this segment's once that has grown again.
-            let path = layout::index_file(self.id, base);
-            self.disk.remove(path).await.map_err(StorageError::disk("remove an index"))?;
-        }
         if let Some(data) = usable.as_ref().filter(|data| data.covered == position && data.next_offset == end)
         {
             return Ok(data.clone());
