@@ -360,6 +360,7 @@ impl Committer {
                     if index.covered > state.position {
                         index.cut(state.position, state.end);
                     }
+                    index.stamp(&state.epochs);
                     (entry.log, index)
                 }));
             }

@@ -127,7 +127,10 @@ impl Log {
                 self.begin_segment(segment_base);
             }
             CutPlace::At(position) if was_active == Some(segment_base) => {
-                self.active.with(|index| index.cut(position, to));
+                // Another one: until the cut is durable, the segment is what the old one says.
+                let mut index = self.active.with(|index| index.clone());
+                index.cut(position, to);
+                self.active = Arc::new(SegmentIndex::new(index));
                 if let Some(last) = self.segments.last_mut() {
                     last.bytes = position;
                 }

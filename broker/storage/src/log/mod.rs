@@ -225,6 +225,7 @@ impl Log {
     fn roll(&mut self, base: Offset) {
         let active = Arc::new(SegmentIndex::new(IndexData::empty(base)));
         let sealed = std::mem::replace(&mut self.active, active.clone());
+        sealed.with(|index| index.stamp(&self.epochs));
         if self.segments.last().is_some_and(|segment| segment.bytes == 0) {
             self.segments.pop();
         } else if let Some(last) = self.segments.last() {

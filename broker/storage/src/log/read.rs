@@ -405,7 +405,7 @@ impl Planned {
             Ok(index) => return Ok(index),
             Err(moment) => moment,
         };
-        let loaded = load(disk, self.log, segment.base).await?;
+        let loaded = load(disk, self.log, segment.base, &self.epochs).await?;
         let usable = loaded.filter(|data| data.covered <= segment.limit && data.next_offset <= segment.end);
         let is_whole = usable.as_ref().is_some_and(|data| data.next_offset == segment.end);
         let data = match usable {
@@ -438,7 +438,8 @@ impl Planned {
             interval_bytes: self.interval_bytes,
             may_be_torn: false,
         };
-        let scanned = scan(disk, file.clone(), range).await?;
+        let mut scanned = scan(disk, file.clone(), range).await?;
+        scanned.index.stamp(&self.epochs);
         if segment.is_whole && self.handle.generation() == self.generation {
             // Whoever comes next finds it. If it cannot be written, it is rebuilt once more.
             if let Err(error) = store(disk, self.log, &scanned.index).await {

@@ -2,9 +2,10 @@
 
 use std::sync::Mutex;
 
-use weir_protocol::types::Offset;
+use weir_protocol::types::{LeaderEpoch, Offset};
 
 use crate::cache::lock;
+use crate::epochs::EpochHistory;
 
 /// A place in a segment where a batch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,9 @@ pub(crate) struct IndexData {
     pub(crate) timestamp_bound: i64,
     /// Where the append with the largest timestamp begins; `None` after a cut, when only the bound is known.
     pub(crate) largest_at: Option<u64>,
+    /// In a file: the leader epoch of the last record below `next_offset`. (Epoch, offset) names one record for ever, so an index
+    /// from before a cut, of a segment that has grown again, gives itself away.
+    pub(crate) last_epoch: Option<LeaderEpoch>,
 }
 
 impl IndexData {
@@ -43,7 +47,18 @@ impl IndexData {
             next_offset: base,
             timestamp_bound: i64::MIN,
             largest_at: Some(0),
+            last_epoch: None,
         }
+    }
+
+    /// Says under which history it was made, before it is written to a file.
+    pub(crate) fn stamp(&mut self, epochs: &EpochHistory) {
+        self.last_epoch = epochs.epoch_at(self.next_offset - 1);
+    }
+
+    /// Whether an index from a file describes a segment of a log with these epochs.
+    pub(crate) fn is_of(&self, epochs: &EpochHistory) -> bool {
+        self.covered == 0 || self.last_epoch == epochs.epoch_at(self.next_offset - 1)
     }
 
     /// Takes note of batches that begin at `position`.

@@ -2,19 +2,21 @@
 //! checksum.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use weir_protocol::types::{LogId, Offset};
+use weir_protocol::types::{LeaderEpoch, LogId, Offset};
 use weir_runtime::disk::{BatchError, Disk, Done, Lane, Op, OpenMode};
 
 use super::index::{IndexData, IndexEntry};
 use crate::blob::{self, Kind};
+use crate::epochs::EpochHistory;
 use crate::layout;
 
 const KIND: Kind = Kind { magic: *b"WEIRidx\n", version: 1 };
-const HEAD_BYTES: usize = 8 + 8 + 8 + 8 + 8 + 4;
+const HEAD_BYTES: usize = 8 + 8 + 8 + 8 + 8 + 8 + 4;
 const ENTRY_BYTES: usize = 4 + 4 + 8;
 /// A segment is below 4 GiB, an entry stands for at least one batch of 61 bytes; far more than any index has.
 const LEN_MAX: usize = 1 << 30;
 const UNKNOWN: u64 = u64::MAX;
+const NO_EPOCH: i64 = i64::MIN;
 
 pub(crate) fn encode(data: &IndexData) -> Bytes {
     let mut out = BytesMut::with_capacity(HEAD_BYTES + data.entries.len() * ENTRY_BYTES);
@@ -23,6 +25,7 @@ pub(crate) fn encode(data: &IndexData) -> Bytes {
     out.put_i64_le(data.next_offset);
     out.put_i64_le(data.timestamp_bound);
     out.put_u64_le(data.largest_at.unwrap_or(UNKNOWN));
+    out.put_i64_le(data.last_epoch.map_or(NO_EPOCH, i64::from));
     out.put_u32_le(data.entries.len() as u32);
     for entry in &data.entries {
         out.put_u32_le(entry.relative_offset);
@@ -42,6 +45,10 @@ pub(crate) fn decode(base: Offset, bytes: &Bytes) -> Option<IndexData> {
     let next_offset = content.get_i64_le();
     let timestamp_bound = content.get_i64_le();
     let largest_at = Some(content.get_u64_le()).filter(|at| *at != UNKNOWN);
+    let last_epoch = match content.get_i64_le() {
+        NO_EPOCH => None,
+        epoch => Some(LeaderEpoch::try_from(epoch).ok()?),
+    };
     let count = content.get_u32_le() as usize;
     if content.remaining() != count.checked_mul(ENTRY_BYTES)? {
         return None;
@@ -71,13 +78,19 @@ pub(crate) fn decode(base: Offset, bytes: &Bytes) -> Option<IndexData> {
         next_offset,
         timestamp_bound,
         largest_at,
+        last_epoch,
     })
 }
 
-/// Reads a segment's index. `None` when there is none, or none that can be used.
-pub(crate) async fn load(disk: &Disk, log: LogId, base: Offset) -> Result<Option<IndexData>, BatchError> {
+/// Reads a segment's index. `None` when there is none, or none that can be used for a log with these epochs.
+pub(crate) async fn load(
+    disk: &Disk,
+    log: LogId,
+    base: Offset,
+    epochs: &EpochHistory,
+) -> Result<Option<IndexData>, BatchError> {
     let read = disk.read_file(layout::index_file(log, base), LEN_MAX).await?;
-    Ok(read.and_then(|bytes| decode(base, &bytes)))
+    Ok(read.and_then(|bytes| decode(base, &bytes)).filter(|data| data.is_of(epochs)))
 }
 
 /// Writes a segment's index.
@@ -112,6 +125,7 @@ mod tests {
             next_offset: 90,
             timestamp_bound: 60,
             largest_at: Some(9000),
+            last_epoch: Some(4),
         }
     }
 
