@@ -6,6 +6,7 @@
 //! * [`targets`]: what is fuzzed; one function per parser.
 //! * [`mutate`]: how inputs are made from the committed corpus in `corpus/<target>/`.
 
+mod crc;
 pub mod mutate;
 pub mod targets;
 

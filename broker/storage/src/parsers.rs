@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use weir_protocol::types::{FolderId, LogId, Offset};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Tail};
 use crate::epochs::EpochHistory;
 use crate::segment::{Cursor, IndexData, Noted, SegmentIndex, Span, Step};
 use crate::{checkpoint, identity, layout, segment};
@@ -39,8 +39,7 @@ impl Index {
     pub fn note(&mut self, offsets: Range<Offset>, bytes: u64, max_timestamp_ms: i64, interval_bytes: u32) {
         let (base_offset, next_offset) = (offsets.start, offsets.end);
         let position = self.0.covered;
-        self.0
-            .note(Noted { base_offset, next_offset, position, bytes, max_timestamp_ms }, interval_bytes);
+        self.0.note(Noted { base_offset, next_offset, position, bytes, max_timestamp_ms }, interval_bytes);
     }
 
     /// Forgets what begins at or behind `position`.
@@ -132,18 +131,17 @@ fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-/// A checkpoint of a few logs: start, end, and epochs with their starts.
+/// A checkpoint of a few logs, each with its offsets and epochs.
 pub fn write_checkpoint(
     folder: FolderId,
     replay_from: u64,
-    logs: &[(LogId, Range<Offset>, &[(i32, Offset)])],
+    logs: Vec<(LogId, Range<Offset>, EpochHistory)>,
 ) -> Bytes {
     let mut catalog = Catalog::default();
     for (log, range, epochs) in logs {
-        let slot = catalog.ensure(*log);
+        let slot = catalog.ensure(log);
         if let Some(entry) = catalog.get_mut(slot) {
-            (entry.state.start, entry.state.end) = (range.start, range.end);
-            epochs.iter().for_each(|(epoch, start)| drop(entry.state.epochs.begin(*epoch, *start)));
+            (entry.state.start, entry.state.end, entry.state.epochs) = (range.start, range.end, epochs);
         }
     }
     checkpoint::encode(folder, replay_from, false, &catalog)
@@ -154,7 +152,11 @@ pub fn rewrite_checkpoint(bytes: &Bytes) -> Option<Bytes> {
     let checkpoint::Checkpoint { folder, replay_from, uncertain, logs } = checkpoint::decode(bytes).ok()?;
     let mut catalog = Catalog::default();
     for (log, state) in logs {
-        assert!(state.start <= state.end, "the invariant of a log");
+        assert!(state.start >= 0 && state.end >= 0, "offsets have no sign");
+        assert!(
+            state.tail != Tail::Known || state.start <= state.end,
+            "a log that is known ends behind its start"
+        );
         let slot = catalog.ensure(log);
         if let Some(entry) = catalog.get_mut(slot) {
             entry.state = state;

@@ -1,16 +1,20 @@
 //! Fuzzes parsers for a while: `fuzz --seconds 60 --target all`. Mutates the committed corpus and generated inputs,
-//! prints executions per second, and on a failure saves the input and exits with 1. `--input FILE` runs one input.
+//! as many targets at a time as there are cores. At the end there is a table, and each failing input saved and named;
+//! then it exits with 1. `--input FILE` runs one input.
 //!
 //! Each target runs in a process of its own, limited to `--memory-mib` of address space: a parser that reserves what
-//! a length claims dies of it. Such a death (and a stack overflow) is not a panic; the same seed is then run again
-//! with each input written down before it runs, and the last one is the culprit.
+//! a length claims dies of it. Its time on a core is limited too: so does one that never ends. Such a death (and a
+//! stack overflow) is not a panic; the same seed is then run again with each input written down before it runs, and
+//! the last one is the culprit.
 #![expect(clippy::disallowed_methods, reason = "a developers' tool that is never simulated")]
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Output};
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
@@ -22,6 +26,10 @@ use weir_proptests::targets::{TARGETS, Target};
 const INPUT_BYTES_MAX: usize = 16 * 1024;
 /// Executions between two looks at the clock.
 const EXECUTIONS_PER_LOOK: u64 = 256;
+/// Seconds on a core that a worker may take beyond its own.
+const GRACE_SECONDS: u64 = 20;
+/// How much longer a run takes that writes inputs down.
+const RECORDING_FACTOR: u64 = 20;
 
 #[derive(Parser)]
 #[command(about = "Fuzz the parsers that a peer or a disk feeds")]
@@ -35,7 +43,10 @@ struct Arguments {
     /// Seed of the mutations; drawn from the clock when left out
     #[arg(long)]
     seed: Option<u64>,
-    /// Address space of this process
+    /// Targets that run at a time; as many as there are cores when left out
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Address space of a target's process
     #[arg(long, default_value_t = 256)]
     memory_mib: u64,
     /// Where failing inputs go
@@ -50,7 +61,7 @@ struct Arguments {
     /// Write each input down before it runs
     #[arg(long, hide = true)]
     record: bool,
-    /// Write so many generated inputs into the corpus and do nothing else
+    /// Write so many generated inputs of each target into the corpus and do nothing else
     #[arg(long)]
     write_seeds: Option<u64>,
 }
@@ -93,10 +104,24 @@ fn run(arguments: &Arguments, chosen: &[&Target]) -> Result<bool, Box<dyn std::e
     fs::create_dir_all(&arguments.crashes)?;
     if arguments.worker {
         limit_memory(arguments)?;
+        limit_time(arguments)?;
         return chosen.iter().try_fold(true, |clean, target| Ok(clean & fuzz(target, arguments, seed)?));
     }
     println!("seed {seed}");
-    chosen.iter().try_fold(true, |clean, target| Ok(clean & supervise(target, arguments, seed)?))
+    let reports = supervise_all(chosen, arguments, seed)?;
+    println!(
+        "{:<18} {:>12} {:>12} {:>12} {:>8}",
+        "target", "executions", "per second", "slowest ms", "crashes"
+    );
+    for report in &reports {
+        println!("{report}");
+    }
+    let crashes: Vec<&Report> = reports.iter().filter(|report| report.crash.is_some()).collect();
+    for report in &crashes {
+        let input = report.crash.as_deref().unwrap_or(Path::new("")).display();
+        println!("{} fails. Again: fuzz --target {} --input {input}", report.target, report.target);
+    }
+    Ok(crashes.is_empty())
 }
 
 fn limit_memory(arguments: &Arguments) -> rustix::io::Result<()> {
@@ -104,10 +129,77 @@ fn limit_memory(arguments: &Arguments) -> rustix::io::Result<()> {
     setrlimit(Resource::As, Rlimit { current: address_space, maximum: address_space })
 }
 
+fn limit_time(arguments: &Arguments) -> rustix::io::Result<()> {
+    let factor = if arguments.record { RECORDING_FACTOR } else { 1 };
+    let seconds = Some(arguments.seconds * factor + GRACE_SECONDS);
+    setrlimit(Resource::Cpu, Rlimit { current: seconds, maximum: seconds })
+}
+
+/// What came of fuzzing one target.
+struct Report {
+    target: &'static str,
+    executions: u64,
+    seconds: f64,
+    slowest_ms: f64,
+    /// The input that it failed on.
+    crash: Option<PathBuf>,
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Report { target, executions, seconds, slowest_ms, crash } = self;
+        let per_second = *executions as f64 / seconds.max(1e-9);
+        let crashes = u8::from(crash.is_some());
+        write!(f, "{target:<18} {executions:>12} {per_second:>12.0} {slowest_ms:>12.1} {crashes:>8}")
+    }
+}
+
+impl Report {
+    /// The line that a worker's output ends with.
+    fn line(&self) -> String {
+        let crash = self.crash.as_deref().unwrap_or(Path::new("")).display();
+        format!("report {} {} {} {crash}", self.executions, self.seconds, self.slowest_ms)
+    }
+
+    fn parse(target: &'static str, output: &str) -> Option<Report> {
+        let mut words = output.lines().last()?.strip_prefix("report ")?.splitn(4, ' ');
+        Some(Report {
+            target,
+            executions: words.next()?.parse().ok()?,
+            seconds: words.next()?.parse().ok()?,
+            slowest_ms: words.next()?.parse().ok()?,
+            crash: words.next().filter(|path| !path.is_empty()).map(PathBuf::from),
+        })
+    }
+}
+
+/// Fuzzes all of these, some at a time. In the order of the targets.
+fn supervise_all(chosen: &[&Target], arguments: &Arguments, seed: u64) -> std::io::Result<Vec<Report>> {
+    let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
+    let jobs = arguments.jobs.unwrap_or(cores).clamp(1, chosen.len());
+    let next = Mutex::new(chosen.iter().enumerate());
+    let reports = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let taken = next.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).next();
+                    let Some((place, target)) = taken else { return };
+                    let report = supervise(target, arguments, seed);
+                    reports.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((place, report));
+                }
+            });
+        }
+    });
+    let mut reports = reports.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    reports.sort_by_key(|(place, _)| *place);
+    reports.into_iter().map(|(_, report)| report).collect()
+}
+
 /// Fuzzes one target in a process of its own; when that dies of something else than a panic, finds out on which
 /// input.
-fn supervise(target: &Target, arguments: &Arguments, seed: u64) -> std::io::Result<bool> {
-    let worker = |record: bool| {
+fn supervise(target: &Target, arguments: &Arguments, seed: u64) -> std::io::Result<Report> {
+    let worker = |record: bool| -> std::io::Result<Output> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--worker", "--target", target.name, "--seed", &seed.to_string()]);
         command.args(["--seconds", &arguments.seconds.to_string()]);
@@ -116,23 +208,33 @@ fn supervise(target: &Target, arguments: &Arguments, seed: u64) -> std::io::Resu
         if record {
             command.arg("--record");
         }
-        command.status()
+        command.output()
     };
-    let status = worker(false)?;
-    // 0: clean. 1: a panic, whose input is saved.
-    if let Some(code @ (0 | 1)) = status.code() {
-        return Ok(code == 0);
+    let output = worker(false)?;
+    // A failure that has no input to name, such as a corpus that is not there, has no line either.
+    if let Some(report) = Report::parse(target.name, &String::from_utf8_lossy(&output.stdout)) {
+        if report.crash.is_some() {
+            eprint!("{}: {}", target.name, String::from_utf8_lossy(&output.stderr));
+        }
+        return Ok(report);
     }
-    eprintln!("{} died: {status}; running seed {seed} again, each input written down", target.name);
-    let again = worker(true)?;
-    let last = arguments.crashes.join(format!("{}.last", target.name));
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code().is_some_and(|code| code <= 2) {
+        return Err(std::io::Error::other(format!("{}: {said}", target.name)));
+    }
     eprintln!(
-        "{} died again: {again}. Its input: fuzz --target {} --input {}",
-        target.name,
-        target.name,
-        last.display()
+        "{} died: {}; running seed {seed} again, each input written down\n{said}",
+        target.name, output.status
     );
-    Ok(false)
+    let again = worker(true)?;
+    eprintln!("{} died again: {}", target.name, again.status);
+    let crash = Some(last_input(target, arguments));
+    Ok(Report { target: target.name, executions: 0, seconds: 0.0, slowest_ms: 0.0, crash })
+}
+
+/// Where a worker writes each input down that records.
+fn last_input(target: &Target, arguments: &Arguments) -> PathBuf {
+    arguments.crashes.join(format!("{}.last", target.name))
 }
 
 fn corpus_folder(target: &Target) -> PathBuf {
@@ -168,36 +270,32 @@ fn name_of(input: &[u8]) -> String {
 
 fn fuzz(target: &Target, arguments: &Arguments, seed: u64) -> Result<bool, Box<dyn std::error::Error>> {
     let corpus = read_corpus(target).map_err(|error| format!("corpus of {}: {error}", target.name))?;
-    let mut last = if arguments.record {
-        Some(File::create(arguments.crashes.join(format!("{}.last", target.name)))?)
-    } else {
-        None
-    };
+    let last = if arguments.record { Some(File::create(last_input(target, arguments))?) } else { None };
+    let mut runner =
+        Runner { target, last, crashes: &arguments.crashes, executions: 0, slowest: Duration::ZERO };
     let mut random = Random::new(seed);
     let started = Instant::now();
-    let limit = Duration::from_secs(arguments.seconds);
-    let mut executions = 0u64;
+    let mut crash = None;
     for input in &corpus {
-        if !survives(target, input, &mut last, arguments)? {
-            return Ok(false);
-        }
+        crash = crash.or(runner.failure(input)?);
     }
     // A run that writes inputs down goes on until it dies as the first one did, however slow it is.
-    let in_time = || started.elapsed() < if arguments.record { 20 * limit } else { limit };
-    while !executions.is_multiple_of(EXECUTIONS_PER_LOOK) || in_time() {
-        let input = next_input(target, &corpus, &mut random);
-        if !survives(target, &input, &mut last, arguments)? {
-            return Ok(false);
-        }
-        executions += 1;
+    let factor = if arguments.record { RECORDING_FACTOR } else { 1 };
+    let limit = Duration::from_secs(arguments.seconds * factor);
+    while crash.is_none()
+        && (!runner.executions.is_multiple_of(EXECUTIONS_PER_LOOK) || started.elapsed() < limit)
+    {
+        crash = runner.failure(&next_input(target, &corpus, &mut random))?;
     }
-    let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "{:<18} {executions:>10} executions, {:>8.0}/s, clean",
-        target.name,
-        executions as f64 / seconds
-    );
-    Ok(true)
+    let report = Report {
+        target: target.name,
+        executions: runner.executions,
+        seconds: started.elapsed().as_secs_f64(),
+        slowest_ms: runner.slowest.as_secs_f64() * 1e3,
+        crash,
+    };
+    println!("{}", report.line());
+    Ok(report.crash.is_none())
 }
 
 fn next_input(target: &Target, corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
@@ -216,24 +314,33 @@ fn next_input(target: &Target, corpus: &[Vec<u8>], random: &mut Random) -> Vec<u
     input
 }
 
-/// Runs one input; saves it when the target panics.
-fn survives(
-    target: &Target,
-    input: &[u8],
-    last: &mut Option<File>,
-    arguments: &Arguments,
-) -> std::io::Result<bool> {
-    if let Some(last) = last {
-        last.seek(SeekFrom::Start(0))?;
-        last.write_all(input)?;
-        last.set_len(input.len() as u64)?;
+/// Runs inputs.
+struct Runner<'a> {
+    target: &'a Target,
+    /// Where each input is written down before it runs.
+    last: Option<File>,
+    crashes: &'a Path,
+    executions: u64,
+    slowest: Duration,
+}
+
+impl Runner<'_> {
+    /// Runs one input; when the target panics, saves it and returns where.
+    fn failure(&mut self, input: &[u8]) -> std::io::Result<Option<PathBuf>> {
+        if let Some(last) = &mut self.last {
+            last.seek(SeekFrom::Start(0))?;
+            last.write_all(input)?;
+            last.set_len(input.len() as u64)?;
+        }
+        self.executions += 1;
+        let started = Instant::now();
+        let passed = catch_unwind(AssertUnwindSafe(|| (self.target.run)(input))).is_ok();
+        self.slowest = self.slowest.max(started.elapsed());
+        if passed {
+            return Ok(None);
+        }
+        let path = self.crashes.join(format!("{}-{}", self.target.name, name_of(input)));
+        fs::write(&path, input)?;
+        Ok(Some(path))
     }
-    if catch_unwind(AssertUnwindSafe(|| (target.run)(input))).is_ok() {
-        return Ok(true);
-    }
-    let path = arguments.crashes.join(format!("{}-{}", target.name, name_of(input)));
-    fs::write(&path, input)?;
-    let path = path.display();
-    eprintln!("{} fails. Again: fuzz --target {} --input {path}", target.name, target.name);
-    Ok(false)
 }

@@ -1,6 +1,9 @@
 //! The fuzz targets. To add one: a function that takes bytes and panics when the parser misbehaves, a row in
 //! [`TARGETS`], and seeds in `corpus/<name>/` (`fuzz --target <name> --write-seeds 20`).
 
+mod folder;
+pub mod journal;
+mod segment;
 mod wire;
 
 use crate::mutate::Random;
@@ -20,27 +23,29 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
-    Target { name: "wire_request", run: wire::request, generate: wire::generate_request, repair: None },
-    Target { name: "wire_response", run: wire::response, generate: wire::generate_response, repair: None },
-    Target { name: "wire_stream", run: wire::stream, generate: wire::generate_stream, repair: None },
-    Target {
-        name: "wire_old_produce",
-        run: wire::old_produce,
-        generate: wire::generate_old_produce,
-        repair: None,
-    },
-    Target {
-        name: "wire_batch",
-        run: wire::batch,
-        generate: wire::generate_batch,
-        repair: Some(wire::repair_batch),
-    },
-    Target { name: "wire_codec", run: wire::codec, generate: wire::generate_codec, repair: None },
-    Target {
-        name: "wire_blob",
-        run: wire::blob,
-        generate: wire::generate_blob,
-        repair: Some(wire::repair_blob),
-    },
-    Target { name: "wire_internal", run: wire::internal, generate: wire::generate_internal, repair: None },
+    target("wire_request", wire::request, wire::generate_request, None),
+    target("wire_response", wire::response, wire::generate_response, None),
+    target("wire_stream", wire::stream, wire::generate_stream, None),
+    target("wire_old_produce", wire::old_produce, wire::generate_old_produce, None),
+    target("wire_batch", wire::batch, wire::generate_batch, Some(wire::repair_batch)),
+    target("wire_codec", wire::codec, wire::generate_codec, None),
+    target("wire_blob", wire::blob, wire::generate_blob, Some(wire::repair_blob)),
+    target("wire_internal", wire::internal, wire::generate_internal, None),
+    target("journal", journal::run, journal::generate, Some(journal::repair)),
+    target("segment", segment::run, segment::generate, Some(segment::repair)),
+    target("segment_index", folder::index, folder::generate_index, Some(folder::repair_index)),
+    target("checkpoint", folder::checkpoint, folder::generate_checkpoint, Some(folder::repair_sealed)),
+    target("identity", folder::identity, folder::generate_identity, Some(folder::repair_sealed)),
+    target("names", folder::name, folder::generate_name, None),
+    target("quorum_state", folder::quorum_state, folder::generate_quorum_state, Some(wire::repair_blob)),
+    target("metadata_log", folder::metadata_log, folder::generate_metadata_log, None),
 ];
+
+const fn target(
+    name: &'static str,
+    run: fn(&[u8]),
+    generate: fn(&mut Random) -> Vec<u8>,
+    repair: Option<fn(&mut [u8])>,
+) -> Target {
+    Target { name, run, generate, repair }
+}

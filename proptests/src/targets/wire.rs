@@ -15,6 +15,7 @@ use weir_wire::records::{
 };
 use weir_wire::schema::{SampleOptions, sample, shapes};
 
+use crate::crc::{CASTAGNOLI, IEEE};
 use crate::mutate::Random;
 
 const SAMPLES: SampleOptions = SampleOptions { elements_max: 3, tagged: true };
@@ -227,17 +228,10 @@ pub(super) fn repair_batch(input: &mut [u8]) {
         let Some((batch, behind)) = rest.split_at_mut_checked(header.size_bytes()) else {
             return;
         };
-        let crc = batch_crc(&batch[CRC_START..]);
+        let crc = CASTAGNOLI.of(&[&batch[CRC_START..]]);
         batch[17..CRC_START].copy_from_slice(&crc.to_be_bytes());
         rest = behind;
     }
-}
-
-/// CRC-32C, bit by bit: independent of the crate that the product uses.
-fn batch_crc(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 * (crc & 1)))
-    })
 }
 
 /// A codec's number and a payload.
@@ -287,9 +281,7 @@ pub(super) fn repair_blob(input: &mut [u8]) {
     if input.len() < 20 || input[8..16] != length {
         return;
     }
-    let crc = !input[..16].iter().chain(&input[20..]).fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
-    });
+    let crc = IEEE.of(&[&input[..16], &input[20..]]);
     input[16..20].copy_from_slice(&crc.to_be_bytes());
 }
 
