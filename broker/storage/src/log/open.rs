@@ -48,6 +48,7 @@ pub(crate) async fn open(
         damaged: Vec::new(),
         dirty: Vec::new(),
         has_removed: false,
+        end_max: None,
     };
     let loaded = loader.run().await?;
     let Loader { mut state, sizes, mut damaged, dirty, has_removed, .. } = loaded.loader;
@@ -106,6 +107,8 @@ struct Loader {
     dirty: Vec<Offset>,
     /// Whether segments were removed.
     has_removed: bool,
+    /// The log cannot reach beyond this.
+    end_max: Option<Offset>,
 }
 
 struct Loaded {
@@ -224,7 +227,12 @@ impl Loader {
             if self.may_be_torn() && segment.base > expected && !self.state.gaps {
                 break;
             }
-            let scanned = self.scan(known, segment.bytes, None).await?;
+            let mut scanned = self.scan(known, segment.bytes, None).await?;
+            if let Some(max) = self.end_max.filter(|max| scanned.index.next_offset > *max) {
+                let (position, offset) = scanned.index.floor(max);
+                scanned.index.cut(position, offset);
+                scanned.epochs.retain(|(_, start)| *start < offset);
+            }
             let index = &scanned.index;
             if index.next_offset <= self.state.end {
                 continue;
@@ -265,6 +273,10 @@ impl Loader {
             return Ok(());
         }
         let base = last.map_or(start, |last| last.base);
+        if base < segment_base {
+            // The log had gone on in that segment, which is lost: what an earlier one holds beyond is from before a cut.
+            self.end_max = Some(segment_base);
+        }
         if end > start {
             tracing::warn!(log = %self.id, from = end, segment = base, "the log may have lost its tail: it is read again");
         }
