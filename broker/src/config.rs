@@ -188,12 +188,13 @@ fn pairs(file: &str, text: &str) -> Result<Vec<(usize, String, String)>, ConfigE
             logical.push_str(next.trim_start());
         }
         let line = index + 1;
-        let end = logical.find(['=', ':']).or_else(|| logical.find(char::is_whitespace));
-        let Some(end) = end else {
+        let Some(end) = logical.find(|c: char| c.is_whitespace() || c == '=' || c == ':') else {
             return Err(ConfigError::NotAPair { file: file.to_owned(), line, text: logical });
         };
         let (key, rest) = logical.split_at(end);
-        found.push((line, key.trim().to_owned(), rest[1..].trim().to_owned()));
+        let rest = rest.trim_start();
+        let value = rest.strip_prefix(['=', ':']).unwrap_or(rest).trim();
+        found.push((line, key.to_owned(), value.to_owned()));
     }
     Ok(found)
 }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -50,5 +52,45 @@ fn a_value_out_of_its_range_is_explained_with_its_unit() {
 fn k05_a_wildcard_is_never_advertised() {
     for wildcard in ["PLAINTEXT://0.0.0.0:9092", "PLAINTEXT://:9092", "PLAINTEXT://[::]:9092"] {
         assert!(parse(&format!("advertised.listeners={wildcard}")).is_err(), "{wildcard}");
+    }
+}
+
+#[test]
+fn blanks_of_any_width_end_a_key() {
+    for line in ["node.id 7", "node.id\t= 7", "node.id\u{a0}7", "node.id\u{2003}:\u{2003}7", "node.id=7"] {
+        assert_eq!(parse(line).map(|config| config.node_id), Ok(7), "{line:?}");
+    }
+    let config = parse("listeners PLAINTEXT://:19092").expect("the blank ends the key, not the colon");
+    assert_eq!(config.listen, "0.0.0.0:19092");
+}
+
+/// A line of known keys, odd separators and any values.
+fn line() -> impl Strategy<Value = String> {
+    let keys: Vec<&str> = documented_keys().map(|key| key.name).collect();
+    let key = prop_oneof![4 => proptest::sample::select(keys).prop_map(str::to_owned), 1 => ".{0,20}"];
+    let separator = proptest::sample::select(vec!["=", ":", " ", " = ", "\u{a0}", "\\\n", ""]);
+    let value = prop_oneof![
+        any::<i64>().prop_map(|number| number.to_string()),
+        proptest::sample::select(vec!["true", "PLAINTEXT://h:1", "[::1]:9", ":", "://", "[", "delete"])
+            .prop_map(str::to_owned),
+        ".{0,20}",
+    ];
+    (key, separator, value).prop_map(|(key, separator, value)| format!("{key}{separator}{value}\n"))
+}
+
+proptest! {
+    #[test]
+    fn any_file_is_understood_or_refused_with_its_line(lines in proptest::collection::vec(line(), 0..8)) {
+        let text = lines.concat();
+        if let Err(error) = parse(&text) {
+            let line = match &error {
+                ConfigError::NotAPair { line, .. }
+                | ConfigError::UnknownKey { line, .. }
+                | ConfigError::BadValue { line, .. } => *line,
+                ConfigError::Unreadable { .. } => 0,
+            };
+            prop_assert!((1..=text.lines().count()).contains(&line), "{error}");
+            prop_assert!(!error.to_string().is_empty());
+        }
     }
 }
