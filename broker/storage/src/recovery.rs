@@ -102,11 +102,11 @@ pub(crate) async fn recover(disk: &Disk, config: &StoreConfig) -> Result<Recover
         from_sequence,
     };
     let (journal, replayed) = Journal::open(disk, journal_config).await.map_err(journal_error)?;
+    sync_journal(disk).await?;
     let mut dirty = Dirty::default();
     if report.was_clean {
         report.notes.push(format!("clean start, {} logs", catalog.len()));
     } else {
-        sync_journal(disk).await?;
         replay::replay(disk, replayed, &mut catalog, &mut dirty, &mut report).await?;
     }
     report.is_certain = !uncertain && report.damaged.is_empty() && !report.is_rebuilt && report.is_certain;
@@ -182,7 +182,8 @@ async fn sync_journal(disk: &Disk) -> Result<(), StorageError> {
         let (file, _) = disk.open_file(path, OpenMode::ReadWrite).await.map_err(StorageError::disk(doing))?;
         disk.sync(&file).await.map_err(StorageError::disk(doing))?;
     }
-    Ok(())
+    // The file's name may never have been synced either.
+    disk.sync_dir(layout::JOURNAL).await.map_err(StorageError::disk(doing))
 }
 
 /// What deleted logs have left.
