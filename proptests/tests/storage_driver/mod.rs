@@ -288,7 +288,7 @@ impl<M: Access> Driver<M> {
         let fits = |version: &&Version| {
             let lazily = expected.os && world.power;
             let reaches = log.end() >= version.floor || lazily;
-            let starts = log.start() == version.start || version.start > log.end() && lazily;
+            let starts = log.start() == version.start;
             reaches
                 && starts
                 && log.end() <= version.end()
