@@ -16,9 +16,12 @@ pub(crate) struct Options {
     /// Leave these steps out.
     #[arg(long, value_name = "STEP", value_delimiter = ',')]
     skip: Vec<String>,
-    /// Seeds of the fixed set and of the fresh set, each.
-    #[arg(long, default_value_t = 300)]
+    /// Seeds of the fixed set, which are the same every time.
+    #[arg(long, default_value_t = 400)]
     seeds: u64,
+    /// Fresh seeds, which nobody has run before.
+    #[arg(long, default_value_t = 100)]
+    fresh_seeds: u64,
     /// List the steps and stop.
     #[arg(long)]
     list: bool,
@@ -95,10 +98,9 @@ fn steps(root: &Path, options: &Options, strict: bool) -> Result<Vec<Step>> {
     };
     let fresh_first =
         SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?.as_secs();
-    let seeds = options.seeds.to_string();
-    let swarm = |first: u64| {
+    let swarm = |first: u64, seeds: u64| {
         let mut command = simulated(&["run", "--quiet", "--package", "weir-sim"], &["--", "run"]);
-        command.args(["--from", &first.to_string(), "--seeds", &seeds]);
+        command.args(["--from", &first.to_string(), "--seeds", &seeds.to_string()]);
         command
     };
     let own = |task: &str, arguments: &[&str]| {
@@ -137,8 +139,8 @@ fn steps(root: &Path, options: &Options, strict: bool) -> Result<Vec<Step>> {
                 &[],
             ),
         ),
-        step("seeds-fixed", "simulations of the fixed seeds", swarm(FIXED_FIRST_SEED)),
-        step("seeds-fresh", "simulations of fresh seeds", swarm(fresh_first)),
+        step("seeds-fixed", "simulations of the fixed seeds", swarm(FIXED_FIRST_SEED, options.seeds)),
+        step("seeds-fresh", "simulations of fresh seeds", swarm(fresh_first, options.fresh_seeds)),
         step(
             "fuzz",
             "every parser that a peer or a disk feeds",
