@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use weir_defect::defect;
@@ -253,6 +254,12 @@ impl Loader {
             self.dirty.push(segment.base);
             if self.may_be_torn() && self.state.position < segment.bytes {
                 break;
+            }
+        }
+        if self.state.end > known_end && !self.state.os {
+            // These batches count as durable from now on: so must the names of their files.
+            for folder in [layout::log_dir(self.id), PathBuf::new()] {
+                self.disk.sync_dir(folder).await.map_err(StorageError::disk("sync a log's folder"))?;
             }
         }
         if self.state.end > known_end {
