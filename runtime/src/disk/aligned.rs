@@ -1,4 +1,4 @@
-//! The one buffer that O_DIRECT accepts. The only home of `unsafe` in this repository.
+//! The one buffer that O_DIRECT accepts. Beside it, only the allocator's settings need `unsafe` (`real/memory.rs`).
 #![allow(unsafe_code, reason = "memory aligned to a block cannot be had from Vec")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "this is the place that the banned calls are banned for")]
 
 pub(crate) mod disk;
+mod memory;
 pub(crate) mod net;
 pub(crate) mod random;
 pub(crate) mod task;
