@@ -1,8 +1,9 @@
 //! Reads frames from a connection: bounded in size, in memory and in time.
 //!
-//! A frame's length is a number that the peer chose, so nothing is reserved for it: the buffer doubles as bytes arrive,
-//! and beyond a small allotment the broker-wide budget is charged first. A peer that announces much and sends little
-//! holds nothing but its connection.
+//! A frame's length is a number that the peer chose, so no memory is reserved for it before a small allotment has
+//! arrived and the broker-wide budget was charged; from there on the buffer gets room for a frame of usual size at once, so
+//! that it is not copied while it grows, and doubles beyond. A peer that announces much and sends little holds nothing
+//! but its connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use crate::metrics::Metrics;
 const ALLOTMENT_BYTES: usize = 16 << 10;
 /// Bytes that are read at once when nothing is known about the next frame.
 const READ_BYTES: usize = 8 << 10;
+/// Room that a frame gets at once when the budget was charged for it.
+const ROOM_BYTES: usize = 1 << 20;
 /// Bytes that must arrive within the stall time while a frame is under way.
 const PROGRESS_BYTES: usize = 64 << 10;
 
@@ -125,7 +128,7 @@ impl<'a> FrameReader<'a> {
                 progress_from = have;
                 self.alarm.set(Some(time::now() + self.limits.stall));
             }
-            let limit = if charge.is_some() { have.max(READ_BYTES) } else { ALLOTMENT_BYTES - have };
+            let limit = if charge.is_some() { have.max(ROOM_BYTES) } else { ALLOTMENT_BYTES - have };
             let step = limit.min(total - have);
             self.buffer.reserve(step);
             match self.read(step).await {
