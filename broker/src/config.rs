@@ -91,7 +91,7 @@ impl Default for Config {
             connections_max: 16_384,
             connection_idle: Duration::from_secs(600),
             connection_stall: Duration::from_secs(30),
-            in_flight_max: 16,
+            in_flight_max: 256,
             shards: None,
             disk_threads: 4,
             journal_bytes: 256 << 20,

@@ -206,7 +206,7 @@ static KEYS: &[Key] = &[
     ),
     key!(
         "weir.connection.max.in.flight",
-        "requests of one connection that are processed at a time (default 16)",
+        "requests of one connection that are processed at a time (default 256)",
         |c, v| { number(v, "requests", 1, 1024).map(|n| c.in_flight_max = n as usize) }
     ),
     key!("weir.shards", "tasks that own partitions (default twice the cores)", |c, v| {
