@@ -1,4 +1,4 @@
-//! The one buffer that O_DIRECT accepts. Beside it, only the allocator's settings need `unsafe` (`real/memory.rs`).
+//! The one buffer that O_DIRECT accepts. Beside it, only two calls of the C library need `unsafe` (`real/memory.rs`, `real/disk/file.rs`).
 #![allow(unsafe_code, reason = "memory aligned to a block cannot be had from Vec")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Once};
 
@@ -17,8 +18,10 @@ use crate::disk::{AlignedBuf, BLOCK_BYTES, File, OpenMode};
 
 /// Most chunks that Linux takes in one call (IOV_MAX).
 const CHUNKS_MAX: usize = 1024;
-/// Bytes of one step of an allocation or a direct read.
+/// Bytes of one step of a direct read.
 const STEP_BYTES: usize = 1 << 20;
+/// Bytes of one step of an allocation: small, because the journal's next write waits for it in the device's queue.
+const ALLOCATE_STEP_BYTES: usize = 256 << 10;
 
 /// An open file, which a thread of the pool closes in the end.
 pub(crate) struct Handle {
@@ -179,19 +182,49 @@ pub(super) fn write_aligned(file: &File, offset: u64, blocks: &[u8]) -> io::Resu
     Ok(())
 }
 
-/// Writes zeros, so that the file has its blocks and later writes change no metadata, and syncs all of it.
-pub(super) fn allocate(file: &File, len: u64) -> io::Result<()> {
+/// Writes zeros, so that the file has its blocks and later writes change no metadata, and syncs all of it once.
+///
+/// Through a descriptor of its own: the file's own may be one that syncs each write, and as the file grows each of these
+/// would be a commit of the file system's journal, for which everybody else's writes wait.
+pub(super) fn allocate(root: &Path, file: &File, len: u64) -> io::Result<()> {
     let inner = file.handle().file()?;
     let mut position = inner.metadata()?.len();
     if file.is_direct() && position < len {
         position = position.next_multiple_of(BLOCK_BYTES as u64);
         inner.set_len(position)?;
     }
-    let zeros = AlignedBuf::zeroed(STEP_BYTES);
+    let reopened = reopen_unsynced(root, file, inner)?;
+    let writer = reopened.as_ref().unwrap_or(inner);
+    let zeros = AlignedBuf::zeroed(ALLOCATE_STEP_BYTES);
     while position < len {
-        let step = (len - position).min(STEP_BYTES as u64) as usize;
-        inner.write_all_at(&zeros.as_slice()[..step], position)?;
+        let step = (len - position).min(ALLOCATE_STEP_BYTES as u64) as usize;
+        writer.write_all_at(&zeros.as_slice()[..step], position)?;
         position += step as u64;
     }
-    inner.sync_all()
+    writer.sync_all()
+}
+
+/// The same file by another descriptor, whose writes are not synced one by one; `None` if its path names it no longer.
+fn reopen_unsynced(root: &Path, file: &File, inner: &fs::File) -> io::Result<Option<fs::File>> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true);
+    if file.is_direct() {
+        options.custom_flags(OFlags::DIRECT.bits() as i32);
+    }
+    // Whatever stands there now: the file itself can always be written through its own descriptor.
+    let Ok(reopened) = options.open(absolute(root, file.path())) else { return Ok(None) };
+    let (this, that) = (inner.metadata()?, reopened.metadata()?);
+    Ok(((this.dev(), this.ino()) == (that.dev(), that.ino())).then_some(reopened))
+}
+
+/// Begins to write back what is dirty in these files, so that the syncs that follow share the commits of the file system's
+/// journal. Whether it worked is theirs to tell.
+pub(super) fn begin_write_back<'a>(files: impl Iterator<Item = &'a File>) {
+    for file in files {
+        let Ok(inner) = file.handle().file() else { continue };
+        #[cfg(target_os = "linux")]
+        #[allow(unsafe_code, reason = "no safe wrapper has it")]
+        // SAFETY: a call with numbers; the descriptor is open as long as `inner` is borrowed.
+        let _ = unsafe { libc::sync_file_range(inner.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    }
 }

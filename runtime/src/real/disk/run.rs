@@ -12,6 +12,10 @@ use super::{absolute, file};
 use crate::disk::{BatchError, DirEntry, Done, LOCK_FILE, Op};
 
 pub(super) fn batch(root: &Path, closer: &Arc<Queue>, ops: Vec<Op>) -> Result<Vec<Done>, BatchError> {
+    let synced = || ops.iter().filter_map(|op| if let Op::Sync { file } = op { Some(file) } else { None });
+    if synced().nth(1).is_some() {
+        file::begin_write_back(synced());
+    }
     let mut done = Vec::with_capacity(ops.len());
     for (index, op) in ops.into_iter().enumerate() {
         match operation(root, closer, op) {
@@ -47,7 +51,7 @@ fn borrowed(root: &Path, closer: &Arc<Queue>, op: &Op) -> io::Result<Done> {
         Op::WriteAligned { .. } => Err(io::Error::other("an aligned write is run by its owner")),
         Op::Sync { file } => file.handle().file()?.sync_data().map(|()| Done::Synced),
         Op::Truncate { file, len } => file.handle().file()?.set_len(*len).map(|()| Done::Truncated),
-        Op::Allocate { file, len } => file::allocate(file, *len).map(|()| Done::Allocated),
+        Op::Allocate { file, len } => file::allocate(root, file, *len).map(|()| Done::Allocated),
         Op::Rename { from, to } => {
             fs::rename(absolute(root, from), absolute(root, to)).map(|()| Done::Renamed)
         }
