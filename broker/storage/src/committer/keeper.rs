@@ -20,8 +20,8 @@ use crate::layout;
 use crate::segment::{self, IndexData};
 use crate::store::Shared;
 
-/// Segments that are synced in one batch.
-const SYNC_BATCH: usize = 8;
+/// Segments that are synced in one batch: their write-back begins together, so that they share commits of the file system.
+const SYNC_BATCH: usize = 64;
 
 /// A job.
 pub(super) enum Job {
