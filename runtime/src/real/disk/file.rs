@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Once};
 
 use bytes::Bytes;
@@ -20,6 +21,9 @@ use crate::disk::{AlignedBuf, BLOCK_BYTES, File, OpenMode};
 const CHUNKS_MAX: usize = 1024;
 /// Bytes of one step of a direct read.
 const STEP_BYTES: usize = 1 << 20;
+/// Bytes after which a file begins to be written back, so that a later sync does not fill the device's queue with all of them at
+/// once: the journal's next write would wait behind them.
+const WRITE_BEHIND_BYTES: u64 = 1 << 20;
 /// Bytes of one step of an allocation: small, because the journal's next write waits for it in the device's queue.
 const ALLOCATE_STEP_BYTES: usize = 256 << 10;
 
@@ -28,11 +32,22 @@ pub(crate) struct Handle {
     /// `None` only while it is dropped.
     file: Option<fs::File>,
     closer: Arc<Queue>,
+    /// Bytes written since write-back was begun.
+    unflushed: AtomicU64,
 }
 
 impl Handle {
     pub(super) fn file(&self) -> io::Result<&fs::File> {
         self.file.as_ref().ok_or_else(|| Errno::BADF.into())
+    }
+
+    /// Notes bytes that were written. Returns whether it is time to begin to write them back.
+    pub(super) fn is_write_back_due(&self, written: u64) -> bool {
+        let is_due = self.unflushed.fetch_add(written, Ordering::Relaxed) + written >= WRITE_BEHIND_BYTES;
+        if is_due {
+            self.unflushed.store(0, Ordering::Relaxed);
+        }
+        is_due
     }
 }
 
@@ -74,7 +89,7 @@ pub(super) fn open(root: &Path, closer: &Arc<Queue>, path: &Path, mode: OpenMode
     if metadata.is_dir() {
         return Err(Errno::ISDIR.into());
     }
-    let handle = Handle { file: Some(file), closer: closer.clone() };
+    let handle = Handle { file: Some(file), closer: closer.clone(), unflushed: AtomicU64::new(0) };
     Ok((File::new(path.to_path_buf(), mode, direct, handle), metadata.len()))
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::{Lock, run};
+use super::{Lock, file, run};
 use crate::disk::{BatchError, Done, Op};
 
 pub(super) enum Work {
@@ -97,11 +97,13 @@ impl Queue {
             match work {
                 Work::Close(file) => drop(file),
                 Work::Batch(Job { ops, reply, lock }) => {
-                    let result = run::batch(root, closer, ops);
+                    let mut behind = Vec::new();
+                    let result = run::batch(root, closer, ops, &mut behind);
                     // First the lock and then the answer, so that whoever has all answers and drops the disk can open it again.
                     drop(lock);
                     // A failing send means that nobody waits any more, which is allowed.
                     let _ = reply.send(result);
+                    file::begin_write_back(behind.iter());
                 }
             }
         }

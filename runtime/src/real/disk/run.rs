@@ -5,19 +5,32 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::queue::Queue;
 use super::{absolute, file};
-use crate::disk::{BatchError, DirEntry, Done, LOCK_FILE, Op};
+use crate::disk::{BatchError, DirEntry, Done, File, LOCK_FILE, Op};
 
-pub(super) fn batch(root: &Path, closer: &Arc<Queue>, ops: Vec<Op>) -> Result<Vec<Done>, BatchError> {
+/// Runs a batch. Files that are to be written back afterwards are added to `behind`.
+pub(super) fn batch(
+    root: &Path,
+    closer: &Arc<Queue>,
+    ops: Vec<Op>,
+    behind: &mut Vec<File>,
+) -> Result<Vec<Done>, BatchError> {
     let synced = || ops.iter().filter_map(|op| if let Op::Sync { file } = op { Some(file) } else { None });
     if synced().nth(1).is_some() {
         file::begin_write_back(synced());
     }
     let mut done = Vec::with_capacity(ops.len());
     for (index, op) in ops.into_iter().enumerate() {
+        if let Op::Write { file, data, .. } = &op {
+            let bytes: usize = data.iter().map(Bytes::len).sum();
+            if file.handle().is_write_back_due(bytes as u64) {
+                behind.push(file.clone());
+            }
+        }
         match operation(root, closer, op) {
             Ok(result) => done.push(result),
             Err((op, source)) => return Err(BatchError::new(index, op, source, done)),
