@@ -136,7 +136,8 @@ fn steps(root: &Path, options: &Options, strict: bool) -> Result<Vec<Step>> {
             "the runtime's behaviour in the simulated world",
             simulated(
                 &["test", "--package", "weir-runtime", "--package", "weir-defect", "--package", "weir-sim"],
-                &[],
+                // Without doctests: rustdoc is not given the flag that makes a build a simulation.
+                &["--lib", "--bins", "--tests"],
             ),
         ),
         step("seeds-fixed", "simulations of the fixed seeds", swarm(FIXED_FIRST_SEED, options.seeds)),

@@ -98,7 +98,7 @@ def read_back(address, load):
         reader.assign([TopicPartition(load.topic, partition, 0)])
         found, furthest, done = 0, -1, False
         while not done:
-            for message in reader.consume(5000, 10.0):
+            for message in reader.consume(5000, 0.5):
                 if message.error():
                     if message.error().code() == KafkaError._PARTITION_EOF:
                         done = True
