@@ -85,7 +85,6 @@ fn simulate(seed: u64) -> Option<String> {
         round_bytes_max: draw.between(2_000, 60_000) as usize,
         open_files_max: draw.between(1, 12) as usize,
         index_cache_bytes: draw.between(0, 3_000) as usize,
-        checkpoint_parallelism: draw.between(1, 3) as usize,
         ..StoreConfig::default()
     };
     let failing_syncs = draw.chance(0.5);

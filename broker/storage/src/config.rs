@@ -16,8 +16,6 @@ pub struct StoreConfig {
     pub open_files_max: usize,
     /// Most memory for the indexes of sealed segments, in bytes.
     pub index_cache_bytes: usize,
-    /// Segments that one checkpoint syncs at the same time.
-    pub checkpoint_parallelism: usize,
 }
 
 impl Default for StoreConfig {
@@ -29,7 +27,6 @@ impl Default for StoreConfig {
             backlog_bytes_max: 256 << 20,
             open_files_max: 2048,
             index_cache_bytes: 16 << 20,
-            checkpoint_parallelism: 2,
         }
     }
 }

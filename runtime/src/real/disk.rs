@@ -1,6 +1,8 @@
 //! The data folder of a real process: a lock, two queues and the threads that work them off.
 
 mod file;
+#[cfg(target_os = "linux")]
+mod group;
 mod queue;
 mod run;
 

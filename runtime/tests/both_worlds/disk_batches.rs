@@ -16,6 +16,7 @@ both_worlds!(
     a_dropped_submission_still_runs_to_its_end,
     batches_of_the_pool_all_complete,
     results_come_in_the_order_of_the_operations,
+    many_syncs_in_one_batch_end_at_the_first_that_fails,
 );
 
 async fn a_batch_stops_at_its_first_failing_operation_and_names_it(place: Place) {
@@ -112,4 +113,33 @@ async fn results_come_in_the_order_of_the_operations(place: Place) {
         panic!("{rest:?}");
     };
     assert_eq!((listed.len(), listed[0].name.as_str(), listed[0].len), (1, "y", 2));
+}
+
+async fn many_syncs_in_one_batch_end_at_the_first_that_fails(place: Place) {
+    let disk = place.disk().await;
+    let mut batch = Vec::new();
+    for number in 0..40 {
+        disk.create_dir(format!("folder-{number}")).await.unwrap();
+        let (file, _) = disk.open_file(format!("folder-{number}/x"), OpenMode::Create).await.unwrap();
+        disk.submit(Lane::Pool, vec![Op::Write { file: file.clone(), offset: 0, data: bytes("content") }])
+            .await
+            .unwrap();
+        batch.extend([Op::Sync { file }, Op::SyncDir { path: format!("folder-{number}").into() }]);
+    }
+    let again: Vec<_> = batch
+        .iter()
+        .map(|op| match op {
+            Op::Sync { file } => Op::Sync { file: file.clone() },
+            Op::SyncDir { path } => Op::SyncDir { path: path.clone() },
+            other => panic!("{other}"),
+        })
+        .collect();
+    let done = disk.submit(Lane::Pool, batch).await.unwrap();
+    assert_eq!(done.len(), 80);
+    assert!(done.chunks(2).all(|pair| matches!(pair, [Done::Synced, Done::DirSynced])), "{done:?}");
+
+    disk.remove_dir("folder-20").await.unwrap();
+    let error = disk.submit(Lane::Pool, again).await.unwrap_err();
+    assert_eq!((error.index, error.is_not_found(), error.done.len()), (41, true, 41), "{error}");
+    assert_eq!(error.op, "sync folder folder-20");
 }

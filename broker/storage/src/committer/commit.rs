@@ -19,6 +19,13 @@ use crate::journal::Entry;
 use crate::layout;
 use crate::segment::{Cursor, Span, Step};
 
+/// Opens a write's segment; its log's folder is made before that if it may be missing.
+fn open_ops(write: &SegmentWrite, with_folder: bool) -> impl Iterator<Item = Op> {
+    let folder = with_folder.then(|| Op::CreateDir { path: layout::log_dir(write.log) });
+    let path = layout::segment_file(write.log, write.segment_base);
+    folder.into_iter().chain([Op::Open { path, mode: OpenMode::Create }])
+}
+
 /// A write that found no room, and with it all later ones of its log.
 struct NoRoom {
     /// The place of the write in the round.
@@ -111,18 +118,20 @@ impl Committer {
             files.push(found.ok());
         }
         let mut no_room: Vec<NoRoom> = Vec::new();
-        let mut next = 0;
-        while next < missing.len() {
-            let opens = missing[next..].iter().map(|(at, _)| {
-                let path = layout::segment_file(writes[*at].log, writes[*at].segment_base);
-                Op::Open { path, mode: OpenMode::Create }
-            });
-            let (done, error) = match self.shared.disk.submit(Lane::Pool, opens.collect()).await {
+        let mut rest = missing.as_slice();
+        // A log's folder comes with its first segment: seldom, and then mostly for many logs at once.
+        let mut with_folders = false;
+        while !rest.is_empty() {
+            let ops = rest.iter().flat_map(|(at, _)| open_ops(&writes[*at], with_folders));
+            let (done, error) = match self.shared.disk.submit(Lane::Pool, ops.collect()).await {
                 Ok(done) => (done, None),
                 Err(BatchError { op, source, done, index }) => (done, Some((index, op, source))),
             };
-            for (done, (at, moment)) in done.into_iter().zip(&missing[next..]) {
-                let Done::Opened { file, len } = done else { continue };
+            let opened = done.into_iter().filter_map(|done| match done {
+                Done::Opened { file, len } => Some((file, len)),
+                _ => None,
+            });
+            for ((file, len), (at, moment)) in opened.zip(rest) {
                 let write = &writes[*at];
                 if len == 0 {
                     self.dirty.folders.insert(write.slot);
@@ -131,31 +140,17 @@ impl Committer {
                 files[*at] = Some(file);
             }
             let Some((index, op, source)) = error else { break };
-            next += index;
-            let (at, _) = missing[next];
             let error = BatchError { index, op, source, done: Vec::new() };
-            if error.is_not_found() {
-                self.create_folder(&writes[at], at, &mut no_room).await?;
-                next += usize::from(no_room.last().is_some_and(|last| last.write == at));
-            } else {
-                no_room.push(NoRoom { write: at, error: no_space(error, "create a segment")? });
-                next += 1;
+            rest = &rest[index / if with_folders { 2 } else { 1 }..];
+            if error.is_not_found() && !with_folders {
+                with_folders = true;
+                continue;
             }
+            let [(at, _), others @ ..] = rest else { break };
+            no_room.push(NoRoom { write: *at, error: no_space(error, "create a segment")? });
+            rest = others;
         }
         Ok((files, no_room))
-    }
-
-    async fn create_folder(
-        &mut self,
-        write: &SegmentWrite,
-        at: usize,
-        no_room: &mut Vec<NoRoom>,
-    ) -> Result<(), StorageError> {
-        let path = layout::log_dir(write.log);
-        if let Err(error) = self.shared.disk.create_dir(path).await {
-            no_room.push(NoRoom { write: at, error: no_space(error, "create a log's folder")? });
-        }
-        Ok(())
     }
 
     /// Starts the writes from place `from` on, but those of logs that found no room.

@@ -1,6 +1,5 @@
 //! The committer's helper: what takes long and nobody waits for, one job after the other.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use weir_defect::defect;
 use weir_protocol::types::{LogId, Offset};
-use weir_runtime::disk::{BatchError, Disk, Done, File, Lane, Op, OpenMode, Submission};
+use weir_runtime::disk::{Disk, Done, File, Lane, Op, OpenMode};
 
 use super::{CheckpointEnd, Dirty};
 use crate::StorageError;
@@ -20,8 +19,8 @@ use crate::layout;
 use crate::segment::{self, IndexData};
 use crate::store::Shared;
 
-/// Segments that are synced in one batch: their write-back begins together, so that they share commits of the file system.
-const SYNC_BATCH: usize = 64;
+/// Segments, or folders, that are synced in one batch: they share a commit of the file system. Their files are open together.
+const SYNC_BATCH: usize = 1024;
 
 /// A job.
 pub(super) enum Job {
@@ -149,41 +148,27 @@ async fn checkpoint(shared: &Shared, job: &CheckpointJob) -> Result<(), StorageE
     Ok(())
 }
 
-/// Syncs the segments, a few at a time.
+/// Syncs the segments.
 async fn sync_segments(shared: &Shared, job: &CheckpointJob) -> Result<(), StorageError> {
-    let mut on_their_way: VecDeque<(Submission, Vec<File>)> = VecDeque::new();
     for group in job.files.chunks(SYNC_BATCH) {
         let mut files = Vec::with_capacity(group.len());
         for (key, log) in group {
             files.extend(open(shared, *key, *log).await?);
         }
-        if on_their_way.len() >= shared.config.checkpoint_parallelism.max(1)
-            && let Some(oldest) = on_their_way.pop_front()
-        {
-            finish_sync(&shared.disk, oldest).await?;
-        }
         let batch = files.iter().map(|file| Op::Sync { file: file.clone() }).collect();
-        on_their_way.push_back((shared.disk.submit(Lane::Pool, batch), files));
-    }
-    for submission in on_their_way {
-        finish_sync(&shared.disk, submission).await?;
+        match shared.disk.submit(Lane::Pool, batch).await {
+            Ok(_) => {}
+            Err(_) if defect!(retry_fsync) => {
+                // The kernel has marked the pages as clean, and the second sync says that all is well.
+                for file in files {
+                    let _ = shared.disk.sync(&file).await;
+                }
+            }
+            // A sync that finds no room has lost data like any other that fails (contract 8).
+            Err(source) => return Err(StorageError::Disk { doing: "sync a segment", source }),
+        }
     }
     Ok(())
-}
-
-async fn finish_sync(disk: &Disk, (submission, files): (Submission, Vec<File>)) -> Result<(), StorageError> {
-    match submission.await {
-        Ok(_) => Ok(()),
-        Err(_) if defect!(retry_fsync) => {
-            // The kernel has marked the pages as clean, and the second sync says that all is well.
-            for file in files {
-                let _ = disk.sync(&file).await;
-            }
-            Ok(())
-        }
-        // A sync that finds no room has lost data like any other that fails (contract 8).
-        Err(source) => Err(StorageError::Disk { doing: "sync a segment", source }),
-    }
 }
 
 /// A segment's file. `None` if it was removed since.
@@ -204,17 +189,23 @@ async fn open(shared: &Shared, key: SegmentKey, log: LogId) -> Result<Option<Fil
     }
 }
 
+/// Syncs the folders in which files or folders came or went.
 async fn sync_folders(disk: &Disk, job: &CheckpointJob) -> Result<(), StorageError> {
     let mut folders: Vec<PathBuf> = job.folders.iter().map(|log| layout::log_dir(*log)).collect();
     // Logs' folders that were created or removed, by this process or by one before it.
     folders.push(PathBuf::new());
-    for path in folders {
-        match disk.sync_dir(path).await {
-            Ok(()) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) if defect!(retry_fsync) => drop::<BatchError>(error),
+    let mut rest = folders.as_slice();
+    while !rest.is_empty() {
+        let some = &rest[..rest.len().min(SYNC_BATCH)];
+        let batch = some.iter().map(|path| Op::SyncDir { path: path.clone() }).collect();
+        let finished = match disk.submit(Lane::Pool, batch).await {
+            Ok(_) => some.len(),
+            // It was removed since.
+            Err(error) if error.is_not_found() => error.index + 1,
+            Err(error) if defect!(retry_fsync) => error.index + 1,
             Err(source) => return Err(StorageError::Disk { doing: "sync a folder", source }),
-        }
+        };
+        rest = &rest[finished..];
     }
     Ok(())
 }

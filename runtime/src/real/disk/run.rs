@@ -8,6 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::io::Errno;
 
+#[cfg(target_os = "linux")]
+use super::group;
 use super::queue::Queue;
 use super::{absolute, file};
 use crate::disk::{BatchError, DirEntry, Done, File, LOCK_FILE, Op};
@@ -19,6 +21,10 @@ pub(super) fn batch(
     ops: Vec<Op>,
     behind: &mut Vec<File>,
 ) -> Result<Vec<Done>, BatchError> {
+    #[cfg(target_os = "linux")]
+    if let Some(result) = group::sync(root, &ops) {
+        return result;
+    }
     let synced = || ops.iter().filter_map(|op| if let Op::Sync { file } = op { Some(file) } else { None });
     if synced().nth(1).is_some() {
         file::begin_write_back(synced());
