@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -10,6 +11,12 @@ use crate::interop::Broker;
 
 /// Memory that is written and given back before each run: fresh memory of a virtual machine costs its first user CPU time.
 const TOUCHED_BYTES: usize = 10 << 30;
+/// How long ext4 spares the inodes of removed files, and a second.
+const INODES_REUSED_AFTER: Duration = Duration::from_secs(6);
+/// librdkafka makes its next request when fewer than this many wait to be sent. Its default of 1 has one request made for each
+/// pass over all partitions: with 1,000 of them a record waited 40 ms in the client before it was sent (1 ms with 100). Both sides
+/// of each comparison have it.
+const UNSENT_REQUESTS: &str = "queue.buffering.backpressure.threshold=100";
 /// Kernel ticks a second in `/proc/PID/stat`: USER_HZ, which is 100 on every Linux that Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -90,7 +97,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let mut runs: Vec<Vec<Run>> = vec![Vec::new(); scenarios.len()];
     for repeat in 1..=options.repeats {
         for (scenario, runs) in scenarios.iter().zip(&mut runs) {
-            touch_memory();
+            prepare(root)?;
             eprintln!("{repeat}/{}: {} (10 GiB of memory touched before it)", options.repeats, scenario.name);
             runs.push(measure(root, &load, scenario, options)?);
         }
@@ -126,6 +133,7 @@ fn measure(root: &Path, load: &Path, scenario: &Scenario, options: &Options) -> 
     produce.args(["--seconds", &options.seconds.to_string()]);
     let linger = if scenario.rate == 0 { "5" } else { "0" };
     produce.args(["-X", &format!("linger.ms={linger}"), "-X", "batch.num.messages=1000"]);
+    produce.args(["-X", UNSENT_REQUESTS]);
     produce.args(scenario.topic_settings.iter().flat_map(|setting| ["--topic-setting", setting]));
     let produced = Report::of(&mut produce)?;
     let between = cpu_seconds(process)?;
@@ -178,10 +186,21 @@ impl Report {
     }
 }
 
-/// Writes to memory and gives it back, so that the host has it ready for whoever comes next.
-fn touch_memory() {
+/// What the run before left is removed and on disk, and memory was written to and given back, so that the host has it ready.
+///
+/// ext4 does not give a removed file's inode to another for five seconds and looks for one that is older: without the wait, a
+/// topic with 1,000 partitions takes seconds to get its files.
+fn prepare(root: &Path) -> Result<()> {
+    let data = root.join("target/bench/data");
+    if data.exists() {
+        std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
+    }
+    let reusable = Instant::now() + INODES_REUSED_AFTER;
+    rustix::fs::sync();
     let memory = vec![1u8; TOUCHED_BYTES];
     std::hint::black_box(&memory);
+    std::thread::sleep(reusable.saturating_duration_since(Instant::now()));
+    Ok(())
 }
 
 fn cpu_seconds(process: &Child) -> Result<f64> {
