@@ -19,11 +19,13 @@ use crate::journal::Entry;
 use crate::layout;
 use crate::segment::{Cursor, Span, Step};
 
-/// Opens a write's segment; its log's folder is made before that if it may be missing.
-fn open_ops(write: &SegmentWrite, with_folder: bool) -> impl Iterator<Item = Op> {
-    let folder = with_folder.then(|| Op::CreateDir { path: layout::log_dir(write.log) });
+/// How many operations open a segment.
+const OPEN_OPS: usize = 2;
+
+/// Opens a write's segment. Its log's folder comes with its first segment.
+fn open_ops(write: &SegmentWrite) -> [Op; OPEN_OPS] {
     let path = layout::segment_file(write.log, write.segment_base);
-    folder.into_iter().chain([Op::Open { path, mode: OpenMode::Create }])
+    [Op::CreateDir { path: layout::log_dir(write.log) }, Op::Open { path, mode: OpenMode::Create }]
 }
 
 /// A write that found no room, and with it all later ones of its log.
@@ -119,10 +121,8 @@ impl Committer {
         }
         let mut no_room: Vec<NoRoom> = Vec::new();
         let mut rest = missing.as_slice();
-        // A log's folder comes with its first segment: seldom, and then mostly for many logs at once.
-        let mut with_folders = false;
         while !rest.is_empty() {
-            let ops = rest.iter().flat_map(|(at, _)| open_ops(&writes[*at], with_folders));
+            let ops = rest.iter().flat_map(|(at, _)| open_ops(&writes[*at]));
             let (done, error) = match self.shared.disk.submit(Lane::Pool, ops.collect()).await {
                 Ok(done) => (done, None),
                 Err(BatchError { op, source, done, index }) => (done, Some((index, op, source))),
@@ -141,11 +141,7 @@ impl Committer {
             }
             let Some((index, op, source)) = error else { break };
             let error = BatchError { index, op, source, done: Vec::new() };
-            rest = &rest[index / if with_folders { 2 } else { 1 }..];
-            if error.is_not_found() && !with_folders {
-                with_folders = true;
-                continue;
-            }
+            rest = &rest[index / OPEN_OPS..];
             let [(at, _), others @ ..] = rest else { break };
             no_room.push(NoRoom { write: *at, error: no_space(error, "create a segment")? });
             rest = others;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use weir_defect::defect;
 use weir_protocol::types::{LogId, Offset};
-use weir_runtime::disk::{Disk, File, Lane, Op, OpenMode};
+use weir_runtime::disk::{Disk, Done, File, Lane, Op, OpenMode, Submission};
 
 use super::{DamagedRange, RecoveryReport, journal_error};
 use crate::cache::SegmentKey;
@@ -15,10 +15,10 @@ use crate::error::StorageError;
 use crate::journal::{self, DamagedRound, Entry, Replayed};
 use crate::layout;
 
-/// Bytes that are gathered before they are written.
-const BATCH_BYTES: usize = 4 << 20;
+/// Bytes that are gathered before they are written, so that the many small appends to one log become one write.
+const BATCH_BYTES: usize = 16 << 20;
 /// Files that are kept open meanwhile.
-const FILES_MAX: usize = 512;
+const FILES_MAX: usize = 1024;
 
 /// Brings catalog and segments up to date with the journal.
 pub(super) async fn replay(
@@ -35,7 +35,9 @@ pub(super) async fn replay(
         dirty,
         touched: BTreeSet::new(),
         writes: Vec::new(),
+        last: BTreeMap::new(),
         write_bytes: 0,
+        on_its_way: None,
         files: BTreeMap::new(),
         bytes: 0,
     };
@@ -92,9 +94,13 @@ struct Replay<'a> {
     catalog: &'a mut Catalog,
     dirty: &'a mut Dirty,
     touched: BTreeSet<SlotId>,
-    /// Not written yet, in order; contiguous ones are one.
+    /// Not written yet, those of a segment in order; contiguous ones are one.
     writes: Vec<Write>,
+    /// The place of each segment's last write in `writes`.
+    last: BTreeMap<SegmentKey, usize>,
     write_bytes: usize,
+    /// The writes before them.
+    on_its_way: Option<Submission>,
     files: BTreeMap<SegmentKey, File>,
     bytes: u64,
 }
@@ -198,28 +204,82 @@ impl Replay<'_> {
         let bytes = data.iter().map(Bytes::len).sum::<usize>();
         self.bytes += bytes as u64;
         self.write_bytes += bytes;
-        match self.writes.last_mut() {
-            Some(last) if last.key == (slot, base) && last.position + last.bytes == position => {
+        let key = (slot, base);
+        let last = self.last.get(&key).and_then(|last| self.writes.get_mut(*last));
+        match last.filter(|last| last.position + last.bytes == position) {
+            Some(last) => {
                 last.bytes += bytes as u64;
                 last.data.extend(data);
             }
-            _ => self.writes.push(Write { key: (slot, base), log, position, bytes: bytes as u64, data }),
+            None => {
+                self.last.insert(key, self.writes.len());
+                self.writes.push(Write { key, log, position, bytes: bytes as u64, data });
+            }
         }
-        if self.write_bytes >= BATCH_BYTES { self.flush().await } else { Ok(()) }
+        if self.write_bytes >= BATCH_BYTES { self.begin_writes().await } else { Ok(()) }
     }
 
-    async fn flush(&mut self) -> Result<(), StorageError> {
-        let mut batch = Vec::with_capacity(self.writes.len());
-        for write in std::mem::take(&mut self.writes) {
+    /// Sends off what was gathered, when what was sent before it has arrived.
+    async fn begin_writes(&mut self) -> Result<(), StorageError> {
+        if self.writes.is_empty() {
+            return Ok(());
+        }
+        let writes = std::mem::take(&mut self.writes);
+        self.last.clear();
+        self.write_bytes = 0;
+        self.open_all(&writes).await?;
+        let mut batch = Vec::with_capacity(writes.len());
+        for write in writes {
             let file = self.open(write.key, write.log).await?;
             batch.push(Op::Write { file, offset: write.position, data: write.data });
         }
-        self.write_bytes = 0;
-        self.disk.submit(Lane::Pool, batch).await.map_err(StorageError::disk("replay the journal"))?;
+        self.end_writes().await?;
+        self.on_its_way = Some(self.disk.submit(Lane::Pool, batch));
         if self.files.len() > FILES_MAX {
             self.files.clear();
         }
         Ok(())
+    }
+
+    async fn end_writes(&mut self) -> Result<(), StorageError> {
+        let Some(submission) = self.on_its_way.take() else { return Ok(()) };
+        submission.await.map(drop).map_err(StorageError::disk("replay the journal"))
+    }
+
+    /// All that was gathered is written.
+    async fn flush(&mut self) -> Result<(), StorageError> {
+        self.begin_writes().await?;
+        self.end_writes().await
+    }
+
+    /// Opens the files of all these writes with one batch.
+    async fn open_all(&mut self, writes: &[Write]) -> Result<(), StorageError> {
+        let mut missing = BTreeMap::new();
+        for write in writes.iter().filter(|write| !self.files.contains_key(&write.key)) {
+            missing.insert(write.key, write.log);
+        }
+        let open = |(key, log): (&SegmentKey, &LogId)| {
+            let path = layout::segment_file(*log, key.1);
+            [Op::CreateDir { path: layout::log_dir(*log) }, Op::Open { path, mode: OpenMode::Create }]
+        };
+        let batch = missing.iter().flat_map(open).collect();
+        let done = self.disk.submit(Lane::Pool, batch).await;
+        let done = done.map_err(StorageError::disk("replay the journal"))?;
+        let opened = done.into_iter().filter_map(|done| match done {
+            Done::Opened { file, .. } => Some(file),
+            _ => None,
+        });
+        for (key, file) in missing.into_keys().zip(opened) {
+            self.opened(key, file);
+        }
+        Ok(())
+    }
+
+    fn opened(&mut self, key: SegmentKey, file: File) {
+        // Even a file that was there may have no durable name yet.
+        self.dirty.folders.insert(key.0);
+        self.dirty.segments.insert(key);
+        self.files.insert(key, file);
     }
 
     async fn open(&mut self, key: SegmentKey, log: LogId) -> Result<File, StorageError> {
@@ -235,10 +295,7 @@ impl Replay<'_> {
             }
             opened => opened.map_err(StorageError::disk(doing))?,
         };
-        // Even a file that was there may have no durable name yet.
-        self.dirty.folders.insert(key.0);
-        self.dirty.segments.insert(key);
-        self.files.insert(key, file.clone());
+        self.opened(key, file.clone());
         Ok(file)
     }
 
