@@ -9,6 +9,7 @@
 //! * `metadata`: the driver of the metadata quorum and the image that it commits.
 
 mod api;
+mod complaints;
 pub mod config;
 mod metadata;
 mod metrics;

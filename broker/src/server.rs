@@ -1,7 +1,6 @@
 //! The network side of the broker: who may connect, what is read, and in which order answers leave.
 
 pub(crate) mod budget;
-pub(crate) mod complaints;
 mod connection;
 mod frames;
 pub(crate) mod http;

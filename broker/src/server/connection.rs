@@ -8,10 +8,10 @@ use weir_runtime::net::Stream;
 use weir_runtime::watch;
 
 use super::Stage;
-use super::complaints::Complaints;
 use super::frames::{FrameLimits, FrameReader, Incoming};
 use super::outgoing::{ResponseWriter, Slot, WriteEnd};
 use crate::api::{Api, Begun, Origin};
+use crate::complaints::Complaints;
 
 /// Serves a connection until it ends.
 ///

@@ -10,9 +10,9 @@ use weir_runtime::net::{self, Listener};
 use weir_runtime::watch;
 use weir_runtime::{task, time};
 
-use super::complaints::Complaints;
 use super::{Stage, connection};
 use crate::api::Api;
+use crate::complaints::Complaints;
 
 /// How long the listener pauses when the process has no more file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);

@@ -17,6 +17,7 @@ use super::{
     DeleteRecordsCall, FetchCall, FetchDone, Message, OffsetsCall, OffsetsDone, ProduceCall, ShardError,
     ShardSetup,
 };
+use crate::complaints::Complaints;
 use crate::metadata::ImageReader;
 use crate::metrics::Metrics;
 use crate::node::{Failure, FailureFlag};
@@ -48,6 +49,7 @@ pub(super) struct Owner {
     parked: Slab<Parked>,
     alarm: Alarm,
     effects: Vec<Effect>,
+    complaints: Complaints,
 }
 
 impl Owner {
@@ -72,6 +74,7 @@ impl Owner {
             parked: Slab::new(),
             alarm: Alarm::new(),
             effects: Vec::new(),
+            complaints: Complaints::default(),
         }
     }
 
@@ -371,7 +374,9 @@ impl Owner {
                 let cause = Arc::clone(&failed.error);
                 if let Some(from) = open.log.on_append_failed(&failed) {
                     simulation::situation("write refused, disk full");
-                    tracing::warn!(%log, from, error = %cause, "appends were cut");
+                    if let Some(left_out) = self.complaints.admit(time::now()) {
+                        tracing::warn!(%log, from, error = %cause, left_out, "appends were cut");
+                    }
                     self.step(log, Input::AppendFailed { from }, Some(&cause));
                 }
             }

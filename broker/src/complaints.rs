@@ -1,4 +1,4 @@
-//! Log lines about what peers do wrong, at a bounded rate: a peer must not be able to fill the log.
+//! Log lines about what goes wrong over and over, at a bounded rate: neither a peer nor a full disk may fill the log.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ const LINES_MAX: u32 = 10;
 /// The interval.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Writes log lines about peers, ten a second at most, and says how many it left out.
+/// Lets ten lines a second through, and says how many it left out.
 #[derive(Debug, Default)]
 pub(crate) struct Complaints(Mutex<Window>);
 
@@ -31,7 +31,7 @@ impl Complaints {
     }
 
     /// Whether a line may be written now, and how many were left out since the last one.
-    fn admit(&self, now: Instant) -> Option<u64> {
+    pub(crate) fn admit(&self, now: Instant) -> Option<u64> {
         let mut window = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if window.began.is_none_or(|began| now - began >= INTERVAL) {
             window.began = Some(now);
