@@ -111,11 +111,15 @@ impl Disk {
         }
     }
 
-    /// Reads up to `len` bytes at `offset`; less at the end of the file.
+    /// Reads up to `len` bytes at `offset`; less at the end of the file. What the operating system has in memory is read at
+    /// once, without a thread in between.
     ///
     /// # Errors
     /// What the file system says.
     pub async fn read(&self, file: &File, offset: u64, len: usize) -> Result<Bytes, BatchError> {
+        if let Some(bytes) = self.folder.read_cached(file, offset, len) {
+            return Ok(bytes);
+        }
         match self.one(Op::Read { file: file.clone(), offset, len }).await? {
             Done::Read(bytes) => Ok(bytes),
             other => Err(unexpected("read", &other)),

@@ -10,6 +10,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest};
 use tokio::sync::oneshot;
 use weir_protocol::types::{LogId, TopicId};
+use weir_runtime::task;
 use weir_runtime::time::{self, Alarm};
 use weir_storage::ReadPlan;
 use weir_wire::kafka::{FetchResponse, FetchedPartition, FetchedTopic, StrBytes};
@@ -60,7 +61,11 @@ pub(super) async fn handle(
     for (state, answer) in states.into_iter().zip(answers) {
         fetched.push(match (state, answer) {
             (State::Refused(error), _) => failed(error),
-            (State::Asked(_), Some(answer)) => reading.partition(answer).await,
+            (State::Asked(_), Some(answer)) => {
+                // A read of what is in memory does not wait, and others want their turn.
+                task::yield_now().await;
+                reading.partition(answer).await
+            }
             (State::Asked(_), None) => failed(errors::of_shard(&ShardError::Stopping)),
         });
     }

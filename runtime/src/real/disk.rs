@@ -49,6 +49,16 @@ impl Folder {
         opened.await.unwrap_or_else(|_| Err(io(io::Error::other("the opening thread ended early"))))
     }
 
+    /// The range, if all of it is in the page cache.
+    pub(crate) fn read_cached(
+        &self,
+        file: &crate::disk::File,
+        offset: u64,
+        len: usize,
+    ) -> Option<bytes::Bytes> {
+        file::read_cached(file, offset, len)
+    }
+
     pub(crate) fn submit(
         &self,
         lane: Lane,

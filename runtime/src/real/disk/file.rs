@@ -19,6 +19,9 @@ use crate::disk::{AlignedBuf, BLOCK_BYTES, File, OpenMode};
 
 /// Most chunks that Linux takes in one call (IOV_MAX).
 const CHUNKS_MAX: usize = 1024;
+/// Most bytes that are read without a thread of the disk's, which takes a tenth of a millisecond.
+#[cfg(target_os = "linux")]
+const CACHED_READ_BYTES: usize = 1 << 20;
 /// Bytes of one step of a direct read.
 const STEP_BYTES: usize = 1 << 20;
 /// Bytes after which a file begins to be written back, so that a later sync does not fill the device's queue with all of them at
@@ -143,6 +146,43 @@ pub(super) fn read(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
         content.shrink_to_fit();
     }
     Ok(Bytes::from(content))
+}
+
+/// Reads what is in the page cache, up to the end of the file; `None` if some of it would have to be waited for, or was refused:
+/// then the usual way brings it, or the error.
+#[cfg(target_os = "linux")]
+pub(super) fn read_cached(file: &File, offset: u64, len: usize) -> Option<Bytes> {
+    let end = offset.checked_add(len as u64)?;
+    if file.is_direct() || len > CACHED_READ_BYTES || end > i64::MAX as u64 {
+        return None;
+    }
+    let descriptor = file.handle().file().ok()?.as_raw_fd();
+    let mut content: Vec<u8> = Vec::with_capacity(len);
+    while content.len() < len {
+        let (have, missing) = (content.len(), len - content.len());
+        let spare = &mut content.spare_capacity_mut()[..missing];
+        let vector = libc::iovec { iov_base: spare.as_mut_ptr().cast(), iov_len: spare.len() };
+        let position = (offset + have as u64) as libc::off_t;
+        #[allow(unsafe_code, reason = "the safe wrapper wants memory that was written before")]
+        // SAFETY: the vector names memory of ours that lives until the call is over; the descriptor is open as long as `file` is.
+        let read = unsafe { libc::preadv2(descriptor, &vector, 1, position, libc::RWF_NOWAIT) };
+        match usize::try_from(read) {
+            Ok(0) => break,
+            #[allow(unsafe_code, reason = "see above")]
+            // SAFETY: the kernel has written that many bytes behind those that were there.
+            Ok(read) => unsafe { content.set_len(have + read) },
+            Err(_) => return None,
+        }
+    }
+    if content.len() < len / 2 {
+        content.shrink_to_fit();
+    }
+    Some(Bytes::from(content))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn read_cached(_file: &File, _offset: u64, _len: usize) -> Option<Bytes> {
+    None
 }
 
 /// Reads whole blocks around the range into aligned memory, and copies the range out.

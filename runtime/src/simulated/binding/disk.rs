@@ -54,6 +54,11 @@ impl Drop for Opened {
 pub(crate) struct Folder(Arc<Opened>);
 
 impl Folder {
+    /// Nothing is: every read takes its time.
+    pub(crate) fn read_cached(&self, _file: &File, _offset: u64, _len: usize) -> Option<Bytes> {
+        None
+    }
+
     pub(crate) async fn open(root: &Path, options: &DiskOptions) -> Result<Folder, OpenError> {
         crate::time::sleep(Duration::from_micros(50)).await;
         let shared = Shared::current();
