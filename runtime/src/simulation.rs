@@ -3,6 +3,7 @@
 //! The signatures are the same in both builds. Only a build with `--cfg madsim` can simulate; any other answers
 //! [`run`] with [`NotSimulated`], so that a simulator that was built wrongly says so instead of testing nothing.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -125,6 +126,26 @@ pub fn situation(name: &'static str) {
 #[inline]
 pub fn trace(kind: &'static str, text: impl FnOnce() -> String) {
     executor::note(kind, text);
+}
+
+/// Tells whoever watches the simulation something of the product's own types ([`World::take_observations`]). Nothing at all in a
+/// normal build.
+#[inline]
+pub fn observe<T: Any + Send>(fact: impl FnOnce() -> T) {
+    executor::observe(fact);
+}
+
+/// What a node told with [`observe`].
+#[derive(Debug)]
+pub struct Observation {
+    /// Simulated time.
+    pub at: Instant,
+    /// The node.
+    pub node: NodeId,
+    /// How many processes the node has had, this one included.
+    pub incarnation: u64,
+    /// What it told.
+    pub fact: Box<dyn Any + Send>,
 }
 
 /// One node: a machine with a name, an address, a disk and a clock.
@@ -332,6 +353,11 @@ impl World {
     /// Simulated time.
     pub fn now(&self) -> Instant {
         self.executor.now()
+    }
+
+    /// What the nodes told since the last call, in the order in which they did.
+    pub fn take_observations(&self) -> Vec<Observation> {
+        std::mem::take(&mut self.machines().observations)
     }
 
     /// The hash over all events so far.

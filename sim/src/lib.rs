@@ -5,6 +5,7 @@
 //! [`zoo`] puts known bugs back.
 
 pub mod cluster;
+pub mod invariants;
 pub mod load;
 pub mod minimise;
 pub mod nemesis;

@@ -9,11 +9,12 @@ use weir_defect::{Defect, switch_on};
 use weir_jepsen::checkers::{self, AnomalyKind};
 use weir_jepsen::history::{Acks, Event, History, Outcome as Ending, ProcessId, Recorder};
 use weir_jepsen::workload::{Damage, Flush, Liveness, Promise, Values};
-use weir_runtime::simulation::{self, NodeId, Outcome, SimulationOptions, TraceEvent, World};
+use weir_runtime::simulation::{self, NodeId, Observation, Outcome, SimulationOptions, TraceEvent, World};
 use weir_runtime::watch;
 use weir_runtime::{task, time};
 
 use crate::cluster::{self, Exit};
+use crate::invariants::Invariants;
 use crate::load::{self, Shared};
 use crate::nemesis::{Deeds, Nemesis};
 use crate::plan::Plan;
@@ -36,6 +37,7 @@ struct Remains {
     exits: Vec<Exit>,
     complaints: Vec<String>,
     files: Vec<(String, Bytes)>,
+    observations: Vec<Observation>,
 }
 
 /// Runs a plan with these defects switched on, and judges what came of it.
@@ -109,6 +111,7 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
         deeds,
         exits: brokers.iter().flat_map(|broker| broker.seen.all_exits()).collect(),
         complaints,
+        observations: world.take_observations(),
         files: if traced {
             brokers.iter().flat_map(|broker| files(&world, broker.node)).collect()
         } else {
@@ -186,6 +189,9 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
     report.findings.extend(remains.complaints.iter().map(|complaint| Finding::new("stuck", complaint)));
     report.findings.extend(exits(plan, &remains));
     report.findings.extend(phantom_damage(&remains.deeds, &outcome.counters));
+    let mut invariants = Invariants::new(!remains.deeds.damaged.is_empty());
+    remains.observations.iter().for_each(|observation| invariants.take(observation));
+    report.findings.extend(invariants.findings());
     match History::from_events(remains.history.iter().cloned()) {
         Ok(history) => {
             report.acknowledged = history

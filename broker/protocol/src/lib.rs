@@ -4,6 +4,7 @@
 //! jitter) is passed in, so that one core runs in production, in the simulator, in property tests and under
 //! exhaustive exploration.
 
+pub mod fact;
 pub mod metadata;
 pub mod partition;
 pub mod raft;

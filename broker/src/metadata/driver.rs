@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
+use weir_protocol::fact::Fact;
 use weir_protocol::metadata::{
     Change, Command, Endpoint, FEATURE_LEVEL_MAX, FeatureRange, Image, IsrMember, Rejected,
 };
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, TopicId, VoterId};
 use weir_runtime::disk::{BatchError, Disk};
-use weir_runtime::random;
 use weir_runtime::watch;
+use weir_runtime::{random, simulation};
 use weir_storage::{StorageError, Store};
 
 use super::quorum::{Progress, Quorum, Reply};
@@ -153,7 +154,11 @@ impl Driver {
             rack: config.rack.clone(),
             features: FeatureRange { min: 1, max: FEATURE_LEVEL_MAX },
         })
-        .await
+        .await?;
+        if let Some(broker) = self.image.broker(self.me) {
+            simulation::observe(|| Fact::Registered { broker: self.me, epoch: broker.epoch });
+        }
+        Ok(())
     }
 
     /// Waits for the quorum's next event and applies what it commits.

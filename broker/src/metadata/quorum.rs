@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
+use weir_protocol::fact::Fact;
 use weir_protocol::metadata::{Change, Command, Record};
 use weir_protocol::raft::{
     Effect, Entry, EntryKind, HardState, HardStateSeq, Index, Input, Limits, ProposalId, Raft, Refusal,
@@ -12,7 +13,7 @@ use weir_protocol::raft::{
 use weir_protocol::types::VoterId;
 use weir_runtime::disk::{BatchError, Disk};
 use weir_runtime::time::{self, Alarm, Instant};
-use weir_runtime::{random, task};
+use weir_runtime::{random, simulation, task};
 use weir_storage::{StorageError, Store, StoreEvent};
 use weir_wire::internal;
 
@@ -244,7 +245,10 @@ impl Quorum {
                     self.log.truncate(to);
                 }
                 Effect::Commit { end } => self.commit(end, progress)?,
-                Effect::BecameLeader { term } => tracing::info!(term, "leads the metadata quorum"),
+                Effect::BecameLeader { term } => {
+                    simulation::observe(|| Fact::LeadsQuorum { term });
+                    tracing::info!(term, "leads the metadata quorum");
+                }
                 Effect::Resigned { term } => {
                     tracing::info!(term, "leads the metadata quorum no longer");
                     progress.resigned = true;
@@ -293,6 +297,11 @@ impl Quorum {
                 }
                 None => None,
             };
+            simulation::observe(|| Fact::Committed {
+                index,
+                term: entry.term,
+                payload: entry.payload.clone(),
+            });
             progress.committed.push(Committed { index, command: decode(index, &entry)?, reply });
         }
         Ok(())

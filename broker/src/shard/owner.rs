@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use weir_protocol::fact::Fact;
 use weir_protocol::partition::{Acks, Effect, Input};
 use weir_protocol::types::{BrokerId, LogId};
 use weir_runtime::time::{self, Alarm};
@@ -223,6 +224,11 @@ impl Owner {
                 self.delete(vec![log]);
             }
             Ok(opened) => {
+                simulation::observe(|| Fact::Opened {
+                    log,
+                    start: opened.start(),
+                    end: opened.durable_end(),
+                });
                 let open = Open::new(log, self.me, opened);
                 self.entries.insert(log, Entry::Open(Box::new(open)));
                 self.metrics.partitions_opened.increment();
@@ -262,6 +268,10 @@ impl Owner {
             min_insync,
         });
         if let Some(input) = open.input_for(self.me, decided.as_ref()) {
+            if let Input::BecomeLeader(leadership) = &input {
+                let epoch = leadership.epoch;
+                simulation::observe(|| Fact::Leads { log, epoch });
+            }
             self.step(log, input, None);
         }
     }
@@ -482,7 +492,15 @@ impl Owner {
                         open.core.step(Input::AppendFailed { from: base_offset }, &mut effects);
                     }
                 }
-                Effect::HighWatermark(_) => open.watchers.wake(),
+                Effect::HighWatermark(high_watermark) => {
+                    simulation::observe(|| Fact::HighWatermark {
+                        log,
+                        epoch: open.core.epoch(),
+                        high_watermark,
+                        durable_end: open.log.durable_end(),
+                    });
+                    open.watchers.wake();
+                }
                 Effect::CompleteAppend { waiter, base_offset } => {
                     self.produces.finish(waiter, Ok((base_offset, open.core.start())));
                 }

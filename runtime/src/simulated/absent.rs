@@ -55,6 +55,9 @@ impl Executor {
 #[inline(always)]
 pub(crate) fn note(_: &'static str, _: impl FnOnce() -> String) {}
 
+#[inline(always)]
+pub(crate) fn observe<T>(_: impl FnOnce() -> T) {}
+
 pub(crate) fn run<F, Fut>(_: u64, _: SimulationOptions, _: F) -> Result<Outcome<Fut::Output>, NotSimulated>
 where
     F: FnOnce(World) -> Fut,

@@ -7,6 +7,7 @@ use super::disk::{DiskProfile, SimulatedDisk};
 use super::draw::Draw;
 use super::events::Events;
 use super::net::{NetProfile, Network};
+use crate::simulation::Observation;
 use crate::time::Instant;
 
 /// The number of the world's own node, on which the simulation's closure runs.
@@ -30,6 +31,8 @@ pub(crate) struct Machines {
     pub(crate) disks: Vec<SimulatedDisk>,
     pub(crate) clocks: Vec<Clock>,
     pub(crate) nodes: Vec<Node>,
+    /// What the nodes told and nobody has taken yet.
+    pub(crate) observations: Vec<Observation>,
     draw: Draw,
     disk_profile: DiskProfile,
     epoch_ms: i64,
@@ -47,6 +50,7 @@ impl Machines {
             disks: Vec::new(),
             clocks: Vec::new(),
             nodes: Vec::new(),
+            observations: Vec::new(),
             draw,
             disk_profile: disk,
             epoch_ms,

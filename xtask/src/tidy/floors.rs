@@ -17,7 +17,10 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("weir-broker", &["weir-defect", "weir-protocol", "weir-runtime", "weir-storage", "weir-wire"]),
     ("weir-client", &["weir-defect", "weir-runtime", "weir-wire"]),
     ("weir-jepsen", &["weir-client", "weir-runtime"]),
-    ("weir-sim", &["weir-broker", "weir-client", "weir-defect", "weir-jepsen", "weir-runtime"]),
+    (
+        "weir-sim",
+        &["weir-broker", "weir-client", "weir-defect", "weir-jepsen", "weir-protocol", "weir-runtime"],
+    ),
     ("weir-proptests", &["weir-jepsen", "weir-protocol", "weir-runtime", "weir-storage", "weir-wire"]),
     ("weir-xtask", &[]),
     ("weir-load", &[]),

@@ -1,5 +1,6 @@
 //! Nodes on madsim's executor, and the run itself.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
@@ -14,7 +15,7 @@ use super::shared::Shared;
 use super::task;
 use crate::simulated::events::Events;
 use crate::simulated::machines::{Machines, WORLD};
-use crate::simulation::{Failure, NodeId, NotSimulated, Outcome, SimulationOptions, World};
+use crate::simulation::{Failure, NodeId, NotSimulated, Observation, Outcome, SimulationOptions, World};
 use crate::task::JoinHandle;
 use crate::time::Instant;
 
@@ -123,6 +124,15 @@ pub(crate) fn note(kind: &'static str, text: impl FnOnce() -> String) {
     let (now, node) = (shared.now(), shared.node());
     let events = shared.machines().events.clone();
     events.note(now, Some(node), kind, &[], text);
+}
+
+/// Something that the product tells, on the node whose task this is.
+pub(crate) fn observe<T: Any + Send>(fact: impl FnOnce() -> T) {
+    let Some(shared) = Shared::try_current() else { return };
+    let (at, node) = (shared.now(), NodeId(shared.node()));
+    let mut machines = shared.machines();
+    let incarnation = machines.nodes.get(node.index()).map_or(0, |found| found.incarnation);
+    machines.observations.push(Observation { at, node, incarnation, fact: Box::new(fact()) });
 }
 
 pub(crate) fn run<F, Fut>(
