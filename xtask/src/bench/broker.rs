@@ -39,25 +39,29 @@ pub(crate) struct Options {
 struct Scenario {
     name: &'static str,
     partitions: u32,
+    /// Records a second; 0 is as fast as the client can.
     rate: u64,
+    /// How long the client gathers records for a batch. 5 ms is librdkafka's default and the Java client's.
+    linger_ms: u32,
     topic_settings: &'static [&'static str],
 }
 
+impl Scenario {
+    const fn synced(name: &'static str, partitions: u32, rate: u64, linger_ms: u32) -> Scenario {
+        Scenario { name, partitions, rate, linger_ms, topic_settings: &[] }
+    }
+}
+
 const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "sync, 1 partition, 20,000/s", partitions: 1, rate: 20_000, topic_settings: &[] },
+    Scenario::synced("sync, 1 partition, 20,000/s", 1, 20_000, 5),
+    Scenario::synced("sync, 1,000 partitions, 20,000/s", 1_000, 20_000, 5),
+    Scenario::synced("sync, 1 partition, 20,000/s, no linger", 1, 20_000, 0),
+    Scenario::synced("sync, 1,000 partitions, 20,000/s, no linger", 1_000, 20_000, 0),
+    Scenario::synced("sync, 1 partition, 1,000/s, no linger", 1, 1_000, 0),
+    Scenario::synced("sync, 6 partitions, at full speed", 6, 0, 5),
     Scenario {
-        name: "sync, 1,000 partitions, 20,000/s",
-        partitions: 1_000,
-        rate: 20_000,
-        topic_settings: &[],
-    },
-    Scenario { name: "sync, 1 partition, 1,000/s", partitions: 1, rate: 1_000, topic_settings: &[] },
-    Scenario { name: "sync, 6 partitions, at full speed", partitions: 6, rate: 0, topic_settings: &[] },
-    Scenario {
-        name: "os, 6 partitions, at full speed",
-        partitions: 6,
-        rate: 0,
         topic_settings: &["flush.messages=9223372036854775807"],
+        ..Scenario::synced("os, 6 partitions, at full speed", 6, 0, 5)
     },
 ];
 
@@ -131,8 +135,7 @@ fn measure(root: &Path, load: &Path, scenario: &Scenario, options: &Options) -> 
     produce.args(["produce", "--bootstrap", &broker.address, "--topic", "bench", "--warmup", "2"]);
     produce.args(["--partitions", &scenario.partitions.to_string(), "--rate", &scenario.rate.to_string()]);
     produce.args(["--seconds", &options.seconds.to_string()]);
-    let linger = if scenario.rate == 0 { "5" } else { "0" };
-    produce.args(["-X", &format!("linger.ms={linger}"), "-X", "batch.num.messages=1000"]);
+    produce.args(["-X", &format!("linger.ms={}", scenario.linger_ms), "-X", "batch.num.messages=1000"]);
     produce.args(["-X", UNSENT_REQUESTS]);
     produce.args(scenario.topic_settings.iter().flat_map(|setting| ["--topic-setting", setting]));
     let produced = Report::of(&mut produce)?;
