@@ -155,8 +155,20 @@ fn faults(rng: &mut Rng, world: World, duration_ms: u64, clients: u32) -> Vec<Ti
             .map(|_| TimedFault { at_ms: rng.u64(1_000..duration_ms), fault: DAMAGE(rng, clients) });
         faults.extend(damage);
     }
+    let crashes: Vec<_> = faults.iter().filter_map(|fault| crash_while_full(rng, fault)).collect();
+    faults.extend(crashes);
     faults.sort_by_key(|fault| fault.at_ms);
     faults
+}
+
+/// Every second full disk sees its broker crash: what was refused for want of room must not be there when it is back.
+fn crash_while_full(rng: &mut Rng, fault: &TimedFault) -> Option<TimedFault> {
+    let Fault::DiskFull { for_ms, .. } = fault.fault else { return None };
+    let at_ms = fault.at_ms + rng.u64(for_ms / 4..for_ms);
+    let down_ms = down(rng);
+    let fault =
+        if rng.bool() { Fault::Kill { broker: 0, down_ms } } else { Fault::PowerLoss { broker: 0, down_ms } };
+    rng.bool().then_some(TimedFault { at_ms, fault })
 }
 
 fn pick(rng: &mut Rng, choices: &[u64]) -> u64 {
