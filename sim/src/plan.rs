@@ -80,8 +80,16 @@ pub struct Producer {
     pub value_bytes_max: u32,
     /// Codec of the batches: `none`, `gzip`, `snappy`, `lz4` or `zstd`.
     pub compression: String,
-    /// Whether it repeats what was refused. One that does not learns for certain what was not written.
+    /// Whether it repeats what may have been written. One that does not learns for certain what was not.
     pub retries: bool,
+    /// How long it tries for a record. One that soon gives up learns that a full disk has refused it, for certain.
+    #[serde(default = "patience_ms")]
+    pub delivery_timeout_ms: u64,
+}
+
+/// Of plans that were written before producers differed in it.
+fn patience_ms() -> u64 {
+    20_000
 }
 
 /// A fault and its time.

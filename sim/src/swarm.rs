@@ -69,6 +69,7 @@ fn load(rng: &mut Rng, world: World) -> Load {
         value_bytes_max: pick(rng, &[40, 200, 2000]) as u32,
         compression: ["none", "none", "gzip", "snappy", "lz4", "zstd"][rng.usize(0..6)].to_owned(),
         retries: rng.u32(0..3) > 0,
+        delivery_timeout_ms: pick(rng, &[300, 1_000, 20_000]),
     });
     Load {
         producers: producers.collect(),

@@ -86,7 +86,7 @@ pub(super) fn config(plan: &plan::Producer) -> ProducerConfig {
         retries: plan.retries,
         batch_bytes: 4 << 10,
         request_timeout: Duration::from_secs(2),
-        delivery_timeout: Duration::from_secs(20),
+        delivery_timeout: Duration::from_millis(plan.delivery_timeout_ms),
         ..ProducerConfig::default()
     }
 }
