@@ -96,11 +96,11 @@ fn a_term_has_one_leader() {
 #[test]
 fn what_is_committed_never_changes() {
     assert_eq!(
-        broken(true, &[(FIRST, committed(0, 1, "a")), (OTHER, committed(0, 1, "b"))]),
+        broken(false, &[(FIRST, committed(0, 1, "a")), (OTHER, committed(0, 1, "b"))]),
         ["two-entries"]
     );
     assert_eq!(
-        broken(true, &[(FIRST, committed(0, 1, "a")), (OTHER, committed(0, 2, "a"))]),
+        broken(false, &[(FIRST, committed(0, 1, "a")), (OTHER, committed(0, 2, "a"))]),
         ["two-entries"]
     );
 }
