@@ -11,8 +11,10 @@ mod delete_topics;
 mod describe_cluster;
 pub(crate) mod errors;
 mod fetch;
+mod init_producer_id;
 mod list_offsets;
 mod metadata;
+mod offset_for_leader_epoch;
 mod produce;
 
 use std::future::Future;
@@ -36,9 +38,12 @@ use crate::config::Config;
 use crate::metadata::{ImageReader, Metadata, Resolver};
 use crate::metrics::Metrics;
 use crate::node::FailureFlag;
+use crate::producer_ids::ProducerIds;
 use crate::server::Stage;
 use crate::server::budget::{Budget, Charge};
 use crate::shard::Shards;
+
+pub(crate) use self::fetch::FetchSessions;
 
 /// What the handlers of requests work with.
 pub(crate) struct Api {
@@ -48,6 +53,8 @@ pub(crate) struct Api {
     pub(crate) me: BrokerId,
     pub(crate) image: ImageReader,
     pub(crate) metadata: Metadata,
+    pub(crate) producer_ids: ProducerIds,
+    pub(crate) fetch_sessions: FetchSessions,
     pub(crate) resolver: Resolver,
     pub(crate) shards: Shards,
     pub(crate) disk: Disk,
@@ -175,7 +182,7 @@ impl Api {
 }
 
 /// What is built, and so advertised.
-const FEATURES: Features = Features::BASE;
+const FEATURES: Features = Features::IDEMPOTENCE.and(Features::LOG_QUERIES);
 
 /// Refuses a version of ApiVersions that is too new, before the rest of its header is looked at: nobody knows what that
 /// looks like (K1).
@@ -246,6 +253,8 @@ async fn respond(api: &Arc<Api>, origin: Origin, call: Call, request: Request, c
         Request::Metadata(request) => metadata::handle(api, origin, request, version).await.into(),
         Request::CreateTopics(request) => create_topics::handle(api, request).await.into(),
         Request::DeleteRecords(request) => delete_records::handle(api, request).await.into(),
+        Request::InitProducerId(request) => init_producer_id::handle(api, request).await.into(),
+        Request::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(api, request).await.into(),
         Request::DeleteTopics(request) => delete_topics::handle(api, request, version).await.into(),
         // Only what is served gets here, and all of that is above.
         other => {

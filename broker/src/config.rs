@@ -66,6 +66,12 @@ pub struct Config {
     pub journal_bytes: u64,
     /// `weir.journal.files`: how many files these are.
     pub journal_files: u32,
+    /// `producer.id.expiration.ms`: an idempotent producer that appends nothing for so long is forgotten.
+    pub producer_id_expiration: Duration,
+    /// `producer.id.expiration.check.interval.ms`.
+    pub producer_id_expiration_check: Duration,
+    /// `max.incremental.fetch.session.cache.slots`.
+    pub fetch_sessions_max: usize,
     /// Keys of Kafka's that stand in the file and have no meaning here, for one line in the log.
     pub ignored_keys: Vec<String>,
 }
@@ -96,6 +102,9 @@ impl Default for Config {
             disk_threads: 4,
             journal_bytes: 256 << 20,
             journal_files: 8,
+            producer_id_expiration: Duration::from_secs(24 * 3600),
+            producer_id_expiration_check: Duration::from_secs(600),
+            fetch_sessions_max: 1000,
             ignored_keys: Vec::new(),
         }
     }

@@ -14,6 +14,7 @@ pub mod config;
 mod metadata;
 mod metrics;
 mod node;
+mod producer_ids;
 mod server;
 mod shard;
 

@@ -86,6 +86,8 @@ pub struct Metrics {
     pub bytes_appended: Counter,
     /// Partitions of produce requests that were refused.
     pub produce_errors: Counter,
+    /// Idempotent producers that were forgotten because they were idle.
+    pub producers_expired: Counter,
     /// Bytes of batches that were fetched.
     pub bytes_fetched: Counter,
     /// Partitions of fetch requests that were refused.
@@ -122,6 +124,7 @@ impl Default for Metrics {
             batches_appended: Counter::default(),
             bytes_appended: Counter::default(),
             produce_errors: Counter::default(),
+            producers_expired: Counter::default(),
             bytes_fetched: Counter::default(),
             fetch_errors: Counter::default(),
             reads_damaged: Counter::default(),
@@ -162,6 +165,7 @@ impl Metrics {
             ("batches_appended", &self.batches_appended),
             ("bytes_appended", &self.bytes_appended),
             ("produce_errors", &self.produce_errors),
+            ("producers_expired", &self.producers_expired),
             ("bytes_fetched", &self.bytes_fetched),
             ("fetch_errors", &self.fetch_errors),
             ("reads_damaged", &self.reads_damaged),

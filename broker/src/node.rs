@@ -14,13 +14,14 @@ use weir_runtime::watch;
 use weir_runtime::{random, simulation, time};
 use weir_storage::{RecoveryReport, StorageError, Store, StoreConfig};
 
-use crate::api::Api;
+use crate::api::{Api, FetchSessions};
 use crate::config::Config;
 use crate::metadata::driver::{Driver, DriverSetup, MetadataError};
 use crate::metrics::Metrics;
+use crate::producer_ids::ProducerIds;
 use crate::server::budget::Budget;
 use crate::server::{Stage, http, listener};
-use crate::shard::{ShardSetup, Shards};
+use crate::shard::{ProducerExpiry, ShardSetup, Shards};
 
 /// How long a clean stop waits for requests under way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -177,6 +178,10 @@ impl Node {
             metrics: Arc::clone(&metrics),
             failure: failure.clone(),
             count: shard_count(&config),
+            producer_expiry: ProducerExpiry {
+                idle: config.producer_id_expiration,
+                check: config.producer_id_expiration_check,
+            },
         });
         let (stage, stage_reader) = watch::channel(Stage::Running);
         let api = Arc::new(Api {
@@ -189,6 +194,8 @@ impl Node {
             me,
             image: driver.reader(),
             metadata: driver.handle(),
+            producer_ids: ProducerIds::new(me, driver.reader(), driver.handle()),
+            fetch_sessions: FetchSessions::new(config.fetch_sessions_max),
             resolver: driver.resolver(),
             shards: shards.clone(),
             disk,

@@ -10,6 +10,7 @@ mod owner;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use weir_protocol::partition::{Acks, FailReason};
@@ -63,6 +64,8 @@ pub(crate) struct ProducePart {
     pub(crate) batch: Batch,
     /// Whether the broker's time replaces the producer's.
     pub(crate) log_append_time: bool,
+    /// Refused unless this is the leader's epoch: a coordinator's records (contract 10).
+    pub(crate) epoch: Option<LeaderEpoch>,
 }
 
 /// The outcome for one partition.
@@ -152,6 +155,9 @@ pub(crate) enum OffsetQuery {
     MaxTimestamp,
     /// The first record whose timestamp is not below.
     AtTime(i64),
+    /// Where a leader epoch, or the largest known one below it, ended (KIP-320). The answer names that epoch; -1 and -1 when
+    /// nobody can tell.
+    EndOfEpoch(LeaderEpoch),
 }
 
 /// The answer for one partition.
@@ -201,6 +207,15 @@ pub(crate) struct ShardSetup {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) failure: FailureFlag,
     pub(crate) count: usize,
+    /// `producer.id.expiration.ms` and how often it is looked at.
+    pub(crate) producer_expiry: ProducerExpiry,
+}
+
+/// When idempotent producers are forgotten.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProducerExpiry {
+    pub(crate) idle: Duration,
+    pub(crate) check: Duration,
 }
 
 /// The broker's shards, from outside.

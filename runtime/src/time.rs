@@ -29,6 +29,11 @@ impl Instant {
         Duration::from_nanos(self.0)
     }
 
+    /// The time since the runtime's origin, in ms.
+    pub const fn since_origin_ms(self) -> i64 {
+        (self.0 / 1_000_000) as i64
+    }
+
     /// The point that lies this long after the origin; durations beyond 584 years end at [`Instant::FAR_FUTURE`].
     pub const fn from_origin(elapsed: Duration) -> Instant {
         let nanos = elapsed.as_nanos();

@@ -30,6 +30,8 @@ fn of_refusal(reason: FailReason) -> ResponseError {
         FailReason::UnknownLeaderEpoch => ResponseError::UnknownLeaderEpoch,
         FailReason::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
         FailReason::NotEnoughReplicasAfterAppend => ResponseError::NotEnoughReplicasAfterAppend,
+        FailReason::OutOfOrderSequence => ResponseError::OutOfOrderSequenceNumber,
+        FailReason::InvalidProducerEpoch => ResponseError::InvalidProducerEpoch,
         FailReason::TooManyWaiters | FailReason::TimedOut => ResponseError::RequestTimedOut,
         FailReason::StorageFailed => ResponseError::KafkaStorageError,
     }

@@ -1,13 +1,14 @@
 //! Fetch (key 1): a long poll for what lies below the high watermark (K6).
 //!
 //! The shards say what can be read and how; the bytes are read here, in the connection's own time, and go to the
-//! socket as they came from the disk. There are no fetch sessions yet (KIP-227): a client that asks for one is
-//! answered with session 0, which means that it goes on with full requests.
+//! socket as they came from the disk.
+
+mod session;
 
 use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchRequest};
+use kafka_protocol::messages::fetch_request::FetchRequest;
 use tokio::sync::oneshot;
 use weir_protocol::types::{LogId, TopicId};
 use weir_runtime::task;
@@ -15,14 +16,14 @@ use weir_runtime::time::{self, Alarm};
 use weir_storage::ReadPlan;
 use weir_wire::kafka::{FetchResponse, FetchedPartition, FetchedTopic, StrBytes};
 
+pub(crate) use self::session::FetchSessions;
+use self::session::Wanted;
 use super::{Api, errors, known_epoch, millis};
 use crate::metadata::View;
 use crate::server::Stage;
 use crate::server::budget::Charge;
 use crate::shard::{FetchCall, FetchDone, FetchPart, FetchWatch, Message, Readable, ShardError, WatchGuard};
 
-/// The session epoch that ends a session, or asks for none.
-const FINAL_EPOCH: i32 = -1;
 /// read_committed.
 const READ_COMMITTED: i8 = 1;
 
@@ -42,11 +43,15 @@ pub(super) async fn handle(
     request: FetchRequest,
     version: i16,
 ) -> (FetchResponse, Vec<Charge>) {
-    if let Err(error) = check_session(&request) {
-        return (FetchResponse { error_code: error.code(), ..FetchResponse::default() }, Vec::new());
-    }
+    let begun = match api.fetch_sessions.begin(&request, version) {
+        Ok(begun) => begun,
+        Err(error) => {
+            return (FetchResponse { error_code: error.code(), ..FetchResponse::default() }, Vec::new());
+        }
+    };
     let limit = usize::try_from(request.max_bytes).unwrap_or(0).min(api.config.fetch_bytes_max);
-    let states = resolve(&api.image.current(), &request, version, limit);
+    let from_replica = request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0;
+    let states = resolve(&api.image.current(), &begun.wanted, from_replica, version, limit);
     let parts: Vec<FetchPart> = states
         .iter()
         .filter_map(|state| match state {
@@ -70,54 +75,40 @@ pub(super) async fn handle(
         });
     }
     let charges = reading.charges;
-    (respond(request, fetched), charges)
+    let (session_id, shown) = api.fetch_sessions.finish(&begun, &fetched);
+    let committed = request.isolation_level == READ_COMMITTED;
+    let answers = begun.wanted.iter().zip(fetched).zip(shown).filter(|(_, shown)| *shown);
+    let topics = by_topic(answers.map(|(answer, _)| answer), committed);
+    (FetchResponse { session_id, topics, ..FetchResponse::default() }, charges)
 }
 
-/// Without sessions: full requests are served, and a session that was never given out is not known (KIP-227).
-fn check_session(request: &FetchRequest) -> Result<(), ResponseError> {
-    match (request.session_id, request.session_epoch) {
-        (_, FINAL_EPOCH | 0) => Ok(()),
-        (0, _) => Err(ResponseError::InvalidFetchSessionEpoch),
-        (_, _) => Err(ResponseError::FetchSessionIdNotFound),
-    }
-}
-
-fn resolve(view: &View, request: &FetchRequest, version: i16, limit: usize) -> Vec<State> {
-    let from_replica = request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0;
-    let mut states = Vec::new();
-    for wanted in &request.topics {
+fn resolve(view: &View, wanted: &[Wanted], from_replica: bool, version: i16, limit: usize) -> Vec<State> {
+    let mut states = Vec::with_capacity(wanted.len());
+    for wanted in wanted {
+        let key = &wanted.key;
         let topic = if version >= 13 {
-            view.image.topic(TopicId(wanted.topic_id)).ok_or(ResponseError::UnknownTopicId)
+            view.image.topic(TopicId(key.id)).ok_or(ResponseError::UnknownTopicId)
         } else {
-            view.image.topic_named(&wanted.topic).ok_or(ResponseError::UnknownTopicOrPartition)
+            view.image.topic_named(&key.name).ok_or(ResponseError::UnknownTopicOrPartition)
         };
-        for partition in &wanted.partitions {
-            let index = states.len() as u32;
-            states.push(match &topic {
-                // Replicas have a protocol of their own.
-                _ if from_replica => State::Refused(ResponseError::InvalidRequest),
-                Err(error) => State::Refused(*error),
-                Ok(topic) if topic.partition(partition.partition).is_none() => {
-                    State::Refused(ResponseError::UnknownTopicOrPartition)
-                }
-                Ok(topic) => {
-                    State::Asked(part(LogId::new(topic.id, partition.partition), index, partition, limit))
-                }
-            });
-        }
+        states.push(match topic {
+            // Replicas have a protocol of their own.
+            _ if from_replica => State::Refused(ResponseError::InvalidRequest),
+            Err(error) => State::Refused(error),
+            Ok(topic) if topic.partition(key.partition).is_none() => {
+                State::Refused(ResponseError::UnknownTopicOrPartition)
+            }
+            Ok(topic) => State::Asked(FetchPart {
+                log: LogId::new(topic.id, key.partition),
+                index: states.len() as u32,
+                offset: wanted.offset,
+                bytes_max: usize::try_from(wanted.bytes_max).unwrap_or(0).min(limit),
+                epoch: known_epoch(wanted.leader_epoch),
+                last_fetched_epoch: known_epoch(wanted.last_fetched_epoch),
+            }),
+        });
     }
     states
-}
-
-fn part(log: LogId, index: u32, partition: &FetchPartition, limit: usize) -> FetchPart {
-    FetchPart {
-        log,
-        index,
-        offset: partition.fetch_offset,
-        bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0).min(limit),
-        epoch: known_epoch(partition.current_leader_epoch),
-        last_fetched_epoch: known_epoch(partition.last_fetched_epoch),
-    }
 }
 
 /// Asks the shards until there is enough, something is wrong, or the client has waited as long as it wants to.
@@ -268,25 +259,25 @@ fn failed(error: ResponseError) -> FetchedPartition {
     FetchedPartition { error_code: error.code(), ..FetchedPartition::default() }
 }
 
-fn respond(request: FetchRequest, fetched: Vec<FetchedPartition>) -> FetchResponse {
-    let committed = request.isolation_level == READ_COMMITTED;
-    let mut fetched = fetched.into_iter();
-    let topics = request
-        .topics
-        .into_iter()
-        .map(|topic| {
-            let partitions = topic
-                .partitions
-                .iter()
-                .zip(fetched.by_ref())
-                .map(|(wanted, mut partition)| {
-                    partition.index = wanted.partition;
-                    partition.aborted_transactions = committed.then(Vec::new);
-                    partition
-                })
-                .collect();
-            FetchedTopic { name: StrBytes::clone(&topic.topic), id: topic.topic_id, partitions }
-        })
-        .collect();
-    FetchResponse { topics, ..FetchResponse::default() }
+/// The answers by topic, in their order.
+fn by_topic<'a>(
+    answers: impl Iterator<Item = (&'a Wanted, FetchedPartition)>,
+    committed: bool,
+) -> Vec<FetchedTopic> {
+    let mut topics: Vec<FetchedTopic> = Vec::new();
+    for (wanted, mut fetched) in answers {
+        fetched.index = wanted.key.partition;
+        fetched.aborted_transactions = committed.then(Vec::new);
+        match topics.last_mut() {
+            Some(topic) if topic.id == wanted.key.id && *topic.name == *wanted.key.name => {
+                topic.partitions.push(fetched);
+            }
+            _ => topics.push(FetchedTopic {
+                name: StrBytes::from_string(wanted.key.name.to_string()),
+                id: wanted.key.id,
+                partitions: vec![fetched],
+            }),
+        }
+    }
+    topics
 }

@@ -104,7 +104,7 @@ fn query(timestamp: i64) -> Result<OffsetQuery, Answer> {
     }
 }
 
-async fn ask(api: &Arc<Api>, parts: Vec<OffsetsPart>) -> Vec<OffsetsDone> {
+pub(super) async fn ask(api: &Arc<Api>, parts: Vec<OffsetsPart>) -> Vec<OffsetsDone> {
     let mut replies = Vec::new();
     for (shard, parts) in api.shards.group(parts, |part| part.log).into_iter().enumerate() {
         if parts.is_empty() {

@@ -111,7 +111,7 @@ fn check(api: &Api, request: &ProduceRequest, version: i16) -> Checked {
                 Ok((log, batch, settings)) => {
                     let index = checked.outcomes.len() as u32;
                     let log_append_time = settings.message_timestamp_type == TimestampType::LogAppendTime;
-                    checked.parts.push(ProducePart { log, index, batch, log_append_time });
+                    checked.parts.push(ProducePart { log, index, batch, log_append_time, epoch: None });
                     checked.outcomes.push(None);
                 }
                 Err(refusal) => {
@@ -167,9 +167,9 @@ fn batch(
     let mut batches = records::validate_produced(bytes, &limits)
         .map_err(|error| (errors::of_batch(&error), Some(error.to_string())))?;
     let batch = batches.pop().ok_or((ResponseError::InvalidRecord, None))?;
-    if batch.header.has_producer() || batch.header.is_transactional() {
-        let text = "No producer ids are given out: idempotent producers are not supported.".to_owned();
-        return Err((ResponseError::UnknownProducerId, Some(text)));
+    if batch.header.is_transactional() {
+        let text = "Transactions are not supported.".to_owned();
+        return Err((ResponseError::InvalidTxnState, Some(text)));
     }
     Ok(batch)
 }

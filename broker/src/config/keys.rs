@@ -209,6 +209,21 @@ static KEYS: &[Key] = &[
         "requests of one connection that are processed at a time (default 256)",
         |c, v| { number(v, "requests", 1, 1024).map(|n| c.in_flight_max = n as usize) }
     ),
+    key!(
+        "producer.id.expiration.ms",
+        "an idempotent producer that appends nothing for so long is forgotten (default 86400000)",
+        |c, v| { millis(v, 1).map(|d| c.producer_id_expiration = d) }
+    ),
+    key!(
+        "producer.id.expiration.check.interval.ms",
+        "how often producers are looked at that may be forgotten (default 600000)",
+        |c, v| { millis(v, 1).map(|d| c.producer_id_expiration_check = d) }
+    ),
+    key!(
+        "max.incremental.fetch.session.cache.slots",
+        "incremental fetch sessions that are remembered, of all clients together (default 1000)",
+        |c, v| { number(v, "sessions", 0, 1_000_000).map(|n| c.fetch_sessions_max = n as usize) }
+    ),
     key!("weir.shards", "tasks that own partitions (default twice the cores)", |c, v| {
         number(v, "shards", 1, 1024).map(|n| c.shards = Some(n as usize))
     }),

@@ -68,6 +68,7 @@ impl MetadataLog {
             leader_epoch: entry.term,
             max_timestamp_ms: now_ms,
             bytes: batch.len() as u32,
+            producers: Vec::new(),
         };
         self.log.append(vec![batch], info).map_err(MetadataError::Storage)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use weir_protocol::partition::{Acks, WaiterId};
-use weir_protocol::types::LogId;
+use weir_protocol::types::{LeaderEpoch, LogId};
 use weir_runtime::time::{Instant, TimerId, TimerQueue};
 use weir_wire::records::Batch;
 
@@ -51,6 +51,7 @@ pub(super) struct PendingPart {
     /// Until it is written.
     batch: Option<Batch>,
     pub(super) log_append_time: bool,
+    epoch: Option<LeaderEpoch>,
     log_append_time_ms: i64,
     result: Option<Result<Appended, ShardError>>,
 }
@@ -104,6 +105,7 @@ impl Produces {
                 index: part.index,
                 batch: Some(part.batch),
                 log_append_time: part.log_append_time,
+                epoch: part.epoch,
                 log_append_time_ms: -1,
                 result: None,
             })
@@ -139,9 +141,10 @@ impl Produces {
         }
     }
 
-    /// The records of a waiter as long as they are not written.
-    pub(super) fn batch(&mut self, waiter: WaiterId) -> Option<&Batch> {
-        self.part(waiter)?.batch.as_ref()
+    /// The records of a waiter as long as they are not written, and the leader epoch that they are meant for.
+    pub(super) fn batch(&mut self, waiter: WaiterId) -> Option<(&Batch, Option<LeaderEpoch>)> {
+        let part = self.part(waiter)?;
+        Some((part.batch.as_ref()?, part.epoch))
     }
 
     fn part(&mut self, waiter: WaiterId) -> Option<&mut PendingPart> {

@@ -45,14 +45,15 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(id: LogId, me: BrokerId, log: Log) -> Open {
+    pub(super) fn new(id: LogId, me: BrokerId, mut log: Log) -> Open {
         let state = LogState {
             start: log.start(),
             end: log.end(),
             durable_end: log.durable_end(),
             high_watermark: log.start(),
         };
-        let core = partition::Partition::new(id, me, state, Limits::default());
+        let core =
+            partition::Partition::new(id, me, state, Limits::default()).with_producers(log.take_producers());
         Open { core, log, watchers: Watchers::default(), starts: Vec::new() }
     }
 
@@ -171,6 +172,11 @@ impl Open {
                 return Ok(OffsetsFound::Offset { offset, leader_epoch });
             }
             OffsetQuery::Latest => return Ok(OffsetsFound::Offset { offset: high_watermark, leader_epoch }),
+            OffsetQuery::EndOfEpoch(epoch) => {
+                let known = self.log.epochs().end_of(epoch, self.core.end());
+                let (leader_epoch, offset) = known.unwrap_or((-1, -1));
+                return Ok(OffsetsFound::Offset { offset, leader_epoch });
+            }
             OffsetQuery::MaxTimestamp => self.log.max_timestamp(high_watermark),
             OffsetQuery::AtTime(timestamp_ms) => self.log.offset_for_time(timestamp_ms, high_watermark),
         };

@@ -9,14 +9,14 @@ use weir_protocol::partition::{Acks, Effect, Input};
 use weir_protocol::types::{BrokerId, LogId};
 use weir_runtime::time::{self, Alarm};
 use weir_runtime::{select, simulation, task};
-use weir_storage::{AppendInfo, CutSide, Log, Port, StorageError, Store, StoreEvent};
+use weir_storage::{AppendInfo, CutSide, Log, Port, StorageError, Store, StoreEvent, producer_batch};
 use weir_wire::records;
 
 use super::calls::{Parked, Produces, Question, Slab, waiter_id};
 use super::entry::{Decided, Entry, OPENING_QUEUE_MAX, Open, Queued, failure};
 use super::{
-    DeleteRecordsCall, FetchCall, FetchDone, Message, OffsetsCall, OffsetsDone, ProduceCall, ShardError,
-    ShardSetup,
+    DeleteRecordsCall, FetchCall, FetchDone, Message, OffsetsCall, OffsetsDone, ProduceCall, ProducerExpiry,
+    ShardError, ShardSetup,
 };
 use crate::complaints::Complaints;
 use crate::metadata::ImageReader;
@@ -49,6 +49,9 @@ pub(super) struct Owner {
     produces: Produces,
     parked: Slab<Parked>,
     alarm: Alarm,
+    expiry: ProducerExpiry,
+    /// When producers are looked at that may have expired.
+    expiry_alarm: Alarm,
     effects: Vec<Effect>,
     complaints: Complaints,
 }
@@ -74,6 +77,8 @@ impl Owner {
             produces: Produces::new(),
             parked: Slab::new(),
             alarm: Alarm::new(),
+            expiry: setup.producer_expiry,
+            expiry_alarm: Alarm::new(),
             effects: Vec::new(),
             complaints: Complaints::default(),
         }
@@ -82,6 +87,7 @@ impl Owner {
     /// Works until it is told to stop.
     pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut taken = Vec::with_capacity(MESSAGES_PER_WAKE);
+        self.expiry_alarm.set(Some(time::now() + self.expiry.check));
         loop {
             self.alarm.set(self.produces.next_deadline());
             select! {
@@ -108,6 +114,7 @@ impl Owner {
                     }
                 }
                 () = self.alarm.wait() => self.on_deadline(),
+                () = self.expiry_alarm.wait() => self.expire_producers(),
             }
         }
         self.stop();
@@ -176,11 +183,13 @@ impl Owner {
     fn append(&mut self, log: LogId, call: u64, part: usize) {
         let waiter = waiter_id(call, part);
         let Some(acks) = self.produces.acks(call) else { return };
-        let Some(batch) = self.produces.batch(waiter) else { return };
+        let Some((batch, epoch)) = self.produces.batch(waiter) else { return };
         let count = batch.header.count.max(1) as u32;
+        let producer = producer_batch(&batch.header).map(|batch| batch.claim);
         // With acks=0 nobody waits, but the bytes count against the budget until they are durable.
         let acks = if acks == Acks::None { Acks::Leader } else { acks };
-        self.step(log, Input::Append { waiter, acks, count, epoch: None }, None);
+        let now_ms = time::now().since_origin_ms();
+        self.step(log, Input::Append { waiter, acks, count, epoch, producer, now_ms }, None);
     }
 
     /// The entry of a log; a log that was not used before, or could not be opened, begins to open.
@@ -430,6 +439,17 @@ impl Owner {
         }
     }
 
+    fn expire_producers(&mut self) {
+        let now = time::now();
+        self.expiry_alarm.set(Some(now + self.expiry.check));
+        let idle_ms = i64::try_from(self.expiry.idle.as_millis()).unwrap_or(i64::MAX);
+        let is_open = |(log, entry): (&LogId, &Entry)| matches!(entry, Entry::Open(_)).then_some(*log);
+        let open: Vec<LogId> = self.entries.iter().filter_map(is_open).collect();
+        for log in open {
+            self.step(log, Input::ExpireProducers { now_ms: now.since_origin_ms(), idle_ms }, None);
+        }
+    }
+
     fn on_delete(&mut self, logs: Vec<LogId>) {
         let mut gone = Vec::with_capacity(logs.len());
         for log in logs {
@@ -478,7 +498,7 @@ impl Owner {
         let mut at = 0;
         let mut refusal: Option<Arc<StorageError>> = None;
         while at < effects.len() {
-            let effect = effects[at];
+            let effect = std::mem::replace(&mut effects[at], Effect::HighWatermark(0));
             at += 1;
             let cause = refusal.as_ref().or(cause);
             match effect {
@@ -506,6 +526,10 @@ impl Owner {
                 }
                 Effect::FailAppend { waiter, reason } => {
                     self.produces.finish(waiter, Err(failure(reason, cause)));
+                }
+                Effect::ForgetProducers(producers) => {
+                    self.metrics.producers_expired.add(producers.len() as u64);
+                    open.log.forget_producers(producers);
                 }
                 Effect::RequestNewEpoch { epoch } => self.image.request_new_epoch(log, epoch),
             }
@@ -536,6 +560,7 @@ fn write(
         leader_epoch: epoch,
         max_timestamp_ms: assigned.header.max_timestamp_ms,
         bytes: bytes as u32,
+        producers: producer_batch(&assigned.header).into_iter().collect(),
     };
     open.log.append(Vec::from(assigned.chunks), info)?;
     metrics.batches_appended.increment();

@@ -141,6 +141,7 @@ fn batch(base: i64, body: &[u8]) -> Result<(Bytes, AppendInfo)> {
         leader_epoch: 1,
         max_timestamp_ms: base,
         bytes: bytes.len() as u32,
+        producers: Vec::new(),
     };
     Ok((bytes, info))
 }

@@ -1,12 +1,14 @@
 //! What a shard hands to a log.
 
+use weir_protocol::partition::producers::{Claim, ProducerBatch};
 use weir_protocol::types::{LeaderEpoch, Offset};
+use weir_wire::records::BatchHeader;
 
 /// Describes an append: one or several record batches, one after the other, of one leader epoch.
 ///
 /// The index gets at most one entry per append, so an append of many small batches makes lookups in it slower; a few hundred KiB
 /// are fine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppendInfo {
     /// Of the first record. Not below the log's end; above it where the leader's log has a gap, which compaction leaves.
     pub base_offset: Offset,
@@ -18,6 +20,8 @@ pub struct AppendInfo {
     pub max_timestamp_ms: i64,
     /// Length of all chunks together.
     pub bytes: u32,
+    /// Those of its batches that have a producer, in order. The log remembers them.
+    pub producers: Vec<ProducerBatch>,
 }
 
 impl AppendInfo {
@@ -25,4 +29,16 @@ impl AppendInfo {
     pub fn next_offset(&self) -> Offset {
         self.last_offset + 1
     }
+}
+
+/// What a batch says about its producer, if it has one.
+pub fn producer_batch(header: &BatchHeader) -> Option<ProducerBatch> {
+    let claim = header.has_producer().then(|| Claim {
+        producer: header.producer_id,
+        epoch: header.producer_epoch,
+        first_sequence: header.base_sequence,
+        last_sequence: header.last_sequence(),
+        max_timestamp_ms: header.max_timestamp_ms,
+    })?;
+    Some(ProducerBatch { claim, base_offset: header.base_offset, next_offset: header.next_offset() })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use weir_protocol::partition::producers::Producers;
 use weir_protocol::types::{LogId, Offset};
 
 use crate::epochs::EpochHistory;
@@ -41,6 +42,8 @@ pub(crate) struct LogState {
     /// A damaged round of the journal is known to have moved the end here: if the log turns out shorter, records are missing.
     pub(crate) end_at_least: Offset,
     pub(crate) epochs: EpochHistory,
+    /// Whoever appended the batches below the end, as far as it counts.
+    pub(crate) producers: Producers,
     pub(crate) tail: Tail,
     /// Whether start and epochs must be read from the segments: the checkpoint was lost.
     pub(crate) rebuild: bool,
@@ -58,6 +61,7 @@ impl LogState {
             position: 0,
             end_at_least: 0,
             epochs: EpochHistory::new(),
+            producers: Producers::default(),
             tail: Tail::Known,
             rebuild: false,
         }
@@ -67,6 +71,7 @@ impl LogState {
     pub(crate) fn cut(&mut self, end: Offset, segment_base: Offset, position: u64) {
         (self.end, self.segment_base, self.position) = (end, segment_base, position);
         self.epochs.truncate(end);
+        self.producers.cut(end);
     }
 
     /// The log begins at `start` now. A start beyond the end makes it an empty log there, if the end is known.

@@ -2,13 +2,17 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
+use weir_protocol::partition::producers::{BATCHES_KEPT, Kept, Producer, Producers};
 use weir_protocol::types::{FolderId, LogId, TopicId};
+use weir_runtime::time;
 
 use crate::blob::{self, BlobError, Kind};
 use crate::catalog::{Catalog, LogState, Tail};
 use crate::epochs::EpochHistory;
 
-pub(crate) const KIND: Kind = Kind { magic: *b"WEIRchk\n", version: 1 };
+/// Version 2 has each log's producers.
+pub(crate) const KIND: Kind = Kind { magic: *b"WEIRchk\n", version: 2 };
+const VERSION_OF_PRODUCERS: u16 = 2;
 /// No folder has more than a few hundred thousand logs.
 pub(crate) const LEN_MAX: usize = 1 << 30;
 
@@ -22,6 +26,9 @@ const TAIL_DAMAGED: u8 = 32;
 const LOG_BYTES: usize = 16 + 4 + 1 + 5 * 8 + 4;
 const HEAD_BYTES: usize = 16 + 8 + 1 + 4;
 const EPOCH_BYTES: usize = 4 + 8;
+/// Bytes of a producer without its batches.
+const PRODUCER_BYTES: usize = 8 + 2 + 4 + 8 + 8 + 1;
+const KEPT_BYTES: usize = 2 * 4 + 2 * 8;
 
 /// What a checkpoint file says.
 #[derive(Debug)]
@@ -68,11 +75,32 @@ fn put_log(out: &mut BytesMut, log: LogId, state: &LogState) {
         out.put_i32_le(entry.epoch);
         out.put_i64_le(entry.start);
     }
+    put_producers(out, &state.producers);
+}
+
+/// A producer's time is told as how long it was idle for: clocks differ between processes.
+fn put_producers(out: &mut BytesMut, producers: &Producers) {
+    let now_ms = time::now().since_origin_ms();
+    out.put_u32_le(producers.len() as u32);
+    for (id, producer) in producers.iter() {
+        out.put_i64_le(id);
+        out.put_i16_le(producer.epoch);
+        out.put_i32_le(producer.next_sequence);
+        out.put_i64_le(now_ms.saturating_sub(producer.used_ms));
+        out.put_i64_le(producer.max_timestamp_ms);
+        out.put_u8(producer.kept.len() as u8);
+        for kept in &producer.kept {
+            out.put_i32_le(kept.first_sequence);
+            out.put_i32_le(kept.last_sequence);
+            out.put_i64_le(kept.base_offset);
+            out.put_i64_le(kept.next_offset);
+        }
+    }
 }
 
 /// Reads a checkpoint file.
 pub(crate) fn decode(bytes: &Bytes) -> Result<Checkpoint, BlobError> {
-    let (_, mut content) = blob::open(KIND, bytes)?;
+    let (version, mut content) = blob::open(KIND, bytes)?;
     let short = || BlobError::Damaged("it is too short, or contradicts itself".to_owned());
     if content.remaining() < HEAD_BYTES {
         return Err(short());
@@ -83,7 +111,7 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Checkpoint, BlobError> {
     let count = content.get_u32_le() as usize;
     let mut logs = Vec::with_capacity(count.min(content.remaining() / LOG_BYTES));
     for _ in 0..count {
-        logs.push(take_log(&mut content).ok_or_else(short)?);
+        logs.push(take_log(&mut content, version).ok_or_else(short)?);
     }
     Ok(Checkpoint { folder, replay_from, uncertain, logs })
 }
@@ -94,7 +122,7 @@ fn take_uuid(content: &mut Bytes) -> Uuid {
     Uuid::from_bytes(id)
 }
 
-fn take_log(content: &mut Bytes) -> Option<(LogId, LogState)> {
+fn take_log(content: &mut Bytes, version: u16) -> Option<(LogId, LogState)> {
     if content.remaining() < LOG_BYTES {
         return None;
     }
@@ -109,6 +137,7 @@ fn take_log(content: &mut Bytes) -> Option<(LogId, LogState)> {
         position: content.get_u64_le(),
         end_at_least: content.get_i64_le(),
         epochs: EpochHistory::new(),
+        producers: Producers::default(),
         rebuild: flags & REBUILD != 0,
         tail: match flags & (TAIL_AT_LEAST | TAIL_DAMAGED | TAIL_UNKNOWN) {
             0 => Tail::Known,
@@ -130,7 +159,42 @@ fn take_log(content: &mut Bytes) -> Option<(LogId, LogState)> {
         let epoch = content.get_i32_le();
         state.epochs.begin(epoch, content.get_i64_le());
     }
+    if version >= VERSION_OF_PRODUCERS {
+        state.producers = take_producers(content)?;
+    }
     Some((log, state))
+}
+
+fn take_producers(content: &mut Bytes) -> Option<Producers> {
+    let now_ms = time::now().since_origin_ms();
+    let mut producers = Producers::default();
+    for _ in 0..content.try_get_u32_le().ok()? {
+        if content.remaining() < PRODUCER_BYTES {
+            return None;
+        }
+        let id = content.get_i64_le();
+        let mut producer = Producer {
+            epoch: content.get_i16_le(),
+            next_sequence: content.get_i32_le(),
+            used_ms: now_ms.saturating_sub(content.get_i64_le()),
+            max_timestamp_ms: content.get_i64_le(),
+            kept: Vec::new(),
+        };
+        let kept = usize::from(content.get_u8());
+        if kept > BATCHES_KEPT || content.remaining() < kept * KEPT_BYTES {
+            return None;
+        }
+        for _ in 0..kept {
+            producer.kept.push(Kept {
+                first_sequence: content.get_i32_le(),
+                last_sequence: content.get_i32_le(),
+                base_offset: content.get_i64_le(),
+                next_offset: content.get_i64_le(),
+            });
+        }
+        producers.restore(id, producer);
+    }
+    Some(producers)
 }
 
 #[cfg(test)]
@@ -151,6 +215,17 @@ mod tests {
             state.end_at_least = 95;
             state.epochs.begin(1, 3);
             state.epochs.begin(i32::from(number) + 2, 50);
+            for producer in 0..i64::from(number) {
+                let kept = Kept { first_sequence: 4, last_sequence: 8, base_offset: 70, next_offset: 75 };
+                let producer_state = Producer {
+                    epoch: 3,
+                    next_sequence: 9,
+                    used_ms: 0,
+                    max_timestamp_ms: 5,
+                    kept: vec![kept; producer as usize],
+                };
+                state.producers.restore(producer, producer_state);
+            }
         }
         let folder = FolderId(Uuid::from_u128(9));
         let read = decode(&encode(folder, 17, true, &catalog)).unwrap();

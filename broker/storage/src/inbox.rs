@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
+use weir_protocol::partition::producers::{ProducerBatch, ProducerId};
 use weir_protocol::types::{LeaderEpoch, LogId, Offset};
 
 use crate::StorageError;
@@ -34,6 +35,11 @@ pub(crate) enum Command {
         slot: SlotId,
         epoch: LeaderEpoch,
         start: Offset,
+    },
+    /// These producers are forgotten.
+    ForgetProducers {
+        slot: SlotId,
+        producers: Vec<ProducerId>,
     },
     /// The log's owner knows that appends failed: the next append follows on what is left.
     Resume {
@@ -94,6 +100,7 @@ pub(crate) struct Append {
     /// Whether it leaves a gap behind the log's end.
     pub(crate) gap: bool,
     pub(crate) data: Vec<Bytes>,
+    pub(crate) producers: Vec<ProducerBatch>,
 }
 
 /// The log ends at `end` now.

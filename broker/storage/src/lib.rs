@@ -40,7 +40,7 @@ mod recovery;
 mod segment;
 mod store;
 
-pub use append::AppendInfo;
+pub use append::{AppendInfo, producer_batch};
 pub use config::{Flush, LogConfig, StoreConfig};
 pub use epochs::{EpochEntry, EpochHistory};
 pub use error::{ReadError, StorageError};

@@ -5,6 +5,7 @@
 mod administration;
 mod consuming;
 mod hostile;
+mod idempotence;
 mod negotiation;
 mod process;
 mod producing;

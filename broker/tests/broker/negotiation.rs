@@ -93,7 +93,7 @@ fn k03_produce_12_is_not_advertised_without_transactions() {
         let mut client = broker.client().await;
         let response = client.call(3, &named()).await;
         assert_eq!(range(&response, ApiKey::Produce), Some((0, 11)));
-        assert_eq!(range(&response, ApiKey::InitProducerId), None, "what is not built is not advertised");
+        assert_eq!(range(&response, ApiKey::EndTxn), None, "what is not built is not advertised");
         client.send_bytes(raw_frame(0, 12, 1, &[0; 16])).await;
         assert!(client.is_closed().await, "a version that was not advertised");
     });

@@ -676,6 +676,7 @@ pub fn batch(log: LogId, base: Offset, epoch: i32, records: usize, bytes: usize)
         leader_epoch: epoch,
         max_timestamp_ms: last_offset * 1000,
         bytes: bytes.len() as u32,
+        producers: Vec::new(),
     };
     (bytes, info)
 }

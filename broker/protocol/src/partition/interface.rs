@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use super::WaiterId;
+use super::producers::{Claim, ProducerId};
 use crate::types::{BrokerId, LeaderEpoch, Offset};
 
 /// Which durability a produce request asks for.
@@ -16,7 +17,7 @@ pub enum Acks {
     All,
 }
 
-/// Why an append was refused or why its outcome is not a success. The first five are said before anything was
+/// Why an append was refused or why its outcome is not a success. The first seven are said before anything was
 /// appended; of the others the outcome is unknown to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum FailReason {
@@ -32,6 +33,12 @@ pub enum FailReason {
     /// acks=all and fewer than min ISR replicas are in sync: nothing was appended.
     #[error("fewer replicas are in sync than min.insync.replicas asks for")]
     NotEnoughReplicas,
+    /// The batch neither follows on its producer's last one nor repeats one that is remembered: nothing was appended.
+    #[error("the batch does not follow on the last one of its producer")]
+    OutOfOrderSequence,
+    /// The producer has been given a newer epoch: nothing was appended.
+    #[error("the producer has been given a newer epoch")]
+    InvalidProducerEpoch,
     /// So many appends wait already that this one is refused: nothing was appended.
     #[error("too many appends wait for their acknowledgement")]
     TooManyWaiters,
@@ -79,17 +86,18 @@ pub enum Input {
         count: u32,
         /// Refuse unless this is the leader's epoch (a coordinator's appends, contract 10). `None`: any.
         epoch: Option<LeaderEpoch>,
+        /// What an idempotent producer's batch says. One that is repeated is not appended again: its answer waits
+        /// under the acks rule of the first (contract 4).
+        producer: Option<Claim>,
+        /// The monotonic clock, in ms.
+        now_ms: i64,
     },
-    /// A repeated batch: nothing is written, but its answer waits under the acks rule of the first (contract 4).
-    AwaitExisting {
-        /// Under which name the outcome is reported.
-        waiter: WaiterId,
-        /// What the client wants to wait for.
-        acks: Acks,
-        /// The first offset of the records.
-        base_offset: Offset,
-        /// The offset after the records.
-        next_offset: Offset,
+    /// Forget producers that have not appended for so long (`producer.id.expiration.ms`).
+    ExpireProducers {
+        /// The monotonic clock, in ms.
+        now_ms: i64,
+        /// How long, in ms.
+        idle_ms: i64,
     },
     /// The waiter's time is over. Unknown waiters are ignored.
     Expire {
@@ -147,7 +155,7 @@ pub enum Input {
 }
 
 /// What the driver must do, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Note the epoch in the log's history, before any record is written under it (KIP-101, contract 4).
     BeginEpoch {
@@ -183,6 +191,8 @@ pub enum Effect {
         /// Why.
         reason: FailReason,
     },
+    /// Tell storage that these producers are forgotten.
+    ForgetProducers(Vec<ProducerId>),
     /// Ask the controller for a new leader epoch: records of this epoch were cut which a follower may hold, so their
     /// names must not be given to other records (contract 4).
     RequestNewEpoch {

@@ -32,8 +32,11 @@
 
 mod interface;
 mod leader;
+pub mod producers;
 mod waiters;
 
+#[cfg(test)]
+mod producers_tests;
 #[cfg(test)]
 mod scenario_tests;
 #[cfg(test)]
@@ -45,6 +48,7 @@ pub use interface::{Acks, Effect, FailReason, Input, Leadership, Limits, LogStat
 pub use waiters::WaiterId;
 
 use self::leader::Leader;
+use self::producers::{Claim, ProducerBatch, Producers, Verdict};
 use self::waiters::Waiter;
 use crate::types::{BrokerId, LeaderEpoch, LogId, Offset};
 
@@ -53,6 +57,16 @@ enum Role {
     Idle,
     Leader(Box<Leader>),
     Failed,
+}
+
+/// See [`Input::Append`].
+struct NewAppend {
+    waiter: WaiterId,
+    acks: Acks,
+    count: u32,
+    epoch: Option<LeaderEpoch>,
+    producer: Option<Claim>,
+    now_ms: i64,
 }
 
 /// One replica of one partition.
@@ -74,6 +88,7 @@ pub struct Partition {
     /// Invariant: never goes back.
     epoch: LeaderEpoch,
     role: Role,
+    producers: Producers,
 }
 
 impl Partition {
@@ -89,7 +104,15 @@ impl Partition {
             end: state.end,
             epoch: -1,
             role: Role::Idle,
+            producers: Producers::default(),
         }
+    }
+
+    /// The same replica, with what storage knows of its producers.
+    #[must_use]
+    pub fn with_producers(mut self, producers: Producers) -> Partition {
+        self.producers = producers;
+        self
     }
 
     /// Takes one input in and appends what must be done to `effects`.
@@ -101,11 +124,14 @@ impl Partition {
         match input {
             Input::BecomeLeader(leadership) => self.on_become_leader(leadership, effects),
             Input::Resign { epoch } => self.on_resign(epoch, effects),
-            Input::Append { waiter, acks, count, epoch } => {
-                self.on_append(waiter, acks, count, epoch, effects)
+            Input::Append { waiter, acks, count, epoch, producer, now_ms } => {
+                self.on_append(NewAppend { waiter, acks, count, epoch, producer, now_ms }, effects);
             }
-            Input::AwaitExisting { waiter, acks, base_offset, next_offset } => {
-                self.on_await_existing(acks, Waiter { id: waiter, base_offset, next_offset }, effects);
+            Input::ExpireProducers { now_ms, idle_ms } => {
+                let forgotten = self.producers.expire(now_ms, idle_ms);
+                if !forgotten.is_empty() {
+                    effects.push(Effect::ForgetProducers(forgotten));
+                }
             }
             Input::Expire { waiter } => self.on_expire(waiter, effects),
             Input::Durable { end } => self.on_durable(end, effects),
@@ -167,21 +193,27 @@ impl Partition {
         self.leave_leadership(FailReason::NotLeader, effects);
     }
 
-    fn on_append(
-        &mut self,
-        waiter: WaiterId,
-        acks: Acks,
-        count: u32,
-        epoch: Option<LeaderEpoch>,
-        effects: &mut Vec<Effect>,
-    ) {
-        if let Err(reason) = self.admit(acks, epoch) {
+    fn on_append(&mut self, append: NewAppend, effects: &mut Vec<Effect>) {
+        let NewAppend { waiter, acks, count, epoch, producer, now_ms } = append;
+        let verdict = self.check_epoch(epoch).and_then(|_| self.check_producer(producer.as_ref()));
+        let admitted = match verdict {
+            Ok(Some((base_offset, next_offset))) => {
+                self.await_existing(acks, Waiter { id: waiter, base_offset, next_offset }, effects);
+                return;
+            }
+            Ok(None) => self.admit(acks, epoch),
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = admitted {
             effects.push(Effect::FailAppend { waiter, reason });
             return;
         }
         let Role::Leader(leader) = &mut self.role else { return };
         let base_offset = self.end;
         self.end += i64::from(count.max(1));
+        if let Some(claim) = producer {
+            self.producers.note(&ProducerBatch { claim, base_offset, next_offset: self.end }, now_ms);
+        }
         effects.push(Effect::WriteLog { waiter, base_offset, epoch: self.epoch });
         let entry = Waiter { id: waiter, base_offset, next_offset: self.end };
         match acks {
@@ -191,7 +223,18 @@ impl Partition {
         }
     }
 
-    fn on_await_existing(&mut self, acks: Acks, entry: Waiter, effects: &mut Vec<Effect>) {
+    /// Where a repeated batch is; `None` for one that is to be appended.
+    fn check_producer(&self, claim: Option<&Claim>) -> Result<Option<(Offset, Offset)>, FailReason> {
+        match claim.map(|claim| self.producers.check(claim)) {
+            None | Some(Verdict::Append) => Ok(None),
+            Some(Verdict::Repeated { base_offset, next_offset }) => Ok(Some((base_offset, next_offset))),
+            Some(Verdict::OutOfOrder) => Err(FailReason::OutOfOrderSequence),
+            Some(Verdict::Fenced) => Err(FailReason::InvalidProducerEpoch),
+        }
+    }
+
+    /// A repeated batch: nothing is written, but its answer waits under the acks rule of the first (contract 4).
+    fn await_existing(&mut self, acks: Acks, entry: Waiter, effects: &mut Vec<Effect>) {
         // A repeat is answered even when the ISR is too small to take new records: it may be committed already.
         let acks_to_enter = if acks == Acks::All { Acks::Leader } else { acks };
         if let Err(reason) = self.admit(acks_to_enter, None) {
@@ -240,6 +283,7 @@ impl Partition {
             return;
         }
         self.end = from;
+        self.producers.cut(from);
         let Role::Leader(leader) = &mut self.role else { return };
         for id in leader.waiters.cut(from) {
             effects.push(Effect::FailAppend { waiter: id, reason: FailReason::StorageFailed });
@@ -254,6 +298,7 @@ impl Partition {
     fn on_truncated(&mut self, end: Offset) {
         if matches!(self.role, Role::Idle) && end < self.end {
             self.end = end;
+            self.producers.cut(end);
             self.durable_end = self.durable_end.min(end);
             self.high_watermark = self.high_watermark.min(end);
             // A log that was cut down to nothing starts, ends and is committed at one offset.
@@ -302,7 +347,7 @@ impl Partition {
     }
 
     fn refuse_when_failed(&self, input: &Input, effects: &mut Vec<Effect>) {
-        if let Input::Append { waiter, .. } | Input::AwaitExisting { waiter, .. } = input {
+        if let Input::Append { waiter, .. } = input {
             effects.push(Effect::FailAppend { waiter: *waiter, reason: FailReason::StorageFailed });
         }
     }
@@ -380,6 +425,11 @@ impl Partition {
         self.end
     }
 
+    /// The idempotent producers that are remembered.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
     /// How many appends wait for their acknowledgement.
     pub fn waiting(&self) -> usize {
         match &self.role {
@@ -405,6 +455,7 @@ impl Partition {
         law(self.start <= self.high_watermark, "start <= high watermark")?;
         law(self.high_watermark <= self.durable_end, "high watermark <= durable end")?;
         law(self.durable_end <= self.end, "durable end <= log end")?;
+        self.producers.invariants(self.end).map_err(|what| format!("{}: {what}", self.log))?;
         let Role::Leader(leader) = &self.role else { return Ok(()) };
         law(leader.epoch == self.epoch, "the leader's epoch is the partition's")?;
         law(leader.is_in_isr(self.me), "the leader is in the ISR")?;

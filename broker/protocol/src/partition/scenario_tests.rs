@@ -48,7 +48,7 @@ impl Bench {
     fn append(&mut self, acks: Acks, count: u32) -> (WaiterId, Vec<Effect>) {
         self.next_waiter += 1;
         let waiter = WaiterId(self.next_waiter);
-        (waiter, self.step(Input::Append { waiter, acks, count, epoch: None }))
+        (waiter, self.step(Input::Append { waiter, acks, count, epoch: None, producer: None, now_ms: 0 }))
     }
 
     fn durable(&mut self, end: Offset) -> Vec<Effect> {
@@ -206,19 +206,63 @@ fn a_failed_folder_acknowledges_nothing_ever_again() {
     assert_eq!(bench.partition.check_epoch(None), Err(FailReason::StorageFailed));
 }
 
+/// The only record of a batch of producer 7.
+fn of_producer(waiter: u64, epoch: i16, sequence: i32) -> Input {
+    let producer =
+        Claim { producer: 7, epoch, first_sequence: sequence, last_sequence: sequence, max_timestamp_ms: -1 };
+    Input::Append {
+        waiter: WaiterId(waiter),
+        acks: Acks::All,
+        count: 1,
+        epoch: None,
+        producer: Some(producer),
+        now_ms: 0,
+    }
+}
+
 #[test]
 fn a_repeated_batch_waits_under_the_same_rule_as_the_first() {
-    // Z56, contract 4
+    // Z56, contract 4, K12
     let mut bench = Bench::leading(&[ME]);
-    let (first, _) = bench.append(Acks::All, 1);
-    let (later, _) = bench.append(Acks::All, 1);
-    let repeat =
-        Input::AwaitExisting { waiter: WaiterId(50), acks: Acks::All, base_offset: 0, next_offset: 1 };
-    assert_eq!(bench.step(repeat.clone()), [], "the first is not committed yet");
+    let written = |waiter, base_offset| Effect::WriteLog { waiter: WaiterId(waiter), base_offset, epoch: 1 };
+    assert_eq!(bench.step(of_producer(100, 0, 0)), [written(100, 0)]);
+    assert_eq!(bench.step(of_producer(101, 0, 1)), [written(101, 1)]);
+    assert_eq!(bench.step(of_producer(102, 0, 0)), [], "the first is not committed yet");
     let effects = bench.durable(1);
-    assert_eq!(effects, [Effect::HighWatermark(1), completed(first, 0), completed(WaiterId(50), 0)]);
-    assert_eq!(bench.step(repeat), [completed(WaiterId(50), 0)]);
-    assert_eq!(bench.durable(2), [Effect::HighWatermark(2), completed(later, 1)]);
+    let answered = [Effect::HighWatermark(1), completed(WaiterId(100), 0), completed(WaiterId(102), 0)];
+    assert_eq!(effects, answered);
+    assert_eq!(bench.step(of_producer(103, 0, 0)), [completed(WaiterId(103), 0)]);
+    assert_eq!(bench.durable(2), [Effect::HighWatermark(2), completed(WaiterId(101), 1)]);
+}
+
+#[test]
+fn a_batch_out_of_its_order_and_a_fenced_producer_append_nothing() {
+    // K12, contract 11
+    let mut bench = Bench::leading(&[ME]);
+    bench.step(of_producer(100, 1, 0));
+    assert_eq!(bench.step(of_producer(101, 1, 2)), [failed(WaiterId(101), FailReason::OutOfOrderSequence)]);
+    assert_eq!(bench.step(of_producer(102, 0, 1)), [failed(WaiterId(102), FailReason::InvalidProducerEpoch)]);
+    assert_eq!(bench.partition.end(), 1);
+}
+
+#[test]
+fn a_batch_that_was_cut_is_appended_when_it_comes_again() {
+    let mut bench = Bench::leading(&[ME]);
+    bench.step(of_producer(100, 0, 0));
+    bench.step(of_producer(101, 0, 1));
+    bench.step(Input::AppendFailed { from: 1 });
+    let again = Effect::WriteLog { waiter: WaiterId(102), base_offset: 1, epoch: 1 };
+    assert_eq!(bench.step(of_producer(102, 0, 1)), [again]);
+}
+
+#[test]
+fn producers_that_are_idle_are_forgotten_here_and_in_storage() {
+    let mut bench = Bench::leading(&[ME]);
+    bench.step(of_producer(100, 0, 0));
+    assert_eq!(bench.step(Input::ExpireProducers { now_ms: 9, idle_ms: 10 }), []);
+    let effects = bench.step(Input::ExpireProducers { now_ms: 10, idle_ms: 10 });
+    assert_eq!(effects, [Effect::ForgetProducers(vec![7])]);
+    assert!(bench.partition.producers().is_empty());
 }
 
 #[test]
@@ -240,7 +284,14 @@ fn a_request_that_names_another_epoch_is_told_which_way_it_is_wrong() {
     assert_eq!(bench.partition.check_epoch(Some(0)), Err(FailReason::FencedLeaderEpoch));
     assert_eq!(bench.partition.check_epoch(Some(2)), Err(FailReason::UnknownLeaderEpoch));
     assert_eq!(bench.partition.check_epoch(Some(1)), Ok(1));
-    let input = Input::Append { waiter: WaiterId(9), acks: Acks::All, count: 1, epoch: Some(0) };
+    let input = Input::Append {
+        waiter: WaiterId(9),
+        acks: Acks::All,
+        count: 1,
+        epoch: Some(0),
+        producer: None,
+        now_ms: 0,
+    };
     assert_eq!(bench.step(input), [failed(WaiterId(9), FailReason::FencedLeaderEpoch)]);
 }
 

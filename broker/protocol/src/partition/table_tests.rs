@@ -33,7 +33,7 @@ const INPUTS: [Situation; 14] = [
 ];
 
 fn append() -> Input {
-    Input::Append { waiter: WaiterId(1), acks: Acks::All, count: 1, epoch: None }
+    Input::Append { waiter: WaiterId(1), acks: Acks::All, count: 1, epoch: None, producer: None, now_ms: 0 }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use weir_defect::defect;
 use weir_protocol::types::{LogId, Offset};
 use weir_runtime::disk::{BatchError, Done, File, Lane, Op, OpenMode};
+use weir_runtime::time;
 
 use super::Committer;
 use super::keeper::Job;
@@ -207,6 +208,12 @@ impl Committer {
             for (slot, epoch, start) in &round.epochs {
                 if let Some(entry) = catalog.get_mut(*slot) {
                     entry.state.epochs.begin(*epoch, *start);
+                }
+            }
+            let now_ms = time::now().since_origin_ms();
+            for (slot, batch) in &round.producers {
+                if let Some(entry) = catalog.get_mut(*slot) {
+                    entry.state.producers.note(batch, now_ms);
                 }
             }
             for touched in &round.touched {

@@ -77,6 +77,11 @@ impl Committer {
                     round.epochs.push((slot, epoch, start));
                 }
             }
+            Command::ForgetProducers { slot, producers } => {
+                if let Some(entry) = lock(&self.shared.catalog).get_mut(slot) {
+                    entry.state.producers.forget(&producers);
+                }
+            }
             Command::Resume { slot, generation, active } => {
                 if self.is_controlled(slot) {
                     return Ok(Next::Later(Command::Resume { slot, generation, active }));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use weir_protocol::partition::producers::ProducerBatch;
 use weir_protocol::types::{LeaderEpoch, LogId, Offset};
 
 use crate::StorageError;
@@ -24,6 +25,8 @@ pub(super) struct Round {
     pub(super) touched: Vec<Touched>,
     /// Leader epochs that begin.
     pub(super) epochs: Vec<(SlotId, LeaderEpoch, Offset)>,
+    /// Batches that have a producer, in the order of their offsets for each log.
+    pub(super) producers: Vec<(SlotId, ProducerBatch)>,
     pub(super) cuts: Vec<RoundCut>,
     pub(super) starts: Vec<RoundStart>,
     pub(super) deletions: Vec<Deletion>,
@@ -141,6 +144,7 @@ impl Round {
                 last_write,
             }),
         }
+        self.producers.extend(append.producers.iter().map(|batch| (slot, *batch)));
         let data = append.data;
         if !by.os {
             let write = &mut self.writes[last_write];

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use bytes::Bytes;
+use weir_protocol::partition::producers::{ProducerId, Producers};
 use weir_protocol::types::{LeaderEpoch, LogId, Offset};
 
 use crate::append::AppendInfo;
@@ -51,6 +52,8 @@ pub struct Log {
     pending_cuts: Vec<(u32, Offset)>,
     gaps: bool,
     damaged: Vec<Range<Offset>>,
+    /// As they were when the log was opened, until the owner takes them.
+    producers: Producers,
 }
 
 /// What a log shares with the plans that it made.
@@ -112,6 +115,16 @@ impl Log {
     /// reads.
     pub fn damaged(&self) -> &[Range<Offset>] {
         &self.damaged
+    }
+
+    /// The producers of the log's batches as they were when it was opened, once: the owner keeps them from there on.
+    pub fn take_producers(&mut self) -> Producers {
+        std::mem::take(&mut self.producers)
+    }
+
+    /// Forgets producers: the next checkpoint is without them.
+    pub fn forget_producers(&mut self, producers: Vec<ProducerId>) {
+        self.shared.inbox.push(Command::ForgetProducers { slot: self.slot, producers });
     }
 
     /// Whether recovery knew the log's end for certain (contract 5).
@@ -184,6 +197,7 @@ impl Log {
             bytes: info.bytes,
             gap,
             data,
+            producers: info.producers,
         }));
         Ok(())
     }

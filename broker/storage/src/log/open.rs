@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use weir_defect::defect;
+use weir_protocol::partition::producers::Producers;
 use weir_protocol::types::{LogId, Offset};
 use weir_runtime::disk::{Disk, File, Lane, Op, OpenMode};
+use weir_runtime::time;
 
 use super::{Log, LogHandle, Segment};
 use crate::catalog::{LogState, SlotId, Tail};
@@ -94,6 +96,7 @@ pub(crate) async fn open(
         pending_cuts: Vec::new(),
         gaps: state.gaps,
         damaged,
+        producers: state.producers,
     })
 }
 
@@ -162,6 +165,7 @@ impl Loader {
     async fn rebuild(&mut self) -> Result<(), StorageError> {
         let is_end_known = self.state.tail == Tail::Known;
         let replayed = std::mem::take(&mut self.state.epochs);
+        self.state.producers = Producers::default();
         let segments = self.sizes.clone();
         if let Some(first) = segments.first() {
             self.state.start = self.state.start.max(first.base);
@@ -185,6 +189,7 @@ impl Loader {
             for (epoch, start) in &scanned.epochs {
                 self.state.epochs.begin(*epoch, *start);
             }
+            self.note_producers(&scanned);
             damaged.extend(scanned.damaged);
             if scanned.index.covered > 0 {
                 end = (scanned.index.next_offset, segment.base, scanned.index.covered);
@@ -202,6 +207,13 @@ impl Loader {
         self.state.rebuild = false;
         self.state.tail = Tail::Known;
         Ok(())
+    }
+
+    /// Whose batches were found. The time that they were idle for is not known: it begins anew.
+    fn note_producers(&mut self, scanned: &Scanned) {
+        for batch in &scanned.producers {
+            self.state.producers.note(batch, time::now().since_origin_ms());
+        }
     }
 
     /// Whether the first thing beyond the known end that is no batch ends the log.
@@ -233,6 +245,7 @@ impl Loader {
                 let (position, offset) = scanned.index.floor(max);
                 scanned.index.cut(position, offset);
                 scanned.epochs.retain(|(_, start)| *start < offset);
+                scanned.producers.retain(|batch| batch.base_offset < offset);
             }
             let index = &scanned.index;
             if index.next_offset <= self.state.end {
@@ -244,6 +257,7 @@ impl Loader {
             for (epoch, start) in &scanned.epochs {
                 self.state.epochs.begin(*epoch, *start);
             }
+            self.note_producers(&scanned);
             self.damaged.extend(scanned.damaged.iter().cloned());
             self.state.segment_base = segment.base;
             (self.state.end, self.state.position) = (index.next_offset, index.covered);

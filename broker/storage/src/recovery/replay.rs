@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use weir_defect::defect;
+use weir_protocol::partition::producers::ProducerBatch;
 use weir_protocol::types::{LogId, Offset};
 use weir_runtime::disk::{Disk, Done, File, Lane, Op, OpenMode, Submission};
+use weir_runtime::time;
+use weir_wire::records::BatchHeader;
 
 use super::{DamagedRange, RecoveryReport, journal_error};
+use crate::append::producer_batch;
 use crate::cache::SegmentKey;
 use crate::catalog::{Catalog, LogState, SlotId, Tail};
 use crate::committer::Dirty;
@@ -89,6 +93,28 @@ fn describe(verdict: &journal::Verdict, report: &mut RecoveryReport) {
     }
 }
 
+/// The batches of an append that have a producer. The round's checksum covers them: what does not parse is none.
+fn producers_of(data: &[Bytes]) -> Vec<ProducerBatch> {
+    let mut found = Vec::new();
+    // Bytes of the current batch that lie in later chunks.
+    let mut skip = 0;
+    for chunk in data {
+        let mut rest = chunk.as_ref();
+        loop {
+            let skipped = skip.min(rest.len());
+            rest = &rest[skipped..];
+            skip -= skipped;
+            if rest.is_empty() {
+                break;
+            }
+            let Ok(header) = BatchHeader::parse(rest) else { return found };
+            skip = header.size_bytes();
+            found.extend(producer_batch(&header));
+        }
+    }
+    found
+}
+
 struct Replay<'a> {
     disk: &'a Disk,
     catalog: &'a mut Catalog,
@@ -142,7 +168,11 @@ impl Replay<'_> {
                 leader_epoch, base_offset, next_offset, segment_base, position, data, ..
             } => {
                 let bytes = data.iter().map(Bytes::len).sum::<usize>();
+                let now_ms = time::now().since_origin_ms();
                 if let Some(state) = self.state(slot) {
+                    for batch in producers_of(&data) {
+                        state.producers.note(&batch, now_ms);
+                    }
                     if state.epochs.latest().is_none_or(|latest| latest.epoch != leader_epoch) {
                         state.epochs.begin(leader_epoch, base_offset);
                     }

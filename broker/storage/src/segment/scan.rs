@@ -3,11 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use weir_protocol::partition::producers::ProducerBatch;
 use weir_protocol::types::{LeaderEpoch, Offset};
 use weir_runtime::disk::{BatchError, Disk, File};
 
 use super::cursor::{Cursor, Span, Step};
 use super::index::{IndexData, Noted};
+use crate::append::producer_batch;
 use crate::epochs::EpochHistory;
 
 /// What a scan found.
@@ -19,6 +21,8 @@ pub(crate) struct Scanned {
     pub(crate) damaged: Vec<Range<Offset>>,
     /// Leader epochs in the order of the batches, with the first offset of each.
     pub(crate) epochs: Vec<(LeaderEpoch, Offset)>,
+    /// The batches that have a producer.
+    pub(crate) producers: Vec<ProducerBatch>,
 }
 
 /// What is scanned.
@@ -45,7 +49,7 @@ pub(crate) async fn scan(disk: &Disk, file: File, range: ScanRange) -> Result<Sc
     let span = Span { position: known.covered, offset: known.next_offset, limit, end, gaps, epochs };
     let mut cursor = Cursor::new(disk, file, span);
     let mut epoch_min = epoch_min.unwrap_or(LeaderEpoch::MIN);
-    let mut found = Scanned { index: known, damaged: Vec::new(), epochs: Vec::new() };
+    let mut found = Scanned { index: known, damaged: Vec::new(), epochs: Vec::new(), producers: Vec::new() };
     loop {
         match cursor.step().await? {
             Step::Batch { header, .. } if may_be_torn && header.leader_epoch < epoch_min => return Ok(found),
@@ -59,6 +63,7 @@ pub(crate) async fn scan(disk: &Disk, file: File, range: ScanRange) -> Result<Sc
                     max_timestamp_ms: header.max_timestamp_ms,
                 };
                 found.index.note(noted, interval_bytes);
+                found.producers.extend(producer_batch(&header));
                 if found.epochs.last().is_none_or(|(epoch, _)| *epoch != header.leader_epoch) {
                     found.epochs.push((header.leader_epoch, header.base_offset));
                 }

@@ -61,6 +61,7 @@ pub fn batch(base: Offset, epoch: i32, count: usize, bytes: usize) -> (Bytes, Ap
         leader_epoch: epoch,
         max_timestamp_ms: (base + count as Offset - 1) * 1000,
         bytes: bytes.len() as u32,
+        producers: Vec::new(),
     };
     (bytes, info)
 }
