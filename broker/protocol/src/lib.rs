@@ -5,6 +5,7 @@
 //! exhaustive exploration.
 
 pub mod fact;
+pub mod group;
 pub mod metadata;
 pub mod partition;
 pub mod raft;
