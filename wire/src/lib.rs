@@ -6,6 +6,7 @@
 //! * [`schema`]: the shapes of requests and responses, walked before anything is allocated (K23).
 //! * [`kafka`]: requests and responses decoded and encoded, on top of the crate `kafka-protocol`.
 //! * [`versions`]: which version of which API is advertised and served.
+//! * [`offsets_topic`]: the records of `__consumer_offsets`.
 //! * [`internal`]: Weir's own messages and file blobs.
 //!
 //! Nothing in here waits, reads a clock or touches a file. Nothing panics on, or allocates in proportion
@@ -15,6 +16,7 @@ pub mod codec;
 pub mod frame;
 pub mod internal;
 pub mod kafka;
+pub mod offsets_topic;
 pub mod records;
 pub mod schema;
 pub mod versions;
