@@ -16,6 +16,7 @@ use crate::config::{LogConfig, StoreConfig};
 use crate::error::StorageError;
 use crate::event::StoreEvent;
 use crate::inbox::{Command, Inbox};
+use crate::layout;
 use crate::log::{self, Log};
 use crate::recovery::{self, RecoveryReport};
 use crate::segment::SegmentIndex;
@@ -184,6 +185,22 @@ impl Store {
         let log = log::open(self.shared.clone(), opening, state).await?;
         claim.keep();
         Ok(log)
+    }
+
+    /// Bytes of a log's segment files; 0 if it has none. For logs that are not open: of one that is,
+    /// [`Log::size_bytes`] counts what is on its way to the disk as well.
+    ///
+    /// # Errors
+    /// `Disk`.
+    pub async fn size_on_disk(&self, log: LogId) -> Result<u64, StorageError> {
+        match self.shared.disk.list(layout::log_dir(log)).await {
+            Ok(files) => {
+                let segments = files.iter().filter(|file| layout::parse_segment_file(&file.name).is_some());
+                Ok(segments.map(|file| file.len).sum())
+            }
+            Err(error) if error.is_not_found() => Ok(0),
+            Err(source) => Err(StorageError::Disk { doing: "look for the size of a log", source }),
+        }
     }
 
     /// Deletes a log for good. Its [`Log`] must have been dropped. Returns when no crash can bring it back; its files go in the
