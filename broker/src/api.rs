@@ -9,6 +9,7 @@ mod create_topics;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
+mod describe_log_dirs;
 pub(crate) mod errors;
 mod fetch;
 mod init_producer_id;
@@ -256,6 +257,7 @@ async fn respond(api: &Arc<Api>, origin: Origin, call: Call, request: Request, c
         Request::InitProducerId(request) => init_producer_id::handle(api, request).await.into(),
         Request::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(api, request).await.into(),
         Request::DeleteTopics(request) => delete_topics::handle(api, request, version).await.into(),
+        Request::DescribeLogDirs(request) => describe_log_dirs::handle(api, &request).await.into(),
         // Only what is served gets here, and all of that is above.
         other => {
             tracing::error!(api = ?other.key(), "an API is in the table of versions and has no handler");

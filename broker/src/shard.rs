@@ -36,6 +36,7 @@ pub(crate) enum Message {
     Fetch(Box<FetchCall>),
     Offsets(Box<OffsetsCall>),
     DeleteRecords(Box<DeleteRecordsCall>),
+    Sizes(Box<SizesCall>),
     /// The image has changed for these logs of the shard.
     Changed(Vec<LogId>),
     /// These logs belong to no topic any more.
@@ -133,6 +134,13 @@ pub(crate) struct DeleteRecordsCall {
     pub(crate) before: Option<Offset>,
     /// Told the log's start once it is durable.
     pub(crate) reply: oneshot::Sender<Result<Offset, ShardError>>,
+}
+
+/// The question how large logs are.
+pub(crate) struct SizesCall {
+    pub(crate) logs: Vec<LogId>,
+    /// Told the bytes of those that are open; none is opened for it.
+    pub(crate) reply: oneshot::Sender<Vec<(LogId, u64)>>,
 }
 
 /// Which offset of a partition is asked for.

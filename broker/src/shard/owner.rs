@@ -16,7 +16,7 @@ use super::calls::{Parked, Produces, Question, Slab, waiter_id};
 use super::entry::{Decided, Entry, OPENING_QUEUE_MAX, Open, Queued, failure};
 use super::{
     DeleteRecordsCall, FetchCall, FetchDone, Message, OffsetsCall, OffsetsDone, ProduceCall, ProducerExpiry,
-    ShardError, ShardSetup,
+    ShardError, ShardSetup, SizesCall,
 };
 use crate::complaints::Complaints;
 use crate::metadata::ImageReader;
@@ -140,6 +140,7 @@ impl Owner {
                 let log = call.log;
                 self.on_question(Question::DeleteRecords(call), &[log]);
             }
+            Message::Sizes(call) => self.answer_sizes(*call),
             Message::Changed(logs) => {
                 for log in logs {
                     self.follow_image(log);
@@ -346,6 +347,15 @@ impl Owner {
             });
         }
         let _ = call.reply.send(done);
+    }
+
+    fn answer_sizes(&self, call: SizesCall) {
+        let size = |log| match self.entries.get(&log) {
+            Some(Entry::Open(open)) => Some((log, open.log.size_bytes())),
+            _ => None,
+        };
+        // Whoever asked may have gone.
+        let _ = call.reply.send(call.logs.into_iter().filter_map(size).collect());
     }
 
     fn delete_records(&mut self, call: DeleteRecordsCall) {
