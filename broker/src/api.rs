@@ -4,14 +4,18 @@
 //! one connection begin in their order; it decodes, and for Produce it hands the batches to their shards. What is left
 //! to do becomes a future in the slot of the answer.
 
+mod alter_configs;
 mod api_versions;
+mod configs;
 mod create_topics;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
+mod describe_configs;
 mod describe_log_dirs;
 pub(crate) mod errors;
 mod fetch;
+mod incremental_alter_configs;
 mod init_producer_id;
 mod list_offsets;
 mod metadata;
@@ -25,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use tokio::sync::Mutex;
 use weir_defect::defect;
 use weir_protocol::types::{BrokerId, LeaderEpoch};
 use weir_runtime::disk::Disk;
@@ -62,6 +67,8 @@ pub(crate) struct Api {
     pub(crate) store: Store,
     pub(crate) stage: watch::Receiver<Stage>,
     pub(crate) failure: FailureFlag,
+    /// Held by whoever changes settings according to what is set.
+    pub(crate) alterations: Mutex<()>,
 }
 
 /// Where a request comes from.
@@ -257,6 +264,11 @@ async fn respond(api: &Arc<Api>, origin: Origin, call: Call, request: Request, c
         Request::InitProducerId(request) => init_producer_id::handle(api, request).await.into(),
         Request::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(api, request).await.into(),
         Request::DeleteTopics(request) => delete_topics::handle(api, request, version).await.into(),
+        Request::DescribeConfigs(request) => describe_configs::handle(api, request).into(),
+        Request::AlterConfigs(request) => alter_configs::handle(api, request).await.into(),
+        Request::IncrementalAlterConfigs(request) => {
+            incremental_alter_configs::handle(api, request).await.into()
+        }
         Request::DescribeLogDirs(request) => describe_log_dirs::handle(api, &request).await.into(),
         // Only what is served gets here, and all of that is above.
         other => {

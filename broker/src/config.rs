@@ -5,12 +5,13 @@
 
 mod keys;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use weir_protocol::metadata::settings;
 
+pub(crate) use keys::StaticSetting;
 pub use keys::{KeyDoc, documented_keys};
 
 /// What a broker needs to know before it starts.
@@ -74,6 +75,9 @@ pub struct Config {
     pub fetch_sessions_max: usize,
     /// Keys of Kafka's that stand in the file and have no meaning here, for one line in the log.
     pub ignored_keys: Vec<String>,
+    /// Keys that the file sets, topics' defaults aside: DescribeConfigs names the file as their source even where the
+    /// value is the default.
+    pub given_keys: BTreeSet<&'static str>,
 }
 
 impl Default for Config {
@@ -106,6 +110,7 @@ impl Default for Config {
             producer_id_expiration_check: Duration::from_secs(600),
             fetch_sessions_max: 1000,
             ignored_keys: Vec::new(),
+            given_keys: BTreeSet::new(),
         }
     }
 }
@@ -164,7 +169,10 @@ impl Config {
         for (line, key, value) in pairs(&file, text)? {
             let bad = |reason| ConfigError::BadValue { file: file.clone(), line, key: key.clone(), reason };
             match keys::find(&key) {
-                Some(found) => (found.set)(self, value.trim()).map_err(bad)?,
+                Some(found) => {
+                    (found.set)(self, value.trim()).map_err(bad)?;
+                    self.given_keys.insert(found.name);
+                }
                 None if settings::broker_setting(&key).is_some() => {
                     settings::check_broker(&key, &value).map_err(|error| bad(error.to_string()))?;
                     self.topic_defaults.insert(key, value);

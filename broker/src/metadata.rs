@@ -3,6 +3,7 @@
 //! The driver runs the quorum's core over a log of the store. What is committed is applied to the image, which is
 //! published whole: whoever needs it takes the current one and keeps it as long as it likes.
 
+mod describe;
 pub(crate) mod driver;
 mod hard_state;
 mod log;
@@ -19,6 +20,8 @@ use weir_runtime::watch;
 use weir_storage::{Flush, LogConfig};
 
 use crate::config::Config;
+
+pub(crate) use describe::{Described, Level};
 
 /// Proposals that may wait; whoever sends one more waits.
 const PROPOSALS_MAX: usize = 256;
@@ -69,13 +72,6 @@ pub(crate) struct Resolver {
     config: Arc<Config>,
 }
 
-/// One setting as an answer shows it.
-pub(crate) struct Described {
-    pub(crate) name: String,
-    pub(crate) value: String,
-    pub(crate) source: i8,
-}
-
 impl Resolver {
     pub(crate) fn new(me: BrokerId, config: Arc<Config>) -> Resolver {
         Resolver { me, config }
@@ -99,32 +95,6 @@ impl Resolver {
     fn topic(&self, image: &Image, topic: &Topic) -> TopicSettings {
         let replicas = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
         TopicSettings::resolve(&self.layers(image, &topic.configs, replicas))
-    }
-
-    /// All settings of a topic with these of its own, as DescribeConfigs numbers their sources.
-    pub(crate) fn describe(
-        &self,
-        image: &Image,
-        own: &BTreeMap<String, String>,
-        replicas: usize,
-    ) -> Vec<Described> {
-        let layers = self.layers(image, own, replicas);
-        let describe = |setting: &'static settings::Setting| {
-            let resolved = layers.resolve(setting);
-            Described {
-                name: setting.name.to_owned(),
-                value: resolved.value.into_owned(),
-                source: match resolved.source {
-                    settings::Source::Topic => 1,
-                    settings::Source::DynamicBroker => 2,
-                    settings::Source::DynamicDefaultBroker => 3,
-                    settings::Source::StaticBroker => 4,
-                    settings::Source::Default => 5,
-                },
-            }
-        };
-        let shown = settings::TOPIC_SETTINGS.iter().filter(|setting| !setting.name.starts_with("internal."));
-        shown.map(describe).collect()
     }
 }
 

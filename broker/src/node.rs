@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 use weir_protocol::metadata::Endpoint;
 use weir_protocol::types::BrokerId;
 use weir_runtime::disk::Disk;
@@ -202,6 +202,7 @@ impl Node {
             store: store.clone(),
             stage: stage_reader.clone(),
             failure: failure.clone(),
+            alterations: Mutex::new(()),
             config,
         });
         let (driver_stop, stop) = mpsc::channel(1);

@@ -9,11 +9,11 @@ use kafka_protocol::messages::create_topics_response::{
     CreatableTopicConfigs, CreatableTopicResult, CreateTopicsResponse,
 };
 use kafka_protocol::protocol::StrBytes;
-use weir_protocol::metadata::{Command, Image, NewPartition, names, placement, settings};
+use weir_protocol::metadata::{Command, Image, NewPartition, names, placement};
 use weir_protocol::types::{BrokerId, TopicId};
 use weir_runtime::{random, time};
 
-use super::{Api, errors, millis};
+use super::{Api, configs, errors, millis};
 
 /// A topic that is refused: the code and what to say to a person.
 pub(super) type Refusal = (ResponseError, String);
@@ -76,7 +76,7 @@ fn plan(api: &Api, topic: &CreatableTopic) -> Result<Plan, Refusal> {
     let view = api.image.current();
     let image = &view.image;
     check_name(image, &topic.name)?;
-    let configs = own_configs(topic)?;
+    let own = own_configs(topic)?;
     let partitions = if topic.assignments.is_empty() {
         let count = match topic.num_partitions {
             -1 => api.config.partitions,
@@ -100,7 +100,7 @@ fn plan(api: &Api, topic: &CreatableTopic) -> Result<Plan, Refusal> {
     } else {
         assigned(topic)?
     };
-    Ok(make_plan(topic.name.to_string(), partitions, configs))
+    Ok(make_plan(topic.name.to_string(), partitions, own))
 }
 
 /// A topic that Metadata creates on its own, with the broker's defaults.
@@ -168,23 +168,18 @@ fn assigned(topic: &CreatableTopic) -> Result<Vec<NewPartition>, Refusal> {
 }
 
 fn own_configs(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, Refusal> {
-    let mut configs = BTreeMap::new();
+    let mut own = BTreeMap::new();
     for config in &topic.configs {
         let name = config.name.to_string();
         let Some(value) = &config.value else {
             return Err((ResponseError::InvalidConfig, format!("Null value not supported for '{name}'.")));
         };
-        settings::check_topic(&name, value)
-            .map_err(|error| (ResponseError::InvalidConfig, error.to_string()))?;
-        if name == "compression.type" && value.as_str() != "producer" {
-            let text = "compression.type: only 'producer' is supported, the broker does not recompress.";
-            return Err((ResponseError::InvalidConfig, text.to_owned()));
-        }
-        if configs.insert(name.clone(), value.to_string()).is_some() {
+        configs::check_topic(&name, value).map_err(|text| (ResponseError::InvalidConfig, text))?;
+        if own.insert(name.clone(), value.to_string()).is_some() {
             return Err((ResponseError::InvalidConfig, format!("'{name}' is given twice.")));
         }
     }
-    Ok(configs)
+    Ok(own)
 }
 
 fn refused(topic: CreatableTopic, (error, text): Refusal) -> CreatableTopicResult {
@@ -202,15 +197,16 @@ fn created(api: &Api, topic: CreatableTopic, plan: &Plan) -> CreatableTopicResul
     let Command::CreateTopic { configs: own, .. } = &plan.command else {
         return CreatableTopicResult::default().with_name(topic.name);
     };
-    let configs = api
+    let described = api
         .resolver
-        .describe(image, own, plan.replication_factor)
+        .describe_topic(image, own, plan.replication_factor)
         .into_iter()
         .map(|setting| {
+            let value = setting.value().map(|value| StrBytes::from_string(value.to_owned()));
             CreatableTopicConfigs::default()
-                .with_name(StrBytes::from_string(setting.name))
-                .with_value(Some(StrBytes::from_string(setting.value)))
-                .with_config_source(setting.source)
+                .with_name(StrBytes::from_static_str(setting.name))
+                .with_value(value)
+                .with_config_source(configs::source_id(setting.source()))
         })
         .collect();
     CreatableTopicResult::default()
@@ -218,5 +214,5 @@ fn created(api: &Api, topic: CreatableTopic, plan: &Plan) -> CreatableTopicResul
         .with_topic_id(plan.id.0)
         .with_num_partitions(plan.partitions as i32)
         .with_replication_factor(plan.replication_factor as i16)
-        .with_configs(Some(configs))
+        .with_configs(Some(described))
 }

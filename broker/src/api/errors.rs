@@ -91,6 +91,14 @@ pub(crate) fn of_proposal(error: &ProposeError) -> ResponseError {
     }
 }
 
+/// The same for a request that names its topic: a topic that was deleted meanwhile has no id that the client knows.
+pub(crate) fn of_proposal_by_name(error: &ProposeError) -> ResponseError {
+    match of_proposal(error) {
+        ResponseError::UnknownTopicId => ResponseError::UnknownTopicOrPartition,
+        error => error,
+    }
+}
+
 fn of_rejected(rejected: &Rejected) -> ResponseError {
     match rejected {
         Rejected::InvalidTopicName(_) | Rejected::TopicCollides { .. } => {

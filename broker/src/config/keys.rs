@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use weir_protocol::metadata::settings::Kind::{self, Boolean, Int, List, Long, String as Text};
 use weir_protocol::metadata::settings::TOPIC_SETTINGS;
 
 use super::Config;
@@ -9,11 +10,44 @@ use super::Config;
 /// Takes a value in, or says what was expected.
 pub(super) type Set = fn(&mut Config, &str) -> Result<(), String>;
 
+/// The value that holds, as the file would have it; `None` where nothing is set.
+type Get = fn(&Config) -> Option<String>;
+
 /// A key of the configuration file.
 pub(super) struct Key {
     pub(super) name: &'static str,
     doc: &'static str,
     pub(super) set: Set,
+    /// How DescribeConfigs shows it; another name for a key that is shown has none.
+    pub(super) shown: Option<(Kind, Get)>,
+}
+
+/// A setting of the file or the command line, as DescribeConfigs shows it.
+pub(crate) struct StaticSetting {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) doc: &'static str,
+    /// What was set; `None` if nothing was.
+    pub(crate) set: Option<String>,
+    /// What holds where nothing is set, if that is a value.
+    pub(crate) default: Option<String>,
+}
+
+impl Config {
+    /// The settings that hold until the next start. None is a secret: Weir has no passwords in its file.
+    pub(crate) fn static_settings(&self) -> Vec<StaticSetting> {
+        let defaults = Config::default();
+        let shown = KEYS.iter().filter_map(|key| key.shown.map(|shown| (key, shown)));
+        shown
+            .map(|(key, (kind, get))| {
+                let (value, default) = (get(self), get(&defaults));
+                // The command line and whoever embeds a broker set values without a file.
+                let set = value
+                    .filter(|value| self.given_keys.contains(key.name) || default.as_ref() != Some(value));
+                StaticSetting { name: key.name, kind, doc: key.doc, set, default }
+            })
+            .collect()
+    }
 }
 
 /// A key and what it means, for help texts and documentation.
@@ -120,124 +154,233 @@ fn retention(config: &mut Config, value: &str, unit: &str, unit_ms: i64) -> Resu
 
 macro_rules! key {
     ($name:literal, $doc:literal, $set:expr) => {
-        Key { name: $name, doc: $doc, set: $set }
+        Key { name: $name, doc: $doc, set: $set, shown: None }
+    };
+    ($name:literal, $kind:ident, $doc:literal, $set:expr, $get:expr) => {
+        Key { name: $name, doc: $doc, set: $set, shown: Some(($kind, $get)) }
     };
 }
 
+/// A number, as it stands in the file.
+fn shown(number: impl ToString) -> Option<String> {
+    Some(number.to_string())
+}
+
+/// A duration in ms, as it stands in the file.
+fn shown_ms(duration: Duration) -> Option<String> {
+    Some(duration.as_millis().to_string())
+}
+
+/// A listener, as it stands in the file.
+fn shown_listener(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("PLAINTEXT://[{host}]:{port}")
+    } else {
+        format!("PLAINTEXT://{host}:{port}")
+    }
+}
+
 static KEYS: &[Key] = &[
-    key!("node.id", "this broker's number in its cluster (default 1)", |c, v| {
-        number(v, "a node", 0, i64::from(i32::MAX)).map(|id| c.node_id = id as i32)
-    }),
+    key!(
+        "node.id",
+        Int,
+        "this broker's number in its cluster (default 1)",
+        |c, v| number(v, "a node", 0, i64::from(i32::MAX)).map(|id| c.node_id = id as i32),
+        |c| shown(c.node_id)
+    ),
     key!("broker.id", "older name of node.id", |c, v| {
         number(v, "a node", 0, i64::from(i32::MAX)).map(|id| c.node_id = id as i32)
     }),
-    key!("broker.rack", "the rack that this broker stands in", |c, v| {
-        c.rack = Some(v.to_owned());
-        Ok(())
-    }),
-    key!("listeners", "PLAINTEXT://HOST:PORT to listen on (the command line's --listen wins)", |c, v| {
-        let (host, port) = listener(v)?;
-        let host = if host.is_empty() { "0.0.0.0".to_owned() } else { host };
-        c.listen = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        Ok(())
-    }),
-    key!("advertised.listeners", "PLAINTEXT://HOST:PORT that clients are told to connect to", |c, v| {
-        let (host, port) = listener(v)?;
-        let wildcard = host.is_empty() || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
-        if wildcard {
-            return Err(format!("'{v}' is a wildcard, which no client can connect to"));
-        }
-        c.advertised = Some((host, port));
-        Ok(())
-    }),
-    key!("log.dirs", "the data folder, one (the command line's --data-dir wins)", |c, v| {
-        if v.is_empty() || v.contains(',') {
-            return Err(format!("'{v}': exactly one folder is supported"));
-        }
-        c.data_dir = v.into();
-        Ok(())
-    }),
+    key!(
+        "broker.rack",
+        Text,
+        "the rack that this broker stands in",
+        |c, v| {
+            c.rack = Some(v.to_owned());
+            Ok(())
+        },
+        |c| c.rack.clone()
+    ),
+    key!(
+        "listeners",
+        List,
+        "PLAINTEXT://HOST:PORT to listen on (the command line's --listen wins)",
+        |c, v| {
+            let (host, port) = listener(v)?;
+            let host = if host.is_empty() { "0.0.0.0".to_owned() } else { host };
+            c.listen = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+            Ok(())
+        },
+        |c| Some(format!("PLAINTEXT://{}", c.listen))
+    ),
+    key!(
+        "advertised.listeners",
+        List,
+        "PLAINTEXT://HOST:PORT that clients are told to connect to",
+        |c, v| {
+            let (host, port) = listener(v)?;
+            let wildcard =
+                host.is_empty() || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
+            if wildcard {
+                return Err(format!("'{v}' is a wildcard, which no client can connect to"));
+            }
+            c.advertised = Some((host, port));
+            Ok(())
+        },
+        |c| c.advertised.as_ref().map(|(host, port)| shown_listener(host, *port))
+    ),
+    key!(
+        "log.dirs",
+        List,
+        "the data folder, one (the command line's --data-dir wins)",
+        |c, v| {
+            if v.is_empty() || v.contains(',') {
+                return Err(format!("'{v}': exactly one folder is supported"));
+            }
+            c.data_dir = v.into();
+            Ok(())
+        },
+        |c| Some(c.data_dir.display().to_string())
+    ),
     key!("log.dir", "older name of log.dirs", |c, v| {
         c.data_dir = v.into();
         Ok(())
     }),
-    key!("num.partitions", "partitions of a topic that is created without a number (default 1)", |c, v| {
-        number(v, "partitions", 1, 100_000).map(|n| c.partitions = n as i32)
-    }),
-    key!("default.replication.factor", "replicas of a topic (default min(3, brokers))", |c, v| {
-        number(v, "replicas", 1, i64::from(i16::MAX)).map(|n| c.replication_factor = Some(n as i16))
-    }),
-    key!("auto.create.topics.enable", "whether Metadata may create topics (default true)", |c, v| {
-        boolean(v).map(|on| c.auto_create_topics = on)
-    }),
-    key!("delete.topic.enable", "whether topics may be deleted (default true)", |c, v| {
-        boolean(v).map(|on| c.delete_topics = on)
-    }),
+    key!(
+        "num.partitions",
+        Int,
+        "partitions of a topic that is created without a number (default 1)",
+        |c, v| number(v, "partitions", 1, 100_000).map(|n| c.partitions = n as i32),
+        |c| shown(c.partitions)
+    ),
+    key!(
+        "default.replication.factor",
+        Int,
+        "replicas of a topic (default min(3, brokers))",
+        |c, v| number(v, "replicas", 1, i64::from(i16::MAX)).map(|n| c.replication_factor = Some(n as i16)),
+        |c| c.replication_factor.and_then(shown)
+    ),
+    key!(
+        "auto.create.topics.enable",
+        Boolean,
+        "whether Metadata may create topics (default true)",
+        |c, v| boolean(v).map(|on| c.auto_create_topics = on),
+        |c| shown(c.auto_create_topics)
+    ),
+    key!(
+        "delete.topic.enable",
+        Boolean,
+        "whether topics may be deleted (default true)",
+        |c, v| boolean(v).map(|on| c.delete_topics = on),
+        |c| shown(c.delete_topics)
+    ),
     key!("log.retention.minutes", "log.retention.ms in minutes", |c, v| retention(c, v, "minutes", 60_000)),
     key!("log.retention.hours", "log.retention.ms in hours", |c, v| retention(c, v, "hours", 3_600_000)),
-    key!("socket.request.max.bytes", "the largest request, in bytes (default 100 MiB)", |c, v| {
-        bytes(v, 1024).map(|n| c.request_bytes_max = n)
-    }),
+    key!(
+        "socket.request.max.bytes",
+        Int,
+        "the largest request, in bytes (default 100 MiB)",
+        |c, v| bytes(v, 1024).map(|n| c.request_bytes_max = n),
+        |c| shown(c.request_bytes_max)
+    ),
     key!(
         "queued.max.request.bytes",
+        Long,
         "requests in memory, of all connections together, in bytes (default 64 MiB); at the limit sockets are not read",
-        |c, v| bytes(v, 1 << 20).map(|n| c.queued_request_bytes_max = n)
+        |c, v| bytes(v, 1 << 20).map(|n| c.queued_request_bytes_max = n),
+        |c| shown(c.queued_request_bytes_max)
     ),
     key!(
         "weir.queued.max.reply.bytes",
+        Long,
         "fetched bytes in memory, of all connections together (default 32 MiB); at the limit a fetch gets one batch",
-        |c, v| bytes(v, 1 << 20).map(|n| c.queued_reply_bytes_max = n)
+        |c, v| bytes(v, 1 << 20).map(|n| c.queued_reply_bytes_max = n),
+        |c| shown(c.queued_reply_bytes_max)
     ),
-    key!("fetch.max.bytes", "the most that one fetch returns, in bytes (default 8 MiB)", |c, v| {
-        bytes(v, 1024).map(|n| c.fetch_bytes_max = n)
-    }),
-    key!("max.connections", "connections at a time (default 16384)", |c, v| {
-        number(v, "connections", 1, 1_000_000).map(|n| c.connections_max = n as usize)
-    }),
+    key!(
+        "fetch.max.bytes",
+        Int,
+        "the most that one fetch returns, in bytes (default 8 MiB)",
+        |c, v| bytes(v, 1024).map(|n| c.fetch_bytes_max = n),
+        |c| shown(c.fetch_bytes_max)
+    ),
+    key!(
+        "max.connections",
+        Int,
+        "connections at a time (default 16384)",
+        |c, v| number(v, "connections", 1, 1_000_000).map(|n| c.connections_max = n as usize),
+        |c| shown(c.connections_max)
+    ),
     key!(
         "connections.max.idle.ms",
+        Long,
         "a connection that is idle for so long is closed (default 600000)",
-        |c, v| { millis(v, 1).map(|d| c.connection_idle = d) }
+        |c, v| millis(v, 1).map(|d| c.connection_idle = d),
+        |c| shown_ms(c.connection_idle)
     ),
     key!(
         "weir.connection.stall.ms",
+        Long,
         "a peer that moves less than 64 KiB in this time is cut off (default 30000)",
-        |c, v| { millis(v, 1).map(|d| c.connection_stall = d) }
+        |c, v| millis(v, 1).map(|d| c.connection_stall = d),
+        |c| shown_ms(c.connection_stall)
     ),
     key!(
         "weir.connection.max.in.flight",
+        Int,
         "requests of one connection that are processed at a time (default 256)",
-        |c, v| { number(v, "requests", 1, 1024).map(|n| c.in_flight_max = n as usize) }
+        |c, v| number(v, "requests", 1, 1024).map(|n| c.in_flight_max = n as usize),
+        |c| shown(c.in_flight_max)
+    ),
+    key!(
+        "weir.shards",
+        Int,
+        "tasks that own partitions (default twice the cores)",
+        |c, v| number(v, "shards", 1, 1024).map(|n| c.shards = Some(n as usize)),
+        |c| c.shards.and_then(shown)
+    ),
+    key!(
+        "weir.disk.threads",
+        Int,
+        "threads for reads and segment writes (default 4)",
+        |c, v| number(v, "threads", 1, 256).map(|n| c.disk_threads = n as usize),
+        |c| shown(c.disk_threads)
     ),
     key!(
         "producer.id.expiration.ms",
+        Int,
         "an idempotent producer that appends nothing for so long is forgotten (default 86400000)",
-        |c, v| { millis(v, 1).map(|d| c.producer_id_expiration = d) }
+        |c, v| millis(v, 1).map(|d| c.producer_id_expiration = d),
+        |c| shown_ms(c.producer_id_expiration)
     ),
     key!(
         "producer.id.expiration.check.interval.ms",
+        Int,
         "how often producers are looked at that may be forgotten (default 600000)",
-        |c, v| { millis(v, 1).map(|d| c.producer_id_expiration_check = d) }
+        |c, v| millis(v, 1).map(|d| c.producer_id_expiration_check = d),
+        |c| shown_ms(c.producer_id_expiration_check)
     ),
     key!(
         "max.incremental.fetch.session.cache.slots",
+        Int,
         "incremental fetch sessions that are remembered, of all clients together (default 1000)",
-        |c, v| { number(v, "sessions", 0, 1_000_000).map(|n| c.fetch_sessions_max = n as usize) }
+        |c, v| number(v, "sessions", 0, 1_000_000).map(|n| c.fetch_sessions_max = n as usize),
+        |c| shown(c.fetch_sessions_max)
     ),
-    key!("weir.shards", "tasks that own partitions (default twice the cores)", |c, v| {
-        number(v, "shards", 1, 1024).map(|n| c.shards = Some(n as usize))
-    }),
-    key!("weir.disk.threads", "threads for reads and segment writes (default 4)", |c, v| {
-        number(v, "threads", 1, 256).map(|n| c.disk_threads = n as usize)
-    }),
     key!(
         "weir.journal.bytes",
+        Long,
         "the journal's files together, preallocated, in bytes (default 256 MiB)",
-        |c, v| { number(v, "bytes", 64 << 10, 1 << 40).map(|n| c.journal_bytes = n as u64) }
+        |c, v| number(v, "bytes", 64 << 10, 1 << 40).map(|n| c.journal_bytes = n as u64),
+        |c| shown(c.journal_bytes)
     ),
-    key!("weir.journal.files", "files of the journal, recycled one by one (default 8)", |c, v| {
-        number(v, "files", 2, 1024).map(|n| c.journal_files = n as u32)
-    }),
+    key!(
+        "weir.journal.files",
+        Int,
+        "files of the journal, recycled one by one (default 8)",
+        |c, v| number(v, "files", 2, 1024).map(|n| c.journal_files = n as u32),
+        |c| shown(c.journal_files)
+    ),
 ];
 
 static IGNORED: &[&str] = &[
