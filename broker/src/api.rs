@@ -7,16 +7,19 @@
 mod alter_configs;
 mod api_versions;
 mod configs;
+mod create_partitions;
 mod create_topics;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod describe_log_dirs;
+mod describe_topic_partitions;
 pub(crate) mod errors;
 mod fetch;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod list_config_resources;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
@@ -190,7 +193,7 @@ impl Api {
 }
 
 /// What is built, and so advertised.
-const FEATURES: Features = Features::IDEMPOTENCE.and(Features::LOG_QUERIES);
+const FEATURES: Features = Features::IDEMPOTENCE.and(Features::LOG_QUERIES).and(Features::ADMINISTRATION);
 
 /// Refuses a version of ApiVersions that is too new, before the rest of its header is looked at: nobody knows what that
 /// looks like (K1).
@@ -264,12 +267,15 @@ async fn respond(api: &Arc<Api>, origin: Origin, call: Call, request: Request, c
         Request::InitProducerId(request) => init_producer_id::handle(api, request).await.into(),
         Request::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(api, request).await.into(),
         Request::DeleteTopics(request) => delete_topics::handle(api, request, version).await.into(),
+        Request::CreatePartitions(request) => create_partitions::handle(api, request).await.into(),
         Request::DescribeConfigs(request) => describe_configs::handle(api, request).into(),
         Request::AlterConfigs(request) => alter_configs::handle(api, request).await.into(),
         Request::IncrementalAlterConfigs(request) => {
             incremental_alter_configs::handle(api, request).await.into()
         }
         Request::DescribeLogDirs(request) => describe_log_dirs::handle(api, &request).await.into(),
+        Request::DescribeTopicPartitions(request) => describe_topic_partitions::handle(api, &request).into(),
+        Request::ListConfigResources(request) => list_config_resources::handle(api, &request, version).into(),
         // Only what is served gets here, and all of that is above.
         other => {
             tracing::error!(api = ?other.key(), "an API is in the table of versions and has no handler");

@@ -8,8 +8,10 @@ use kafka_protocol::protocol::StrBytes;
 use super::metadata::{CLUSTER_OPERATIONS, brokers, cluster_id, controller};
 use super::{Api, Origin};
 
-/// The endpoints that clients use; the other kind is the controllers' (KIP-919).
+/// The endpoints that clients use.
 const BROKERS: i8 = 1;
+/// The controllers' endpoints (KIP-919).
+const CONTROLLERS: i8 = 2;
 
 pub(super) fn handle(api: &Api, origin: Origin, request: &DescribeClusterRequest) -> DescribeClusterResponse {
     let view = api.image.current();
@@ -18,9 +20,13 @@ pub(super) fn handle(api: &Api, origin: Origin, request: &DescribeClusterRequest
         .with_cluster_id(cluster_id(&view))
         .with_controller_id(controller(api, &view));
     if request.endpoint_type != BROKERS {
+        let error = match request.endpoint_type {
+            CONTROLLERS => ResponseError::MismatchedEndpointType,
+            _ => ResponseError::UnsupportedEndpointType,
+        };
         let text = "This is a broker's endpoint: ask for the brokers' type, 1.";
         return response
-            .with_error_code(ResponseError::MismatchedEndpointType.code())
+            .with_error_code(error.code())
             .with_error_message(Some(StrBytes::from_static_str(text)));
     }
     response.brokers = brokers(api, origin, &view, request.include_fenced_brokers)

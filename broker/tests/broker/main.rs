@@ -3,6 +3,8 @@
 //! A test whose name begins with `k` and a number is about that rule of `docs/compatibility.md`.
 
 mod administration;
+mod cluster;
+mod configurations;
 mod consuming;
 mod hostile;
 mod idempotence;
