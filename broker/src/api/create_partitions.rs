@@ -20,6 +20,7 @@ use weir_runtime::{random, time};
 
 use super::configs::Refusal;
 use super::{Api, errors, millis};
+use crate::metadata::ProposeError;
 
 pub(super) async fn handle(api: &Arc<Api>, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
@@ -27,6 +28,7 @@ pub(super) async fn handle(api: &Arc<Api>, request: CreatePartitionsRequest) -> 
         *counts.entry(topic.name.as_str()).or_default() += 1;
     }
     let limit = millis(request.timeout_ms);
+    let mut trial = request.validate_only.then(|| api.image.current().image.clone());
     let mut results = Vec::with_capacity(counts.len());
     let mut answered = BTreeSet::new();
     for topic in &request.topics {
@@ -34,7 +36,7 @@ pub(super) async fn handle(api: &Arc<Api>, request: CreatePartitionsRequest) -> 
             continue;
         }
         let outcome = if counts.get(topic.name.as_str()) == Some(&1) {
-            create(api, topic, request.validate_only, limit).await
+            create(api, topic, trial.as_mut(), limit).await
         } else {
             Err((ResponseError::InvalidRequest, "Duplicate topic name.".to_owned()))
         };
@@ -50,19 +52,21 @@ pub(super) async fn handle(api: &Arc<Api>, request: CreatePartitionsRequest) -> 
     CreatePartitionsResponse::default().with_results(results)
 }
 
+/// Adds partitions, or only validates them, against `trial`.
 async fn create(
     api: &Arc<Api>,
     wanted: &CreatePartitionsTopic,
-    validate_only: bool,
+    trial: Option<&mut Image>,
     limit: Duration,
 ) -> Result<(), Refusal> {
+    let refuse = |error: ProposeError| Err((errors::of_proposal_by_name(&error), error.to_string()));
     let command = plan(&api.image.current().image, wanted)?;
-    if validate_only {
-        return Ok(());
+    if let Some(trial) = trial {
+        return trial.try_out(&command).map(drop).map_err(ProposeError::Rejected).or_else(refuse);
     }
     match time::timeout(limit, api.metadata.propose(command)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err((errors::of_proposal_by_name(&error), error.to_string())),
+        Ok(Err(error)) => refuse(error),
         Err(_) => Err((ResponseError::RequestTimedOut, "The partitions may be created later.".to_owned())),
     }
 }

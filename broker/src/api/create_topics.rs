@@ -14,6 +14,7 @@ use weir_protocol::types::{BrokerId, TopicId};
 use weir_runtime::{random, time};
 
 use super::{Api, configs, errors, millis};
+use crate::metadata::ProposeError;
 
 /// A topic that is refused: the code and what to say to a person.
 pub(super) type Refusal = (ResponseError, String);
@@ -34,6 +35,7 @@ pub(super) async fn handle(api: &Arc<Api>, request: CreateTopicsRequest) -> Crea
     let twice: BTreeSet<String> =
         counts.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name.to_owned()).collect();
     let limit = millis(request.timeout_ms);
+    let mut trial = request.validate_only.then(|| api.image.current().image.clone());
     let mut results = Vec::with_capacity(request.topics.len());
     let mut answered = BTreeSet::new();
     for topic in request.topics {
@@ -45,7 +47,7 @@ pub(super) async fn handle(api: &Arc<Api>, request: CreateTopicsRequest) -> Crea
             }
             continue;
         }
-        let outcome = create(api, &topic, request.validate_only, limit).await;
+        let outcome = create(api, &topic, trial.as_mut(), limit).await;
         results.push(match outcome {
             Ok(plan) => created(api, topic, &plan),
             Err(refusal) => refused(topic, refusal),
@@ -54,15 +56,17 @@ pub(super) async fn handle(api: &Arc<Api>, request: CreateTopicsRequest) -> Crea
     CreateTopicsResponse::default().with_topics(results)
 }
 
+/// Creates a topic, or only validates it, against `trial`.
 async fn create(
     api: &Arc<Api>,
     topic: &CreatableTopic,
-    validate_only: bool,
+    trial: Option<&mut Image>,
     limit: std::time::Duration,
 ) -> Result<Plan, Refusal> {
     let plan = plan(api, topic)?;
-    if validate_only {
-        return Ok(plan);
+    if let Some(trial) = trial {
+        let outcome = trial.try_out(&plan.command).map_err(ProposeError::Rejected);
+        return outcome.map(|_| plan).map_err(|error| (errors::of_proposal(&error), error.to_string()));
     }
     match time::timeout(limit, api.metadata.propose(plan.command.clone())).await {
         Ok(Ok(_)) => Ok(plan),

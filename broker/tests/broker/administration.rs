@@ -97,6 +97,39 @@ fn a_request_that_only_validates_creates_nothing() {
 }
 
 #[test]
+fn what_would_be_refused_is_refused_when_it_is_only_validated() {
+    run(async {
+        let broker = Broker::start().await;
+        let mut client = broker.client().await;
+        client.create("a.b", 1, &[]).await;
+        let elsewhere = {
+            let mut request = create_request("assigned", -1, &[]);
+            let assignment = CreatableReplicaAssignment::default().with_broker_ids(vec![99.into()]);
+            request.topics[0].assignments = vec![assignment];
+            request
+        };
+        let colliding = create_request("a_b", 1, &[]);
+        let cases = [
+            (colliding, ResponseError::InvalidTopicException),
+            (elsewhere, ResponseError::InvalidReplicaAssignment),
+        ];
+        for (mut request, error) in cases {
+            request.validate_only = true;
+            let (code, text) = refusal(&mut client, &request).await;
+            assert_eq!(code, error.code(), "{}: {text}", request.topics[0].name.as_str());
+        }
+        let mut both = create_request("c.d", 1, &[]);
+        both.topics.extend(create_request("c_d", 1, &[]).topics);
+        both.validate_only = true;
+        let response = client.try_create(7, &both).await;
+        let codes: Vec<_> = response.topics.iter().map(|topic| topic.error_code).collect();
+        assert_eq!(codes, [0, ResponseError::InvalidTopicException.code()], "they collide with each other");
+        let metadata = client.metadata(9, None, false).await;
+        assert_eq!(metadata.topics.len(), 1, "nothing was created");
+    });
+}
+
+#[test]
 fn a_deleted_topic_is_gone_and_its_name_is_free() {
     run(async {
         let broker = Broker::start().await;

@@ -62,6 +62,12 @@ impl Image {
         }
     }
 
+    /// What would come of a command now, for requests that only validate. Called on a copy, which then has the
+    /// command's effect: what follows in the same request is judged with it.
+    pub fn try_out(&mut self, command: &Command) -> Result<Change, Rejected> {
+        self.apply(self.applied.map_or(0, |applied| applied.saturating_add(1)), command)
+    }
+
     /// Notes that the entry at `index` is behind us: called by [`Image::apply`], and by the driver for entries that
     /// carry no command, such as a leader's first.
     pub fn pass(&mut self, index: i64) -> Result<(), Rejected> {
