@@ -22,7 +22,7 @@ use weir_defect::defect;
 pub use aligned::{AlignedBuf, BLOCK_BYTES};
 #[allow(unused_imports, reason = "the implementations use it")]
 pub(crate) use op::LOCK_FILE;
-pub use op::{BatchError, DirEntry, Done, Lane, Op, OpenMode};
+pub use op::{BatchError, DirEntry, Done, Lane, Op, OpenMode, Space};
 
 use crate::imp;
 
@@ -198,6 +198,17 @@ impl Disk {
         match self.one(Op::List { path: path.into() }).await? {
             Done::Listed(entries) => Ok(entries),
             other => Err(unexpected("list", &other)),
+        }
+    }
+
+    /// How large the data folder's file system is, and how much of it is free.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub async fn space(&self) -> Result<Space, BatchError> {
+        match self.one(Op::Space).await? {
+            Done::Space(space) => Ok(space),
+            other => Err(unexpected("space", &other)),
         }
     }
 

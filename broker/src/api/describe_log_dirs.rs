@@ -1,4 +1,4 @@
-//! DescribeLogDirs (key 35; KIP-113): what this broker's replicas take up in its folder.
+//! DescribeLogDirs (key 35; KIP-113, KIP-827): what this broker's replicas take up in its folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,6 +25,15 @@ pub(super) async fn handle(api: &Arc<Api>, request: &DescribeLogDirsRequest) -> 
         Err(error) => {
             tracing::warn!(%error, "the size of a log is unknown");
             folder.with_error_code(errors::of_storage(&error).code())
+        }
+    };
+    let folder = match api.disk.space().await {
+        Ok(space) => folder
+            .with_total_bytes(i64::try_from(space.total_bytes).unwrap_or(i64::MAX))
+            .with_usable_bytes(i64::try_from(space.free_bytes).unwrap_or(i64::MAX)),
+        Err(error) => {
+            tracing::warn!(%error, "the size of the data folder's file system is unknown");
+            folder
         }
     };
     DescribeLogDirsResponse::default().with_results(vec![folder])

@@ -127,6 +127,8 @@ pub enum Op {
         /// Which; "" is the data folder itself.
         path: PathBuf,
     },
+    /// Asks how large the data folder's file system is: [`Done::Space`].
+    Space,
 }
 
 /// What an operation left.
@@ -163,6 +165,17 @@ pub enum Done {
     DirSynced,
     /// Of [`Op::List`].
     Listed(Vec<DirEntry>),
+    /// Of [`Op::Space`].
+    Space(Space),
+}
+
+/// The room of a file system, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All of it.
+    pub total_bytes: u64,
+    /// What can still be written.
+    pub free_bytes: u64,
 }
 
 /// A file or folder in a folder.
@@ -244,7 +257,7 @@ impl Op {
                 check_range(*len, 0)
             }
             Op::Truncate { len, .. } | Op::Allocate { len, .. } => check_range(*len, 0),
-            Op::Sync { .. } => Ok(()),
+            Op::Sync { .. } | Op::Space => Ok(()),
         }
     }
 }
@@ -298,6 +311,7 @@ impl fmt::Display for Op {
             Op::RemoveDir { path } => write!(f, "remove folder {}", path.display()),
             Op::SyncDir { path } => write!(f, "sync folder {}", shown(path)),
             Op::List { path } => write!(f, "list folder {}", shown(path)),
+            Op::Space => write!(f, "ask for the space of the data folder"),
         }
     }
 }

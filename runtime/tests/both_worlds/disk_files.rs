@@ -20,6 +20,7 @@ both_worlds!(
     a_rename_replaces_and_open_files_stay_open,
     a_removed_file_is_readable_while_it_is_open,
     folders_are_created_listed_and_removed,
+    the_space_of_the_file_system_is_told,
     files_and_folders_are_not_mistaken_for_each_other,
     written_and_synced_data_survives_reopening,
     a_file_is_replaced_and_read_whole,
@@ -224,6 +225,13 @@ async fn folders_are_created_listed_and_removed(place: Place) {
     disk.sync_dir("").await.unwrap();
     disk.remove_dir("b").await.unwrap();
     assert!(disk.list("").await.unwrap().is_empty());
+}
+
+async fn the_space_of_the_file_system_is_told(place: Place) {
+    let disk = place.disk().await;
+    put(&disk, "x", "takes a page").await;
+    let space = disk.space().await.unwrap();
+    assert!(space.free_bytes > 0 && space.free_bytes < space.total_bytes, "{space:?}");
 }
 
 async fn files_and_folders_are_not_mistaken_for_each_other(place: Place) {

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::group;
 use super::queue::Queue;
 use super::{absolute, file};
-use crate::disk::{BatchError, DirEntry, Done, File, LOCK_FILE, Op};
+use crate::disk::{BatchError, DirEntry, Done, File, LOCK_FILE, Op, Space};
 
 /// Runs a batch. Files that are to be written back afterwards are added to `behind`.
 pub(super) fn batch(
@@ -85,7 +85,14 @@ fn borrowed(root: &Path, closer: &Arc<Queue>, op: &Op) -> io::Result<Done> {
             folder.sync_all().map(|()| Done::DirSynced)
         }
         Op::List { path } => list(root, path).map(Done::Listed),
+        Op::Space => space(root).map(Done::Space),
     }
+}
+
+fn space(root: &Path) -> io::Result<Space> {
+    let found = rustix::fs::statvfs(root)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Ok(Space { total_bytes: bytes(found.f_blocks), free_bytes: bytes(found.f_bavail) })
 }
 
 fn list(root: &Path, path: &Path) -> io::Result<Vec<DirEntry>> {

@@ -115,6 +115,7 @@ fn request(op: &Op) -> Request {
         Op::RemoveDir { path } => Request::RemoveDir { path: path.clone() },
         Op::SyncDir { path } => Request::SyncDir { path: path.clone() },
         Op::List { path } => Request::List { path: path.clone() },
+        Op::Space => Request::Space,
     }
 }
 
@@ -151,6 +152,7 @@ fn done(reply: Reply, op: Op, handle: impl Fn(HandleId) -> Handle) -> Done {
         }
         (Reply::Read(bytes), _) => Done::Read(bytes),
         (Reply::Listed(entries), _) => Done::Listed(entries),
+        (Reply::Space(space), _) => Done::Space(space),
         (_, Op::WriteAligned { data, .. }) => Done::WrittenAligned(data),
         (_, Op::Sync { .. }) => Done::Synced,
         (_, Op::Truncate { .. }) => Done::Truncated,

@@ -8,9 +8,12 @@ use bytes::{Bytes, BytesMut};
 use super::content::{Content, PAGE_BYTES, SECTOR_BYTES};
 use super::tree::{Edit, InodeId, Kind, Names};
 use super::{FaultKind, FolderId, Handle, HandleId, Reply, Request, SimulatedDisk, errno};
-use crate::disk::{DirEntry, LOCK_FILE, OpenMode};
+use crate::disk::{DirEntry, LOCK_FILE, OpenMode, Space};
 use crate::simulated::events::digest;
 use crate::time::Instant;
+
+/// The size that a disk without a bound says it has.
+const BOUNDLESS_BYTES: u64 = 1 << 40;
 
 /// How likely the kernel brought everything to the medium on its own before data that was not synced is overwritten.
 const WRITE_BACK_PROBABILITY: f64 = 0.02;
@@ -49,6 +52,7 @@ impl SimulatedDisk {
                 Ok(Reply::Done)
             }
             Request::List { path } => self.apply_list(base, &path),
+            Request::Space => Ok(Reply::Space(self.space())),
         }
     }
 
@@ -241,6 +245,11 @@ impl SimulatedDisk {
             end = next;
         }
         Ok(end - offset)
+    }
+
+    fn space(&self) -> Space {
+        let total_bytes = self.profile.capacity_bytes.unwrap_or(BOUNDLESS_BYTES);
+        Space { total_bytes, free_bytes: total_bytes.saturating_sub(self.tree.used_bytes()) }
     }
 
     fn apply_sync(&mut self, file: HandleId, now: Instant) -> io::Result<Reply> {

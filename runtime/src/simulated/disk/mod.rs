@@ -28,7 +28,7 @@ use bytes::Bytes;
 
 use super::draw::Draw;
 use super::events::Events;
-use crate::disk::{DirEntry, Lane, OpenMode};
+use crate::disk::{DirEntry, Lane, OpenMode, Space};
 use crate::time::{Instant, TimerQueue};
 
 pub use content::{PAGE_BYTES, SECTOR_BYTES};
@@ -103,6 +103,7 @@ pub enum Request {
     List {
         path: PathBuf,
     },
+    Space,
     /// An operation that must not even be tried: fails with this when its turn comes.
     Refused(io::Error),
 }
@@ -123,6 +124,8 @@ pub enum Reply {
     Read(Bytes),
     /// What is in a folder, sorted by name.
     Listed(Vec<DirEntry>),
+    /// How large the disk is.
+    Space(Space),
     /// Anything else that succeeded.
     Done,
 }
