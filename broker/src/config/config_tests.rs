@@ -25,6 +25,34 @@ fn a_file_of_kafkas_is_understood() {
 }
 
 #[test]
+fn every_key_is_shown_with_its_value_unless_it_is_another_name() {
+    let names = |config: &Config| -> Vec<&str> {
+        config.static_settings().iter().map(|setting| setting.name).collect()
+    };
+    let own = documented_keys().map(|key| key.name).filter(|name| settings::broker_setting(name).is_none());
+    let other_names = ["broker.id", "log.dir", "log.retention.minutes", "log.retention.hours"];
+    let expected: Vec<&str> = own.filter(|name| !other_names.contains(name)).collect();
+    assert_eq!(names(&Config::default()), expected);
+    let config =
+        parse("num.partitions=1\nfetch.max.bytes=4096\nlisteners=PLAINTEXT://[::1]:9\n").expect("valid");
+    let set: Vec<_> = config
+        .static_settings()
+        .into_iter()
+        .filter_map(|setting| Some((setting.name, setting.set?)))
+        .collect();
+    let expected =
+        [("listeners", "PLAINTEXT://[::1]:9"), ("num.partitions", "1"), ("fetch.max.bytes", "4096")];
+    assert_eq!(set, expected.map(|(name, value)| (name, value.to_owned())), "even if it is the default");
+    // What is shown can be put into a file.
+    for setting in config.static_settings() {
+        let Some(value) = setting.set.or(setting.default) else { continue };
+        let again = parse(&format!("{}={value}\n", setting.name)).expect(setting.name);
+        let shown = again.static_settings().into_iter().find(|found| found.name == setting.name);
+        assert_eq!(shown.and_then(|found| found.set), Some(value), "{}", setting.name);
+    }
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_line_and_its_nearest_neighbour() {
     let error = parse("node.id=1\nnum.partition=3\n").expect_err("a typo");
     assert_eq!(
