@@ -65,7 +65,7 @@ fn check_broker(name: &str, value: &str) -> Result<(), String> {
     check_built(name, value)
 }
 
-/// Refuses what Kafka has and Weir has not: a setting that is accepted takes effect.
+/// Refuses values of Kafka's that Weir could not honour.
 fn check_built(name: &str, value: &str) -> Result<(), String> {
     if name == "compression.type" && value.trim() != "producer" {
         let text = "compression.type: only 'producer' is supported, the broker does not recompress.";
@@ -142,7 +142,10 @@ async fn alter_one(api: &Arc<Api>, wanted: &Wanted, mode: Mode, validate_only: b
     let view = api.image.current();
     let target = Target::find(api, &view.image, wanted, mode)?;
     let inherited = |setting| api.resolver.inherited(&view.image, setting, target.level());
-    let changes = plan(&target, target.current(&view.image), &wanted.settings, mode, inherited)?;
+    let current = target.current(&view.image);
+    let mut changes = plan(&target, current, &wanted.settings, mode, inherited)?;
+    // What is as it is asked for does not go into the quorum's log.
+    changes.retain(|name, value| current.and_then(|set| set.get(name)) != value.as_ref());
     if validate_only || changes.is_empty() {
         return Ok(());
     }

@@ -273,6 +273,10 @@ fn a_brokers_dynamic_setting_is_what_topics_fall_back_to() {
         assert_eq!(client.produce("plain", 0, large()).await.error_code, 0, "the broker's own comes next");
         let found = value(&mut client, TOPIC, "plain", "max.message.bytes").await;
         assert_eq!(found, ("500000".to_owned(), source::DYNAMIC_BROKER));
+        let broker = broker.restart().await;
+        let mut client = broker.client().await;
+        let found = value(&mut client, TOPIC, "plain", "max.message.bytes").await;
+        assert_eq!(found, ("500000".to_owned(), source::DYNAMIC_BROKER), "it survives a restart");
     });
 }
 
@@ -357,6 +361,20 @@ fn a_change_that_cannot_be_is_refused_with_the_reason_and_changes_nothing() {
         check.validate_only = true;
         assert_eq!(client.call(0, &check).await.responses[0].error_code, 0);
         assert_eq!(value(&mut client, TOPIC, "kept", "retention.ms").await.1, source::DEFAULT);
+    });
+}
+
+#[test]
+fn what_is_as_it_is_asked_for_costs_no_commit() {
+    run(async {
+        let broker = Broker::start().await;
+        let mut client = broker.client().await;
+        client.create("same", 1, &[("retention.ms", "1000")]).await;
+        let before = broker.node.metrics().metadata_commits.get();
+        let changes =
+            [("retention.ms", SET, Some("1000")), ("segment.ms", DELETE, None), ("unknown", DELETE, None)];
+        assert_eq!(alter(&mut client, TOPIC, "same", &changes).await.error_code, 0);
+        assert_eq!(broker.node.metrics().metadata_commits.get(), before);
     });
 }
 
