@@ -193,6 +193,10 @@ impl Store {
     /// # Errors
     /// `Disk`.
     pub async fn size_on_disk(&self, log: LogId) -> Result<u64, StorageError> {
+        // A log that was never opened has no folder to be looked for.
+        if lock(&self.shared.catalog).find(log).is_none() {
+            return Ok(0);
+        }
         match self.shared.disk.list(layout::log_dir(log)).await {
             Ok(files) => {
                 let segments = files.iter().filter(|file| layout::parse_segment_file(&file.name).is_some());

@@ -81,6 +81,26 @@ fn a_clean_stop_leaves_nothing_to_recover() {
 }
 
 #[test]
+fn the_size_of_a_log_is_known_after_a_kill_before_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let mut folder = Folder::open(dir.path(), small()).await;
+        let (id, never) = (log_id(1, 0), log_id(2, 0));
+        let mut log = folder.log(id, segments_of(4096)).await;
+        append_to(&mut log, 1, 100, 7, 50);
+        folder.durable(&mut [&mut log]).await;
+        let bytes = log.size_bytes();
+        assert!(bytes > 4096, "several segments");
+        drop(log);
+        let folder = folder.kill(small()).await;
+        assert_eq!(folder.store.size_on_disk(id).await.unwrap(), bytes);
+        assert_eq!(folder.store.size_on_disk(never).await.unwrap(), 0);
+        folder.store.delete_log(id).await.unwrap();
+        assert_eq!(folder.store.size_on_disk(id).await.unwrap(), 0);
+    });
+}
+
+#[test]
 fn a_log_whose_flushing_is_left_to_the_system_survives_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     run(async {
