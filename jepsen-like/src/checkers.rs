@@ -3,23 +3,29 @@
 //! All of them read one [`index::Index`] of the history, which is built once in n log n; each checker is linear in
 //! what it reads, with a binary search where it asks for an offset.
 //!
-//! The anomalies of transactions (`precommitted-read`, `torn-transaction`, `G0`, `G1c`) and of groups
-//! (`offset-regression`, `double-ownership`) get their place in [`CHECKERS`] when the workloads that make them do.
+//! The anomalies of transactions (`precommitted-read`, `torn-transaction`, `G0`, `G1c`) get their place in [`CHECKERS`]
+//! when the workloads that make them do.
 
 mod aborted_read;
+mod double_ownership;
 mod duplicate;
+mod groups;
 mod inconsistent_offsets;
 mod index;
 mod lost_write;
 mod nonmonotonic_poll;
 mod nonmonotonic_send;
+mod offset_regression;
 mod phantom;
+mod phantom_offset;
 mod poll_skip;
 mod resurrected;
 mod stuck;
 mod unexcused_damage;
 mod unseen;
 mod verdict;
+mod walks;
+mod zombie_commit;
 
 pub use verdict::{Anomaly, AnomalyKind, Counts, Evidence, Verdict};
 
@@ -47,6 +53,10 @@ const CHECKERS: &[Checker] = &[
     poll_skip::CHECKER,
     nonmonotonic_poll::CHECKER,
     nonmonotonic_send::CHECKER,
+    offset_regression::CHECKER,
+    phantom_offset::CHECKER,
+    zombie_commit::CHECKER,
+    double_ownership::CHECKER,
     stuck::CHECKER,
 ];
 
@@ -67,6 +77,9 @@ pub fn judge(history: &History, promise: &Promise) -> Verdict {
     verdict
 }
 
+#[cfg(test)]
+#[path = "checkers/groups_tests.rs"]
+mod groups_tests;
 #[cfg(test)]
 #[path = "checkers/model_tests.rs"]
 mod model_tests;

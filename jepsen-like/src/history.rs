@@ -10,6 +10,15 @@
 //! {"id":7,"process":2,"time_ns":1200000,"step":{"invoke":{"send":{"log":"orders/0","value":41,"acks":"all"}}}}
 //! {"id":7,"process":2,"time_ns":3400000,"step":{"ok":{"sent":{"offset":12}}}}
 //! ```
+//!
+//! A consumer either assigns itself partitions (`assign`) or is given them by a group: `subscribe`, then a `join` for
+//! each rebalance, then polls, seeks and commits as they come, `release` where partitions go, and in the end `leave`
+//! or `crash`.
+//! ```text
+//! {"id":8,"process":3,"time_ns":5,"step":{"invoke":{"join":{"group":"g"}}}}
+//! {"id":8,"process":3,"time_ns":9,"step":{"ok":{"joined":{"member":{"id":"c-1","generation":4},"assigned":["orders/0"],"kept":[]}}}}
+//! {"id":9,"process":3,"time_ns":12,"step":{"invoke":{"commit":{"group":"g","log":"orders/0","offset":13,"member":{"id":"c-1","generation":4}}}}}
+//! ```
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,8 +28,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+mod op;
 mod recorder;
 
+pub use op::{Acks, Done, Failure, Member, Op, Record, SeekTo, Span};
 pub use recorder::{Pending, Recorder, write_events};
 
 /// One partition of one topic, by name. In a history it is written `topic/partition`.
@@ -72,202 +83,6 @@ impl TryFrom<String> for Log {
 
     fn try_from(text: String) -> Result<Self, NotALog> {
         text.parse()
-    }
-}
-
-/// What a send asked to wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Acks {
-    /// Nothing: the client never learns what became of it.
-    None,
-    /// The leader's append.
-    Leader,
-    /// The whole in-sync set.
-    All,
-}
-
-/// Where a seek goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SeekTo {
-    /// The log's first record.
-    Beginning,
-    /// Behind the last record that is shown.
-    End,
-    /// This offset.
-    Offset(i64),
-    /// The first record at or after this time, in milliseconds since 1970.
-    Time(i64),
-}
-
-/// What a client asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Op {
-    /// Append one record. Values are unique within a history.
-    Send {
-        /// To where.
-        log: Log,
-        /// By what the record is known again.
-        value: u64,
-        /// What the sender waits for.
-        acks: Acks,
-    },
-    /// One poll of a consumer, of one partition.
-    Poll {
-        /// From where.
-        log: Log,
-        /// The consumer's position before the poll, where it is known.
-        from: Option<i64>,
-    },
-    /// The consumer's partitions are now these, and no others.
-    Assign {
-        /// The partitions.
-        logs: Vec<Log>,
-    },
-    /// The consumer's position in a partition is set by hand. Also recorded for a reset after OFFSET_OUT_OF_RANGE.
-    Seek {
-        /// In which partition.
-        log: Log,
-        /// Where to.
-        to: SeekTo,
-    },
-    /// Create a topic.
-    CreateTopic {
-        /// Its name.
-        topic: Arc<str>,
-        /// How many partitions.
-        partitions: i32,
-    },
-    /// Delete a topic.
-    DeleteTopic {
-        /// Its name.
-        topic: Arc<str>,
-    },
-    /// Delete a partition's records from its first one on.
-    DeleteRecords {
-        /// In which partition.
-        log: Log,
-        /// The offset before which everything goes.
-        before: i64,
-    },
-    /// After all load has ended: read the partition from its first record to its last.
-    FinalRead {
-        /// What to read.
-        log: Log,
-    },
-}
-
-impl Op {
-    /// The partition that the operation is about, where it is about exactly one.
-    pub fn log(&self) -> Option<&Log> {
-        match self {
-            Op::Send { log, .. }
-            | Op::Poll { log, .. }
-            | Op::Seek { log, .. }
-            | Op::DeleteRecords { log, .. }
-            | Op::FinalRead { log } => Some(log),
-            Op::Assign { .. } | Op::CreateTopic { .. } | Op::DeleteTopic { .. } => None,
-        }
-    }
-}
-
-/// One record as a consumer saw it. In a history it is written `[offset, value]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "(i64, Option<u64>)", into = "(i64, Option<u64>)")]
-pub struct Record {
-    /// Where it stands in its log.
-    pub offset: i64,
-    /// Its value; `None` where the payload is none that a workload wrote.
-    pub value: Option<u64>,
-}
-
-impl Record {
-    /// A record with a value that a workload wrote.
-    pub fn new(offset: i64, value: u64) -> Self {
-        Self { offset, value: Some(value) }
-    }
-}
-
-impl From<(i64, Option<u64>)> for Record {
-    fn from((offset, value): (i64, Option<u64>)) -> Self {
-        Self { offset, value }
-    }
-}
-
-impl From<Record> for (i64, Option<u64>) {
-    fn from(record: Record) -> Self {
-        (record.offset, record.value)
-    }
-}
-
-/// Offsets from `from` up to and without `to`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Span {
-    /// The first offset.
-    pub from: i64,
-    /// The first offset that is no longer part of it.
-    pub to: i64,
-}
-
-impl Span {
-    /// Whether the offset lies in it.
-    pub fn contains(&self, offset: i64) -> bool {
-        (self.from..self.to).contains(&offset)
-    }
-}
-
-/// The result of an operation that happened.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Done {
-    /// A send was acknowledged.
-    Sent {
-        /// The record's offset; `None` where the acknowledgement does not say (acks 0).
-        offset: Option<i64>,
-    },
-    /// A poll gave these records, in this order.
-    Polled {
-        /// The records.
-        records: Vec<Record>,
-    },
-    /// The whole log, as it stands in the end.
-    Read {
-        /// The log's first offset, as the broker names it (ListOffsets, earliest).
-        start: i64,
-        /// Behind the log's last offset, as the broker names it (ListOffsets, latest).
-        end: i64,
-        /// Every record.
-        records: Vec<Record>,
-        /// What the broker answered with CORRUPT_MESSAGE.
-        corrupt: Vec<Span>,
-    },
-    /// Records were deleted.
-    Deleted {
-        /// The log's first offset now.
-        start: i64,
-    },
-    /// It happened, and there is nothing to add.
-    Done,
-}
-
-/// Why an operation did not succeed, or why nobody knows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Failure {
-    /// The broker answered CORRUPT_MESSAGE for these offsets: it reports damage instead of serving it.
-    Corrupt(Span),
-    /// Anything else, in the client's words.
-    Error(String),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Corrupt(span) => write!(f, "corrupt from {} to {}", span.from, span.to),
-            Failure::Error(text) => f.write_str(text),
-        }
     }
 }
 

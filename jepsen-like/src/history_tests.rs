@@ -49,6 +49,42 @@ fn the_format_of_a_line_is_frozen() {
 }
 
 #[test]
+fn the_format_of_a_groups_lines_is_frozen() {
+    let recorder = Recorder::new();
+    let (process, group): (_, Arc<str>) = (ProcessId(3), "g".into());
+    let op = Op::Subscribe { group: group.clone(), instance: None, topics: vec!["t".into()] };
+    recorder.note(process, 1, op);
+    let join = recorder.invoke(process, 2, Op::Join { group: group.clone() });
+    let member = Member { id: "c-1".into(), generation: 4 };
+    let log = Log::new("t", 0);
+    join.ok(3, Done::Joined { member: member.clone(), assigned: vec![log.clone()], kept: Vec::new() });
+    let op = Op::Commit { group: group.clone(), log: log.clone(), offset: 13, member: Some(member) };
+    recorder.invoke(process, 4, op).unknown(5, Failure::Error("timed out".to_owned()));
+    let fetch = recorder.invoke(process, 6, Op::FetchOffset { group: group.clone(), log: log.clone() });
+    fetch.ok(7, Done::Offset { offset: Some(13) });
+    recorder.note(process, 8, Op::Release { group, logs: vec![log], lost: true });
+    recorder.note(process, 9, Op::Crash);
+    let mut text = Vec::new();
+    write_events(&mut text, &recorder.events()).unwrap();
+    let expected = r#"{"id":0,"process":3,"time_ns":1,"step":{"invoke":{"subscribe":{"group":"g","instance":null,"topics":["t"]}}}}
+{"id":0,"process":3,"time_ns":1,"step":{"ok":"done"}}
+{"id":1,"process":3,"time_ns":2,"step":{"invoke":{"join":{"group":"g"}}}}
+{"id":1,"process":3,"time_ns":3,"step":{"ok":{"joined":{"member":{"id":"c-1","generation":4},"assigned":["t/0"],"kept":[]}}}}
+{"id":2,"process":3,"time_ns":4,"step":{"invoke":{"commit":{"group":"g","log":"t/0","offset":13,"member":{"id":"c-1","generation":4}}}}}
+{"id":2,"process":3,"time_ns":5,"step":{"unknown":{"error":"timed out"}}}
+{"id":3,"process":3,"time_ns":6,"step":{"invoke":{"fetch-offset":{"group":"g","log":"t/0"}}}}
+{"id":3,"process":3,"time_ns":7,"step":{"ok":{"offset":{"offset":13}}}}
+{"id":4,"process":3,"time_ns":8,"step":{"invoke":{"release":{"group":"g","logs":["t/0"],"lost":true}}}}
+{"id":4,"process":3,"time_ns":8,"step":{"ok":"done"}}
+{"id":5,"process":3,"time_ns":9,"step":{"invoke":"crash"}}
+{"id":5,"process":3,"time_ns":9,"step":{"ok":"done"}}
+"#;
+    assert_eq!(String::from_utf8(text.clone()).unwrap(), expected);
+    let read = History::read_from(text.as_slice()).unwrap();
+    assert_eq!(read.operations(), History::from_events(recorder.events()).unwrap().operations());
+}
+
+#[test]
 fn an_operation_that_ends_twice_or_never_began_is_refused() {
     let end = |id| Event { id: OpId(id), process: ProcessId(0), time_ns: 1, step: Step::Ok(Done::Done) };
     let begin = |id| Event { id: OpId(id), process: ProcessId(0), time_ns: 0, step: Step::Invoke(send(id)) };

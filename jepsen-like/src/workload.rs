@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::history::{Acks, Log, Span};
+use crate::history::{Acks, Log, ProcessId, Span};
 
 /// When a topic's writes reach the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,32 @@ pub struct Liveness {
     pub bound_ns: u64,
 }
 
+/// Which producers are idempotent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Idempotence {
+    /// None.
+    None,
+    /// All of them.
+    All,
+    /// These, and no others.
+    Of(BTreeSet<ProcessId>),
+}
+
+impl Idempotence {
+    /// Whether this producer is idempotent.
+    pub fn covers(&self, producer: ProcessId) -> bool {
+        match self {
+            Idempotence::None => false,
+            Idempotence::All => true,
+            Idempotence::Of(producers) => producers.contains(&producer),
+        }
+    }
+}
+
+/// The topic in which the coordinators keep the groups' state.
+const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
 /// What the system owes in one run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Promise {
@@ -57,10 +83,17 @@ pub struct Promise {
     pub retention: bool,
     /// Records may vanish because a newer one has the same key.
     pub compaction: bool,
-    /// Producers are idempotent.
-    pub idempotent: bool,
+    /// Which producers are idempotent, without a gap: no state of theirs expires while a request of theirs may still be
+    /// repeated.
+    pub idempotent: Idempotence,
     /// Producers repeat a request whose answer they did not get.
     pub retries: bool,
+    /// A consumer repeats, within one operation, a commit whose answer it did not get. The first request may then
+    /// arrive after the operation ended, and undo what the same member committed since.
+    pub commit_retries: bool,
+    /// An empty group may be removed, with or without its offsets: the retention of offsets is short, or clocks jump
+    /// as far as it reaches. Its generations then start again from the first.
+    pub groups_expire: bool,
     /// Sends of one process to one partition enter the log in the order in which they were invoked (at most one batch
     /// in flight, or idempotence).
     pub ordered_sends: bool,
@@ -86,8 +119,10 @@ impl Default for Promise {
             tail_damage: false,
             retention: false,
             compaction: false,
-            idempotent: false,
+            idempotent: Idempotence::None,
             retries: true,
+            commit_retries: false,
+            groups_expire: false,
             ordered_sends: true,
             deletion_is_immediate: true,
             final_read: true,
@@ -108,9 +143,15 @@ impl Promise {
         acks != Acks::None && self.durable_acks.contains(&acks) && self.keeps_what_it_showed()
     }
 
-    /// Whether one value may stand at two offsets: a producer without idempotence repeated a request.
-    pub fn allows_duplicates(&self) -> bool {
-        self.retries && !self.idempotent
+    /// Whether a value of this producer may stand at two offsets: it repeated a request without idempotence.
+    pub fn allows_duplicates(&self, producer: ProcessId) -> bool {
+        self.retries && !self.idempotent.covers(producer)
+    }
+
+    /// Whether what a group's coordinator answered stays for ever: nothing is planned that may strike its log.
+    pub fn keeps_groups(&self) -> bool {
+        let strikes = |damage: &Damage| damage.log.as_ref().is_none_or(|log| &*log.topic == OFFSETS_TOPIC);
+        self.keeps_what_it_showed() && !self.damage.iter().any(strikes)
     }
 
     /// Whether damage was planned at this offset.

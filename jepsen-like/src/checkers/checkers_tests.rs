@@ -4,79 +4,85 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::history::{Acks, Done, Event, Failure, Log, Op, OpId, ProcessId, Record, SeekTo, Span, Step};
-use crate::workload::{Damage, Flush, Liveness};
+use crate::workload::{Damage, Flush, Idempotence, Liveness};
 
 /// Writes histories by hand. Each call is an operation that ends before the next begins, 1 ms long.
 #[derive(Default)]
-struct Script {
+pub(super) struct Script {
     events: Vec<Event>,
     ids: u64,
-    now_ns: u64,
+    pub(super) now_ns: u64,
 }
 
-const MS: u64 = 1_000_000;
+pub(super) const MS: u64 = 1_000_000;
 
 impl Script {
-    fn begin(&mut self, process: u32, op: Op) -> (OpId, ProcessId) {
+    pub(super) fn begin(&mut self, process: u32, op: Op) -> (OpId, ProcessId) {
         let (id, process) = (OpId(self.ids), ProcessId(process));
         self.ids += 1;
         self.events.push(Event { id, process, time_ns: self.now_ns, step: Step::Invoke(op) });
         (id, process)
     }
 
-    fn end(&mut self, (id, process): (OpId, ProcessId), step: Step) {
+    pub(super) fn end(&mut self, (id, process): (OpId, ProcessId), step: Step) {
         self.now_ns += MS;
         self.events.push(Event { id, process, time_ns: self.now_ns, step });
     }
 
-    fn run(mut self, process: u32, op: Op, step: Step) -> Self {
+    pub(super) fn run(mut self, process: u32, op: Op, step: Step) -> Self {
         let op = self.begin(process, op);
         self.end(op, step);
         self
     }
 
-    fn send(self, process: u32, value: u64, offset: i64) -> Self {
+    pub(super) fn send(self, process: u32, value: u64, offset: i64) -> Self {
         let step = Step::Ok(Done::Sent { offset: Some(offset) });
         self.run(process, send_op(value), step)
     }
 
-    fn send_fails(self, process: u32, value: u64) -> Self {
+    pub(super) fn send_fails(self, process: u32, value: u64) -> Self {
         self.run(process, send_op(value), Step::Fail(Failure::Error("MESSAGE_TOO_LARGE".into())))
     }
 
-    fn send_unknown(self, process: u32, value: u64) -> Self {
+    pub(super) fn send_unknown(self, process: u32, value: u64) -> Self {
         self.run(process, send_op(value), Step::Unknown(Failure::Error("timed out".into())))
     }
 
-    fn poll(self, process: u32, from: i64, records: &[(i64, u64)]) -> Self {
+    pub(super) fn poll(self, process: u32, from: i64, records: &[(i64, u64)]) -> Self {
         let op = Op::Poll { log: log(), from: Some(from) };
         self.run(process, op, Step::Ok(Done::Polled { records: recs(records) }))
     }
 
-    fn seek(self, process: u32, to: SeekTo) -> Self {
+    pub(super) fn seek(self, process: u32, to: SeekTo) -> Self {
         self.run(process, Op::Seek { log: log(), to }, Step::Ok(Done::Done))
     }
 
-    fn assign(self, process: u32) -> Self {
+    pub(super) fn assign(self, process: u32) -> Self {
         self.run(process, Op::Assign { logs: vec![log()] }, Step::Ok(Done::Done))
     }
 
-    fn final_read(self, end: i64, records: &[(i64, u64)]) -> Self {
+    pub(super) fn final_read(self, end: i64, records: &[(i64, u64)]) -> Self {
         self.final_read_with(0, end, records, &[])
     }
 
-    fn final_read_with(self, start: i64, end: i64, records: &[(i64, u64)], corrupt: &[(i64, i64)]) -> Self {
+    pub(super) fn final_read_with(
+        self,
+        start: i64,
+        end: i64,
+        records: &[(i64, u64)],
+        corrupt: &[(i64, i64)],
+    ) -> Self {
         let corrupt = corrupt.iter().map(|&(from, to)| Span { from, to }).collect();
         let done = Done::Read { start, end, records: recs(records), corrupt };
         self.run(99, Op::FinalRead { log: log() }, Step::Ok(done))
     }
 
-    fn judge(&self, promise: &Promise) -> Verdict {
+    pub(super) fn judge(&self, promise: &Promise) -> Verdict {
         judge(&History::from_events(self.events.clone()).unwrap(), promise)
     }
 
     /// The kinds found under the default promise.
-    fn kinds(&self) -> Vec<AnomalyKind> {
+    pub(super) fn kinds(&self) -> Vec<AnomalyKind> {
         let verdict = self.judge(&Promise::default());
         for anomaly in &verdict.anomalies {
             assert!(!anomaly.proof.is_empty(), "{anomaly}");
@@ -85,28 +91,28 @@ impl Script {
     }
 }
 
-fn log() -> Log {
+pub(super) fn log() -> Log {
     Log::new("t", 0)
 }
 
-fn send_op(value: u64) -> Op {
+pub(super) fn send_op(value: u64) -> Op {
     Op::Send { log: log(), value, acks: Acks::All }
 }
 
-fn recs(records: &[(i64, u64)]) -> Vec<Record> {
+pub(super) fn recs(records: &[(i64, u64)]) -> Vec<Record> {
     records.iter().map(|&(offset, value)| Record::new(offset, value)).collect()
 }
 
-fn written() -> Script {
+pub(super) fn written() -> Script {
     Script::default().send(1, 10, 0).send(1, 11, 1).send_unknown(1, 12).send(1, 13, 3)
 }
 
-const WHOLE: &[(i64, u64)] = &[(0, 10), (1, 11), (2, 12), (3, 13)];
+pub(super) const WHOLE: &[(i64, u64)] = &[(0, 10), (1, 11), (2, 12), (3, 13)];
 
 #[test]
 fn a_clean_history_is_clean_under_the_strictest_promise() {
     let strict = Promise {
-        idempotent: true,
+        idempotent: Idempotence::All,
         liveness: Some(Liveness { healed_at_ns: 0, bound_ns: 5 * MS }),
         ..Promise::default()
     };
@@ -211,10 +217,15 @@ fn a_record_acknowledged_after_the_final_read_began_is_not_owed() {
 fn duplicate_only_where_the_producer_may_not_repeat() {
     let script = || written().final_read(5, &[(0, 10), (1, 11), (2, 12), (3, 13), (4, 12)]);
     assert_eq!(script().kinds(), []);
-    let idempotent = Promise { idempotent: true, ..Promise::default() };
+    let idempotent = Promise { idempotent: Idempotence::All, ..Promise::default() };
     assert_eq!(script().judge(&idempotent).kinds(), [AnomalyKind::Duplicate]);
     let no_retries = Promise { retries: false, ..Promise::default() };
     assert_eq!(script().judge(&no_retries).kinds(), [AnomalyKind::Duplicate]);
+    let sender = |process| Idempotence::Of(BTreeSet::from([ProcessId(process)]));
+    let judged =
+        |process| script().judge(&Promise { idempotent: sender(process), ..Promise::default() }).kinds();
+    assert_eq!(judged(1), [AnomalyKind::Duplicate]);
+    assert_eq!(judged(2), [], "another producer is the idempotent one");
     // Acknowledged at one offset, read at another.
     let moved = Script::default().send(1, 10, 0).send(1, 11, 1).final_read(3, &[(0, 10), (2, 11)]);
     assert!(moved.judge(&idempotent).kinds().contains(&AnomalyKind::Duplicate));
@@ -400,8 +411,9 @@ fn a_verdict_tells_a_few_anomalies_in_full_and_counts_them_all() {
     for value in 0..20 {
         script = script.send(1, value, i64::try_from(value).unwrap());
     }
-    let verdict =
-        script.final_read(21, &[(20, 19)]).judge(&Promise { idempotent: true, ..Promise::default() });
+    let verdict = script
+        .final_read(21, &[(20, 19)])
+        .judge(&Promise { idempotent: Idempotence::All, ..Promise::default() });
     assert_eq!(verdict.totals[&AnomalyKind::LostWrite], 20);
     assert_eq!(verdict.anomalies.iter().filter(|a| a.kind == AnomalyKind::LostWrite).count(), 5);
     let text = verdict.to_string();

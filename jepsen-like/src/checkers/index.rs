@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::groups::{self, Group};
 use super::verdict::Counts;
-use crate::history::{
-    Acks, Done, Failure, History, Log, Op, Operation, Outcome, ProcessId, Record, SeekTo, Span,
-};
+use super::walks;
+use crate::history::{Acks, Done, Failure, History, Log, Op, Operation, Outcome, Record, Span};
 use crate::workload::Promise;
 
 /// The place of an operation in the history.
@@ -92,6 +92,8 @@ pub(super) struct Index<'a> {
     pub(super) sends: HashMap<u64, OpAt>,
     /// Deletions of topics that succeeded.
     pub(super) deletions: BTreeMap<&'a str, Vec<OpAt>>,
+    /// By name.
+    pub(super) groups: BTreeMap<&'a str, Group<'a>>,
 }
 
 impl<'a> Index<'a> {
@@ -105,13 +107,20 @@ impl<'a> Index<'a> {
             logs.push(LogIndex::new(log));
         }
         let places: HashMap<&Log, usize> = names.into_iter().collect();
-        let mut index = Self { history, promise, logs, sends: HashMap::new(), deletions: BTreeMap::new() };
-        let mut walks = Walks::default();
+        let mut index = Self {
+            history,
+            promise,
+            logs,
+            sends: HashMap::new(),
+            deletions: BTreeMap::new(),
+            groups: groups::build(history, promise),
+        };
         for (at, operation) in operations.iter().enumerate() {
             let at = OpAt::try_from(at).expect("a history has fewer than 2^32 operations");
             let place = operation.op.log().and_then(|log| places.get(log)).copied();
-            index.take(at, operation, place, &mut walks);
+            index.take(at, operation, place);
         }
+        walks::walk(operations, &places, &mut index.logs);
         for log in &mut index.logs {
             log.sort();
         }
@@ -122,20 +131,22 @@ impl<'a> Index<'a> {
         &self.history.operations()[at as usize]
     }
 
+    /// Somebody asked to delete the log's topic.
+    pub(super) fn is_deleted(&self, log: &Log) -> bool {
+        let at = self.logs.binary_search_by(|index| index.log.cmp(log));
+        at.is_ok_and(|at| self.logs[at].deleted)
+    }
+
     /// The logs whose offsets name one record for ever, as far as the clients know.
     pub(super) fn stable_logs(&self) -> impl Iterator<Item = &LogIndex<'a>> {
         self.logs.iter().filter(|log| !log.deleted)
     }
 
-    fn take(&mut self, at: OpAt, operation: &'a Operation, place: Option<usize>, walks: &mut Walks) {
-        match &operation.op {
-            Op::DeleteTopic { topic } => return self.take_deletion(at, operation, topic),
-            Op::Assign { .. } => return walks.assign(operation.process),
-            _ => {}
+    fn take(&mut self, at: OpAt, operation: &'a Operation, place: Option<usize>) {
+        if let Op::DeleteTopic { topic } = &operation.op {
+            return self.take_deletion(at, operation, topic);
         }
-        let Some((place, log)) = place.and_then(|place| Some((place, self.logs.get_mut(place)?))) else {
-            return;
-        };
+        let Some(log) = place.and_then(|place| self.logs.get_mut(place)) else { return };
         match (&operation.op, &operation.outcome) {
             (Op::Send { value, acks, .. }, outcome) => {
                 self.sends.entry(*value).or_insert(at);
@@ -156,14 +167,7 @@ impl<'a> Index<'a> {
                     log.starts.push((*start, at));
                 }
             }
-            (Op::Seek { to, .. }, _) => {
-                let position = if let SeekTo::Offset(offset) = to { Some(*offset) } else { None };
-                walks.seek(operation.process, place, position, at);
-            }
-            (Op::Poll { from, .. }, Outcome::Ok(Done::Polled { records })) => {
-                log.take_records(records, at);
-                walks.poll(operation.process, place, *from, records, at, log);
-            }
+            (Op::Poll { .. }, Outcome::Ok(Done::Polled { records })) => log.take_records(records, at),
             (
                 Op::Poll { .. },
                 Outcome::Fail(Failure::Corrupt(span)) | Outcome::Unknown(Some(Failure::Corrupt(span))),
@@ -204,7 +208,11 @@ impl<'a> Index<'a> {
                         Done::Polled { records } | Done::Read { records, .. } => {
                             counts.records_read += records.len() as u64;
                         }
-                        Done::Sent { offset: None } | Done::Deleted { .. } | Done::Done => {}
+                        Done::Sent { offset: None }
+                        | Done::Deleted { .. }
+                        | Done::Joined { .. }
+                        | Done::Offset { .. }
+                        | Done::Done => {}
                     }
                 }
                 Outcome::Fail(_) => counts.failed += 1,
@@ -282,63 +290,5 @@ impl FinalRead<'_> {
     /// Whether the read answered this offset with CORRUPT_MESSAGE.
     pub(super) fn reports(&self, offset: i64) -> bool {
         self.corrupt.iter().any(|span| span.contains(offset))
-    }
-}
-
-/// Where each consumer stands in each log, while the history is walked.
-#[derive(Default)]
-struct Walks {
-    positions: HashMap<(ProcessId, usize), Position>,
-    /// Grows with each assignment of a process, which voids its positions.
-    assignments: HashMap<ProcessId, u32>,
-}
-
-#[derive(Clone, Copy)]
-struct Position {
-    assignment: u32,
-    next: Option<i64>,
-    set_by: OpAt,
-}
-
-impl Walks {
-    fn assign(&mut self, process: ProcessId) {
-        *self.assignments.entry(process).or_default() += 1;
-    }
-
-    fn assignment(&self, process: ProcessId) -> u32 {
-        self.assignments.get(&process).copied().unwrap_or_default()
-    }
-
-    fn seek(&mut self, process: ProcessId, place: usize, next: Option<i64>, at: OpAt) {
-        let assignment = self.assignment(process);
-        self.positions.insert((process, place), Position { assignment, next, set_by: at });
-    }
-
-    fn poll(
-        &mut self,
-        process: ProcessId,
-        place: usize,
-        from: Option<i64>,
-        records: &[Record],
-        at: OpAt,
-        log: &mut LogIndex<'_>,
-    ) {
-        let assignment = self.assignment(process);
-        let held = self.positions.get(&(process, place)).filter(|p| p.assignment == assignment);
-        let mut next = held.and_then(|position| position.next).or(from);
-        let mut after = held.map(|position| position.set_by);
-        for &record in records {
-            if let Some(position) = next {
-                if record.offset < position {
-                    log.steps_back.push(StepBack { record, position, by: at, after });
-                } else if record.offset > position {
-                    log.gaps.push(Gap { span: Span { from: position, to: record.offset }, by: at, after });
-                }
-            }
-            next = Some(record.offset + 1);
-            after = None;
-        }
-        let set_by = if records.is_empty() { held.map_or(at, |p| p.set_by) } else { at };
-        self.positions.insert((process, place), Position { assignment, next, set_by });
     }
 }

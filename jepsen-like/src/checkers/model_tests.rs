@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::history::{Acks, Done, Event, Failure, Log, Op, OpId, ProcessId, Record, SeekTo, Step};
+use crate::workload::Idempotence;
 
 /// What one step of a random run does.
 #[derive(Clone, Copy, Debug)]
@@ -242,7 +243,9 @@ proptest! {
 
     #[test]
     fn a_log_that_keeps_its_promise_is_judged_clean(acts in prop::collection::vec(act(), 0..120), idempotent: bool) {
-        let verdict = Model::run(&acts, !idempotent).judge(&Promise { idempotent, ..Promise::default() });
+        let promised = if idempotent { Idempotence::All } else { Idempotence::None };
+        let promise = Promise { idempotent: promised, ..Promise::default() };
+        let verdict = Model::run(&acts, !idempotent).judge(&promise);
         prop_assert!(verdict.is_clean(), "{verdict}");
     }
 
@@ -254,7 +257,7 @@ proptest! {
     ) {
         let mut model = Model::run(&acts, false);
         let expected = corrupt(&mut model, way, place);
-        let verdict = model.judge(&Promise { idempotent: true, ..Promise::default() });
+        let verdict = model.judge(&Promise { idempotent: Idempotence::All, ..Promise::default() });
         if let Some(expected) = expected {
             prop_assert!(verdict.kinds().iter().any(|kind| expected.contains(kind)), "way {way}: {verdict}");
         }
@@ -287,7 +290,7 @@ fn a_long_history_is_judged_in_time_that_grows_like_its_length() {
     };
     let operations = if cfg!(debug_assertions) { 60_000 } else { 1_000_000 };
     let model = Model::run(&acts(operations), false);
-    let verdict = model.judge(&Promise { idempotent: true, ..Promise::default() });
+    let verdict = model.judge(&Promise { idempotent: Idempotence::All, ..Promise::default() });
     assert!(verdict.is_clean(), "{verdict}");
     assert!(verdict.counts.operations >= u64::from(operations));
 }

@@ -1,5 +1,5 @@
-//! `nonmonotonic-poll`: successive records of one consumer, with no seek or assignment between them, go back; also
-//! inside one poll, and inside the final read.
+//! `nonmonotonic-poll`: successive records of one consumer, with no seek, assignment or rebalance between them, go back;
+//! also inside one poll, and inside the final read.
 
 use super::Checker;
 use super::index::Index;

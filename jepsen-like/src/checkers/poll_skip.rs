@@ -1,5 +1,5 @@
-//! `poll-skip`: successive records of one consumer, with no seek or assignment between them, leave out a record that
-//! somebody read. Compaction and markers leave gaps in the offsets, so a gap alone proves nothing.
+//! `poll-skip`: successive records of one consumer, with no seek, assignment or rebalance between them, leave out a
+//! record that somebody read. Compaction and markers leave gaps in the offsets, so a gap alone proves nothing.
 
 use super::Checker;
 use super::index::Index;

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::index::{Index, OpAt};
-use crate::history::{Done, Log, Op, OpId, Operation, Outcome, ProcessId};
+use crate::history::{Done, Log, Member, Op, OpId, Operation, Outcome, ProcessId};
 
 /// The kinds of anomaly, by the names that the documents use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -34,6 +34,14 @@ pub enum AnomalyKind {
     NonmonotonicPoll,
     /// A producer's successive sends get offsets that go back.
     NonmonotonicSend,
+    /// A group's committed offset goes back without an order to.
+    OffsetRegression,
+    /// A group is told to stand where nobody set it.
+    PhantomOffset,
+    /// A commit of a generation that is over is taken.
+    ZombieCommit,
+    /// One partition, two members of one group in one generation.
+    DoubleOwnership,
     /// After healing, an operation does not end within its bound.
     Stuck,
 }
@@ -52,6 +60,10 @@ impl fmt::Display for AnomalyKind {
             AnomalyKind::PollSkip => "poll-skip",
             AnomalyKind::NonmonotonicPoll => "nonmonotonic-poll",
             AnomalyKind::NonmonotonicSend => "nonmonotonic-send",
+            AnomalyKind::OffsetRegression => "offset-regression",
+            AnomalyKind::PhantomOffset => "phantom-offset",
+            AnomalyKind::ZombieCommit => "zombie-commit",
+            AnomalyKind::DoubleOwnership => "double-ownership",
             AnomalyKind::Stuck => "stuck",
         })
     }
@@ -217,7 +229,18 @@ impl<'a> Findings<'a> {
 }
 
 fn evidence(operation: &Operation, offset: Option<i64>) -> Evidence {
-    let asked = match &operation.op {
+    let (asked, told) = (asked(&operation.op), told(&operation.outcome, offset));
+    Evidence {
+        op: operation.id,
+        process: operation.process,
+        invoked_ns: operation.invoked_ns,
+        completed_ns: operation.completed_ns,
+        what: format!("{asked} → {told}"),
+    }
+}
+
+fn asked(op: &Op) -> String {
+    match op {
         Op::Send { log, value, acks } => format!("send {value} to {log}, acks {acks:?}"),
         Op::Poll { log, from: Some(from) } => format!("poll {log} from {from}"),
         Op::Poll { log, from: None } => format!("poll {log}"),
@@ -226,26 +249,45 @@ fn evidence(operation: &Operation, offset: Option<i64>) -> Evidence {
         Op::CreateTopic { topic, .. } => format!("create topic {topic}"),
         Op::DeleteTopic { topic } => format!("delete topic {topic}"),
         Op::DeleteRecords { log, before } => format!("delete records of {log} before {before}"),
+        Op::Subscribe { group, instance: Some(instance), .. } => {
+            format!("subscribe in {group} as {instance}")
+        }
+        Op::Subscribe { group, instance: None, .. } => format!("subscribe in {group}"),
+        Op::Join { group } => format!("join {group}"),
+        Op::Release { group, logs, lost: false } => format!("give {} partitions of {group} up", logs.len()),
+        Op::Release { group, logs, lost: true } => format!("lose {} partitions of {group}", logs.len()),
+        Op::Commit { group, log, offset, member: Some(Member { id, generation }) } => {
+            format!("commit {offset} of {log} for {group} as {id}, generation {generation}")
+        }
+        Op::Commit { group, log, offset, member: None } => format!("commit {offset} of {log} for {group}"),
+        Op::FetchOffset { group, log } => format!("fetch offset of {log} for {group}"),
+        Op::Leave { group } => format!("leave {group}"),
+        Op::Crash => "crash".to_owned(),
+        Op::ResetOffset { group, log, to } => format!("reset {group} in {log} to {to}"),
+        Op::DeleteOffset { group, log } => format!("delete offset of {group} in {log}"),
+        Op::DeleteGroup { group } => format!("delete group {group}"),
         Op::FinalRead { log } => format!("final read of {log}"),
-    };
-    let told = match &operation.outcome {
+    }
+}
+
+fn told(outcome: &Outcome, offset: Option<i64>) -> String {
+    match outcome {
         Outcome::Ok(Done::Sent { offset: Some(offset) }) => format!("acknowledged at {offset}"),
         Outcome::Ok(Done::Deleted { start }) => format!("the log begins at {start}"),
         Outcome::Ok(Done::Polled { records }) => told_records(records, offset),
         Outcome::Ok(Done::Read { start, end, records, .. }) => {
             format!("log from {start} to {end}, {}", told_records(records, offset))
         }
+        Outcome::Ok(Done::Joined { member, assigned, .. }) => {
+            let Member { id, generation } = member;
+            format!("{} partitions as {id} in generation {generation}", assigned.len())
+        }
+        Outcome::Ok(Done::Offset { offset: Some(offset) }) => format!("{offset}"),
+        Outcome::Ok(Done::Offset { offset: None }) => "none".to_owned(),
         Outcome::Ok(Done::Sent { offset: None } | Done::Done) => "ok".to_owned(),
         Outcome::Fail(failure) => format!("failed: {failure}"),
         Outcome::Unknown(Some(failure)) => format!("unknown: {failure}"),
         Outcome::Unknown(None) => "never ended".to_owned(),
-    };
-    Evidence {
-        op: operation.id,
-        process: operation.process,
-        invoked_ns: operation.invoked_ns,
-        completed_ns: operation.completed_ns,
-        what: format!("{asked} → {told}"),
     }
 }
 

@@ -54,6 +54,11 @@ impl Recorder {
         Pending { recorder: self.clone(), id, process }
     }
 
+    /// Something happens to a process that it asks of nobody: it starts and ends at once.
+    pub fn note(&self, process: ProcessId, time_ns: u64, op: Op) {
+        self.invoke(process, time_ns, op).ok(time_ns, Done::Done);
+    }
+
     /// How many events there are so far.
     pub fn len(&self) -> usize {
         self.lock().events.len()
