@@ -9,21 +9,34 @@ mod api_versions;
 mod configs;
 mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod describe_log_dirs;
+mod describe_producers;
 mod describe_topic_partitions;
 pub(crate) mod errors;
 mod fetch;
+mod find_coordinator;
+mod groups;
+mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
 mod list_config_resources;
+mod list_groups;
 mod list_offsets;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod sync_group;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -44,6 +57,7 @@ use weir_wire::kafka::{self, Request, StrBytes};
 use weir_wire::versions::{self, Features, Refusal};
 
 use crate::config::Config;
+use crate::group::Groups;
 use crate::metadata::{ImageReader, Metadata, Resolver};
 use crate::metrics::Metrics;
 use crate::node::FailureFlag;
@@ -66,6 +80,7 @@ pub(crate) struct Api {
     pub(crate) fetch_sessions: FetchSessions,
     pub(crate) resolver: Resolver,
     pub(crate) shards: Shards,
+    pub(crate) groups: Groups,
     pub(crate) disk: Disk,
     pub(crate) store: Store,
     pub(crate) stage: watch::Receiver<Stage>,
@@ -80,6 +95,14 @@ pub(crate) struct Origin {
     pub(crate) peer: SocketAddr,
     /// The address of ours that the client has reached.
     pub(crate) local: SocketAddr,
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker {
+    origin: Origin,
+    /// As the client calls itself.
+    client_id: StrBytes,
 }
 
 /// An answer, ready to be written.
@@ -139,7 +162,10 @@ impl Api {
             Request::DescribeCluster(request) => {
                 return ready(call, describe_cluster::handle(api, origin, &request));
             }
-            request => answer(Arc::clone(api), origin, call, request, charge),
+            request => {
+                let client_id = header.client_id.unwrap_or_default();
+                answer(Arc::clone(api), Asker { origin, client_id }, call, request, charge)
+            }
         };
         Begun::Later(Box::pin(later))
     }
@@ -193,7 +219,10 @@ impl Api {
 }
 
 /// What is built, and so advertised.
-const FEATURES: Features = Features::IDEMPOTENCE.and(Features::LOG_QUERIES).and(Features::ADMINISTRATION);
+const FEATURES: Features = Features::IDEMPOTENCE
+    .and(Features::LOG_QUERIES)
+    .and(Features::ADMINISTRATION)
+    .and(Features::CLASSIC_GROUPS);
 
 /// Refuses a version of ApiVersions that is too new, before the rest of its header is looked at: nobody knows what that
 /// looks like (K1).
@@ -223,9 +252,9 @@ fn refuse_version(header: &RequestHeader, call: Call, body: &Bytes) -> Option<Be
 }
 
 /// Answers what takes time.
-async fn answer(api: Arc<Api>, origin: Origin, call: Call, request: Request, charge: Charge) -> Response {
+async fn answer(api: Arc<Api>, asker: Asker, call: Call, request: Request, charge: Charge) -> Response {
     let stopwatch = Stopwatch::start();
-    let response = respond(&api, origin, call, request, charge).await;
+    let response = respond(&api, &asker, call, request, charge).await;
     api.metrics.request_time_us.add(stopwatch.elapsed().as_micros() as u64);
     response
 }
@@ -252,8 +281,8 @@ impl Stopwatch {
     }
 }
 
-async fn respond(api: &Arc<Api>, origin: Origin, call: Call, request: Request, charge: Charge) -> Response {
-    let version = call.version;
+async fn respond(api: &Arc<Api>, asker: &Asker, call: Call, request: Request, charge: Charge) -> Response {
+    let (version, origin) = (call.version, asker.origin);
     let response = match request {
         Request::Fetch(request) => {
             let (response, charges) = fetch::handle(api, request, version).await;
@@ -276,13 +305,44 @@ async fn respond(api: &Arc<Api>, origin: Origin, call: Call, request: Request, c
         Request::DescribeLogDirs(request) => describe_log_dirs::handle(api, &request).await.into(),
         Request::DescribeTopicPartitions(request) => describe_topic_partitions::handle(api, &request).into(),
         Request::ListConfigResources(request) => list_config_resources::handle(api, &request, version).into(),
+        Request::DescribeProducers(request) => describe_producers::handle(api, request).await.into(),
+        request => return respond_to_group(api, asker, call, request, charge).await,
+    };
+    drop(charge);
+    encode(call, response, Vec::new())
+}
+
+/// What is about groups.
+async fn respond_to_group(
+    api: &Arc<Api>,
+    asker: &Asker,
+    call: Call,
+    request: Request,
+    charge: Charge,
+) -> Response {
+    let version = call.version;
+    // What waits for other members must not hold up other requests.
+    drop(charge);
+    let response = match request {
+        Request::FindCoordinator(request) => {
+            find_coordinator::handle(api, asker.origin, request, version).await.into()
+        }
+        Request::JoinGroup(request) => join_group::handle(api, asker, request, version).await.into(),
+        Request::SyncGroup(request) => sync_group::handle(api, request, version).await.into(),
+        Request::Heartbeat(request) => heartbeat::handle(api, request).await.into(),
+        Request::LeaveGroup(request) => leave_group::handle(api, request, version).await.into(),
+        Request::OffsetCommit(request) => offset_commit::handle(api, request).await.into(),
+        Request::OffsetFetch(request) => offset_fetch::handle(api, request, version).await.into(),
+        Request::OffsetDelete(request) => offset_delete::handle(api, request).await.into(),
+        Request::DescribeGroups(request) => describe_groups::handle(api, request, version).await.into(),
+        Request::ListGroups(request) => list_groups::handle(api, request, version).await.into(),
+        Request::DeleteGroups(request) => delete_groups::handle(api, request).await.into(),
         // Only what is served gets here, and all of that is above.
         other => {
             tracing::error!(api = ?other.key(), "an API is in the table of versions and has no handler");
             return Response { chunks: Vec::new(), charge: Vec::new() };
         }
     };
-    drop(charge);
     encode(call, response, Vec::new())
 }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use weir_protocol::group;
 use weir_protocol::metadata::settings;
 
 pub(crate) use keys::StaticSetting;
@@ -73,6 +74,12 @@ pub struct Config {
     pub producer_id_expiration_check: Duration,
     /// `max.incremental.fetch.session.cache.slots`.
     pub fetch_sessions_max: usize,
+    /// Bounds and times of consumer groups: `group.*` and `offsets.*`.
+    pub groups: group::Limits,
+    /// `offsets.topic.num.partitions`: of `__consumer_offsets`, when it is made.
+    pub offsets_topic_partitions: i32,
+    /// `offsets.topic.replication.factor`; `None` is min(3, brokers).
+    pub offsets_topic_replication: Option<i16>,
     /// Keys of Kafka's that stand in the file and have no meaning here, for one line in the log.
     pub ignored_keys: Vec<String>,
     /// Keys that the file sets, topics' defaults aside: DescribeConfigs names the file as their source even where the
@@ -109,6 +116,9 @@ impl Default for Config {
             producer_id_expiration: Duration::from_secs(24 * 3600),
             producer_id_expiration_check: Duration::from_secs(600),
             fetch_sessions_max: 1000,
+            groups: group::Limits::default(),
+            offsets_topic_partitions: 50,
+            offsets_topic_replication: None,
             ignored_keys: Vec::new(),
             given_keys: BTreeSet::new(),
         }

@@ -6,11 +6,13 @@
 //! * `server`: listener and connections; how much is read, and in which order answers leave.
 //! * `api`: one file per Kafka API.
 //! * `shard`: owners of partitions, each a task.
+//! * `group`: the drivers of the group coordinators.
 //! * `metadata`: the driver of the metadata quorum and the image that it commits.
 
 mod api;
 mod complaints;
 pub mod config;
+mod group;
 mod metadata;
 mod metrics;
 mod node;

@@ -16,6 +16,7 @@ use weir_storage::{RecoveryReport, StorageError, Store, StoreConfig};
 
 use crate::api::{Api, FetchSessions};
 use crate::config::Config;
+use crate::group::{GroupSetup, Groups};
 use crate::metadata::driver::{Driver, DriverSetup, MetadataError};
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
@@ -130,7 +131,10 @@ pub struct Node {
     failure: FailureFlag,
     store: Store,
     shards: Shards,
+    groups: Groups,
     accepting: JoinHandle<()>,
+    /// The tasks of the group coordinators, guarded as the shards are.
+    coordinators: Vec<JoinHandle<()>>,
     /// Shards, each under a guard that reports its end.
     owners: Vec<JoinHandle<()>>,
     driver_stop: mpsc::Sender<()>,
@@ -183,6 +187,13 @@ impl Node {
                 check: config.producer_id_expiration_check,
             },
         });
+        let (groups, coordinators) = Groups::start(&GroupSetup {
+            me,
+            image: driver.reader(),
+            shards: shards.clone(),
+            disk: disk.clone(),
+            limits: config.groups,
+        });
         let (stage, stage_reader) = watch::channel(Stage::Running);
         let api = Arc::new(Api {
             budget: Budget::new(
@@ -198,6 +209,7 @@ impl Node {
             fetch_sessions: FetchSessions::new(config.fetch_sessions_max),
             resolver: driver.resolver(),
             shards: shards.clone(),
+            groups: groups.clone(),
             disk,
             store: store.clone(),
             stage: stage_reader.clone(),
@@ -215,7 +227,9 @@ impl Node {
             task::spawn("http-listener", http::serve(listener, Arc::clone(&api), stage_reader.clone()));
         }
         let accepting = task::spawn("listener", listener::accept(listener, api, stage_reader));
-        let owners = owners.into_iter().map(|owner| watched(owner, "a shard", &failure, &stage)).collect();
+        let watch = |owner, what| watched(owner, what, &failure, &stage);
+        let owners = owners.into_iter().map(|owner| watch(owner, "a shard")).collect();
+        let coordinators = coordinators.into_iter().map(|task| watch(task, "a group coordinator")).collect();
         let driver = watched(driver, "the metadata driver", &failure, &stage);
         Ok(Node {
             address,
@@ -225,7 +239,9 @@ impl Node {
             failure,
             store,
             shards,
+            groups,
             accepting,
+            coordinators,
             owners,
             driver_stop,
             driver,
@@ -271,6 +287,10 @@ impl Node {
             report_end(accepting.await);
         }
         self.stage.send_replace(Stage::Cut);
+        self.groups.stop().await;
+        for coordinators in self.coordinators {
+            report_end(coordinators.await);
+        }
         self.shards.stop().await;
         for owner in self.owners {
             report_end(owner.await);

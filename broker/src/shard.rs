@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use weir_protocol::partition::producers::Producers;
 use weir_protocol::partition::{Acks, FailReason};
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
 use weir_runtime::task::{self, JoinHandle};
@@ -37,6 +38,7 @@ pub(crate) enum Message {
     Offsets(Box<OffsetsCall>),
     DeleteRecords(Box<DeleteRecordsCall>),
     Sizes(Box<SizesCall>),
+    Producers(Box<ProducersCall>),
     /// The image has changed for these logs of the shard.
     Changed(Vec<LogId>),
     /// These logs belong to no topic any more.
@@ -141,6 +143,12 @@ pub(crate) struct SizesCall {
     pub(crate) logs: Vec<LogId>,
     /// Told the bytes of those that are open; none is opened for it.
     pub(crate) reply: oneshot::Sender<Vec<(LogId, u64)>>,
+}
+
+/// The question who has appended to a partition.
+pub(crate) struct ProducersCall {
+    pub(crate) log: LogId,
+    pub(crate) reply: oneshot::Sender<Result<Producers, ShardError>>,
 }
 
 /// Which offset of a partition is asked for.

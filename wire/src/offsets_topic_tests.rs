@@ -34,8 +34,7 @@ fn records_are_read_back() {
     }
     assert_eq!(OffsetValue::decode(&offset().encode()), Ok(offset()));
     assert_eq!(GroupValue::decode(&group().encode()), Ok(group()));
-    let empty =
-        GroupValue { protocol: None, leader: None, members: Vec::new(), ..group() };
+    let empty = GroupValue { protocol: None, leader: None, members: Vec::new(), ..group() };
     assert_eq!(GroupValue::decode(&empty.encode()), Ok(empty));
 }
 

@@ -125,7 +125,7 @@ const TABLE: &[Row] = &[
     row(ApiKey::DescribeQuorum, 0, &[(2, F::QUORUM)]),
     row(ApiKey::UpdateFeatures, 0, &[(2, F::QUORUM)]),
     row(ApiKey::DescribeCluster, 0, &[(2, F::ADMINISTRATION)]),
-    row(ApiKey::DescribeProducers, 0, &[(0, F::ADMINISTRATION.and(F::TRANSACTIONS))]),
+    row(ApiKey::DescribeProducers, 0, &[(0, F::ADMINISTRATION)]),
     row(ApiKey::UnregisterBroker, 0, &[(0, F::QUORUM)]),
     row(ApiKey::DescribeTransactions, 0, &[(0, F::TRANSACTIONS)]),
     row(ApiKey::ListTransactions, 0, &[(2, F::TRANSACTIONS)]),

@@ -116,6 +116,19 @@ pub(super) fn plan_automatic(api: &Api, name: &str) -> Result<Plan, Refusal> {
     Ok(make_plan(name.to_owned(), partitions, BTreeMap::new()))
 }
 
+/// One of the broker's own topics.
+pub(super) fn plan_internal(
+    api: &Api,
+    name: &str,
+    partitions: i32,
+    factor: Option<i16>,
+    configs: BTreeMap<String, String>,
+) -> Result<Plan, Refusal> {
+    let view = api.image.current();
+    let partitions = place(api, &view.image, partitions, factor)?;
+    Ok(make_plan(name.to_owned(), partitions, configs))
+}
+
 fn make_plan(name: String, partitions: Vec<NewPartition>, configs: BTreeMap<String, String>) -> Plan {
     let id = loop {
         if let Some(id) = TopicId::from_random(random::uuid_bytes()) {
@@ -132,6 +145,10 @@ fn make_plan(name: String, partitions: Vec<NewPartition>, configs: BTreeMap<Stri
 
 fn check_name(image: &Image, name: &str) -> Result<(), Refusal> {
     names::check(name).map_err(|error| (ResponseError::InvalidTopicException, error.to_string()))?;
+    if names::is_internal(name) {
+        let text = format!("'{name}' is the broker's own topic; it is made when it is needed.");
+        return Err((ResponseError::InvalidRequest, text));
+    }
     if image.topic_named(name).is_some() {
         return Err((ResponseError::TopicAlreadyExists, format!("Topic '{name}' already exists.")));
     }

@@ -1,6 +1,7 @@
 //! The one place where our errors become Kafka's error codes (K13: the real error, never UNKNOWN_SERVER_ERROR).
 
 use kafka_protocol::ResponseError;
+use weir_protocol::group::GroupError;
 use weir_protocol::metadata::Rejected;
 use weir_protocol::partition::FailReason;
 use weir_storage::{ReadError, StorageError};
@@ -34,6 +35,28 @@ fn of_refusal(reason: FailReason) -> ResponseError {
         FailReason::InvalidProducerEpoch => ResponseError::InvalidProducerEpoch,
         FailReason::TooManyWaiters | FailReason::TimedOut => ResponseError::RequestTimedOut,
         FailReason::StorageFailed => ResponseError::KafkaStorageError,
+    }
+}
+
+/// A group coordinator's refusal.
+pub(crate) fn of_group(error: GroupError) -> ResponseError {
+    match error {
+        GroupError::InvalidGroupId => ResponseError::InvalidGroupId,
+        GroupError::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
+        GroupError::UnknownMemberId => ResponseError::UnknownMemberId,
+        GroupError::MemberIdRequired => ResponseError::MemberIdRequired,
+        GroupError::FencedInstanceId => ResponseError::FencedInstanceId,
+        GroupError::IllegalGeneration => ResponseError::IllegalGeneration,
+        GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
+        GroupError::InconsistentGroupProtocol => ResponseError::InconsistentGroupProtocol,
+        GroupError::GroupMaxSizeReached => ResponseError::GroupMaxSizeReached,
+        GroupError::GroupIdNotFound => ResponseError::GroupIdNotFound,
+        GroupError::NonEmptyGroup => ResponseError::NonEmptyGroup,
+        GroupError::GroupSubscribedToTopic => ResponseError::GroupSubscribedToTopic,
+        GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
+        GroupError::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
+        GroupError::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
+        GroupError::NotCoordinator => ResponseError::NotCoordinator,
     }
 }
 

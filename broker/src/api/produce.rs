@@ -137,6 +137,9 @@ fn find<'a>(
         names::check(&data.name).map_err(|_| ResponseError::InvalidTopicException)?;
         view.image.topic_named(&data.name).ok_or(ResponseError::UnknownTopicOrPartition)?
     };
+    if names::is_internal(&topic.name) {
+        return Err(ResponseError::InvalidTopicException);
+    }
     let settings = view.settings(topic.id).ok_or(ResponseError::UnknownTopicOrPartition)?;
     Ok((topic, settings))
 }

@@ -368,6 +368,75 @@ static KEYS: &[Key] = &[
         |c| shown(c.fetch_sessions_max)
     ),
     key!(
+        "group.initial.rebalance.delay.ms",
+        Int,
+        "how long an empty group waits for more members (default 3000)",
+        |c, v| millis(v, 0).map(|d| c.groups.initial_rebalance_delay = d),
+        |c| shown_ms(c.groups.initial_rebalance_delay)
+    ),
+    key!(
+        "group.min.session.timeout.ms",
+        Int,
+        "the shortest session timeout that a member may ask for (default 6000)",
+        |c, v| millis(v, 1).map(|d| c.groups.session_timeout_min = d),
+        |c| shown_ms(c.groups.session_timeout_min)
+    ),
+    key!(
+        "group.max.session.timeout.ms",
+        Int,
+        "the longest session timeout that a member may ask for (default 1800000)",
+        |c, v| millis(v, 1).map(|d| c.groups.session_timeout_max = d),
+        |c| shown_ms(c.groups.session_timeout_max)
+    ),
+    key!(
+        "group.max.size",
+        Int,
+        "members of a group (default 100000)",
+        |c, v| number(v, "members", 1, i64::from(i32::MAX)).map(|n| c.groups.members_max = n as usize),
+        |c| shown(c.groups.members_max)
+    ),
+    key!(
+        "offset.metadata.max.bytes",
+        Int,
+        "the metadata of a committed offset, in bytes (default 4096)",
+        |c, v| number(v, "bytes", 0, 32_767).map(|n| c.groups.metadata_bytes_max = n as usize),
+        |c| shown(c.groups.metadata_bytes_max)
+    ),
+    key!(
+        "offsets.retention.minutes",
+        Int,
+        "offsets of a group without members are removed after this time (default 10080, 7 days)",
+        |c, v| {
+            number(v, "minutes", 1, i64::from(i32::MAX))
+                .map(|n| c.groups.offsets_retention = Duration::from_secs(60 * n as u64))
+        },
+        |c| shown(c.groups.offsets_retention.as_secs() / 60)
+    ),
+    key!(
+        "offsets.retention.check.interval.ms",
+        Long,
+        "how often offsets are looked at that may be removed (default 600000)",
+        |c, v| millis(v, 1).map(|d| c.groups.retention_check = d),
+        |c| shown_ms(c.groups.retention_check)
+    ),
+    key!(
+        "offsets.topic.num.partitions",
+        Int,
+        "partitions of __consumer_offsets, when it is made (default 50)",
+        |c, v| number(v, "partitions", 1, 10_000).map(|n| c.offsets_topic_partitions = n as i32),
+        |c| shown(c.offsets_topic_partitions)
+    ),
+    key!(
+        "offsets.topic.replication.factor",
+        Int,
+        "replicas of __consumer_offsets, when it is made (default min(3, brokers))",
+        |c, v| {
+            number(v, "replicas", 1, i64::from(i16::MAX))
+                .map(|n| c.offsets_topic_replication = Some(n as i16))
+        },
+        |c| c.offsets_topic_replication.and_then(shown)
+    ),
+    key!(
         "weir.journal.bytes",
         Long,
         "the journal's files together, preallocated, in bytes (default 256 MiB)",
@@ -389,7 +458,6 @@ static IGNORED: &[&str] = &[
     "controller.listener.names",
     "controller.quorum.bootstrap.servers",
     "controller.quorum.voters",
-    "group.initial.rebalance.delay.ms",
     "inter.broker.listener.name",
     "listener.security.protocol.map",
     "log.cleaner.enable",
@@ -399,7 +467,6 @@ static IGNORED: &[&str] = &[
     "num.network.threads",
     "num.recovery.threads.per.data.dir",
     "num.replica.fetchers",
-    "offsets.topic.replication.factor",
     "process.roles",
     "share.coordinator.state.topic.min.isr",
     "share.coordinator.state.topic.replication.factor",

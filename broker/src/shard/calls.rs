@@ -9,7 +9,9 @@ use weir_protocol::types::{LeaderEpoch, LogId};
 use weir_runtime::time::{Instant, TimerId, TimerQueue};
 use weir_wire::records::Batch;
 
-use super::{Appended, DeleteRecordsCall, FetchCall, OffsetsCall, ProduceCall, ProduceDone, ShardError};
+use super::{
+    Appended, DeleteRecordsCall, FetchCall, OffsetsCall, ProduceCall, ProduceDone, ProducersCall, ShardError,
+};
 use crate::server::budget::Charge;
 
 /// Values with small numbers that are used again.
@@ -96,7 +98,8 @@ impl Produces {
     /// Takes a request in. Returns its number and its partitions.
     pub(super) fn insert(&mut self, call: ProduceCall) -> (u64, Vec<LogId>) {
         let logs: Vec<LogId> = call.parts.iter().map(|part| part.log).collect();
-        let deadline = call.reply.is_some().then_some(call.deadline);
+        let waits_for_ever = call.reply.is_none() || call.deadline == Instant::FAR_FUTURE;
+        let deadline = (!waits_for_ever).then_some(call.deadline);
         let parts: Vec<PendingPart> = call
             .parts
             .into_iter()
@@ -221,6 +224,7 @@ pub(super) enum Question {
     Fetch(Box<FetchCall>),
     Offsets(Box<OffsetsCall>),
     DeleteRecords(Box<DeleteRecordsCall>),
+    Producers(Box<ProducersCall>),
 }
 
 /// A question and the number of its partitions that are not open yet.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use weir_protocol::partition::producers::Producers;
 use weir_protocol::partition::{self, FailReason, Input, Leadership, Limits, LogState};
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
 use weir_storage::{Log, StorageError};
@@ -121,6 +122,12 @@ impl Open {
                 Err(ShardError::Read(Arc::new(error)))
             }
         }
+    }
+
+    /// Who has appended and is remembered.
+    pub(super) fn producers(&self) -> Result<Producers, ShardError> {
+        self.core.check_epoch(None)?;
+        Ok(self.core.producers().clone())
     }
 
     /// Answers once the log's start is durable at `start`: at once, unless a new start is on its way to the disk.

@@ -141,6 +141,10 @@ impl Owner {
                 self.on_question(Question::DeleteRecords(call), &[log]);
             }
             Message::Sizes(call) => self.answer_sizes(*call),
+            Message::Producers(call) => {
+                let log = call.log;
+                self.on_question(Question::Producers(call), &[log]);
+            }
             Message::Changed(logs) => {
                 for log in logs {
                     self.follow_image(log);
@@ -323,6 +327,11 @@ impl Owner {
             Question::Fetch(call) => self.answer_fetch(*call),
             Question::Offsets(call) => self.answer_offsets(*call),
             Question::DeleteRecords(call) => self.delete_records(*call),
+            Question::Producers(call) => {
+                let producers = self.open_entry(call.log).and_then(|open| open.producers());
+                // Whoever asked may have gone.
+                let _ = call.reply.send(producers);
+            }
         }
     }
 

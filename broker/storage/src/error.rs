@@ -80,6 +80,11 @@ impl StorageError {
         }
     }
 
+    /// Whether an append was refused before anything of it was written.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, StorageError::Misplaced { .. } | StorageError::Backlog { .. })
+    }
+
     /// Whether there was no room: the one error of the disk after which appends may succeed again.
     pub fn is_no_space(&self) -> bool {
         matches!(self, StorageError::NoSpace { .. })

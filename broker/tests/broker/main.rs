@@ -6,6 +6,7 @@ mod administration;
 mod cluster;
 mod configurations;
 mod consuming;
+mod groups;
 mod hostile;
 mod idempotence;
 mod negotiation;

@@ -73,6 +73,9 @@ pub enum GroupError {
     /// What the coordinator wrote for the request was not kept: nothing has changed.
     #[error("the coordinator could not write")]
     CoordinatorNotAvailable,
+    /// The coordinator's log is being read.
+    #[error("the coordinator is being loaded")]
+    CoordinatorLoadInProgress,
     /// This broker coordinates the group no longer.
     #[error("this broker does not coordinate the group")]
     NotCoordinator,
@@ -366,7 +369,7 @@ pub struct Description {
 }
 
 /// Bounds and times. Kafka's settings of the same meaning.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// `group.min.session.timeout.ms`
     pub session_timeout_min: Duration,

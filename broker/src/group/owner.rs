@@ -1,0 +1,222 @@
+//! The task that drives some of the coordinators.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::mpsc;
+use weir_protocol::group::{Coordinator, Input, Limits, Name};
+use weir_protocol::metadata::names;
+use weir_protocol::types::{BrokerId, LeaderEpoch, LogId};
+use weir_runtime::disk::Disk;
+use weir_runtime::time::{Alarm, Instant};
+use weir_runtime::{select, task};
+
+use super::active::{Active, Fate, Writer, Written};
+use super::load::{LoadError, Loader};
+use super::{Ask, GroupSetup, Message, Unavailable, What};
+use crate::metadata::ImageReader;
+
+/// Questions that wait until a coordinator is loaded; more are refused.
+const LOADING_QUEUE_MAX: usize = 4096;
+/// Messages between the tasks that help a coordinator and its owner.
+const HELPERS_QUEUE: usize = 64;
+
+type Loaded = (LogId, LeaderEpoch, Result<Coordinator, LoadError>);
+
+enum Entry {
+    Loading { log: LogId, epoch: LeaderEpoch, waiting: Vec<What> },
+    Active(Box<Active>),
+}
+
+impl Entry {
+    /// The log, and the leader epoch, that it was loaded from.
+    fn source(&self) -> (LogId, LeaderEpoch) {
+        match self {
+            Entry::Loading { log, epoch, .. } => (*log, *epoch),
+            Entry::Active(active) => (active.log, active.epoch),
+        }
+    }
+}
+
+/// Drives coordinators.
+pub(super) struct Owner {
+    me: BrokerId,
+    image: ImageReader,
+    disk: Disk,
+    limits: Limits,
+    writer: Writer,
+    written: mpsc::Receiver<Written>,
+    loaded_to: mpsc::Sender<Loaded>,
+    loaded: mpsc::Receiver<Loaded>,
+    /// By partition.
+    entries: BTreeMap<i32, Entry>,
+    alarm: Alarm,
+}
+
+impl Owner {
+    pub(super) fn new(setup: &GroupSetup) -> Owner {
+        let (written_to, written) = mpsc::channel(HELPERS_QUEUE);
+        let (loaded_to, loaded) = mpsc::channel(HELPERS_QUEUE);
+        Owner {
+            me: setup.me,
+            image: setup.image.clone(),
+            disk: setup.disk.clone(),
+            limits: setup.limits,
+            writer: Writer { shards: setup.shards.clone(), written: written_to },
+            written,
+            loaded_to,
+            loaded,
+            entries: BTreeMap::new(),
+            alarm: Alarm::new(),
+        }
+    }
+
+    /// Works until it is told to stop.
+    pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        loop {
+            self.alarm.set(self.next_deadline());
+            select! {
+                written = self.written.recv() => {
+                    if let Some(written) = written {
+                        self.on_written(written);
+                    }
+                }
+                loaded = self.loaded.recv() => {
+                    if let Some((log, epoch, result)) = loaded {
+                        self.on_loaded(log, epoch, result);
+                    }
+                }
+                message = messages.recv() => match message {
+                    Some(Message::Ask(ask)) => self.on_ask(*ask),
+                    Some(Message::TopicDeleted(topic)) => self.on_topic_deleted(&topic),
+                    Some(Message::Stop) | None => break,
+                },
+                () = self.alarm.wait() => self.on_deadline(),
+            }
+        }
+        let partitions: Vec<i32> = self.entries.keys().copied().collect();
+        partitions.into_iter().for_each(|partition| self.drop_entry(partition));
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let deadlines = self.entries.values().filter_map(|entry| match entry {
+            Entry::Active(active) => active.core.next_deadline(),
+            Entry::Loading { .. } => None,
+        });
+        deadlines.min().map(Instant::from_origin)
+    }
+
+    /// The log of a partition, and the leader epoch under which this broker leads it.
+    fn led(&self, partition: i32) -> Option<(LogId, LeaderEpoch)> {
+        let view = self.image.current();
+        let topic = view.image.topic_named(names::CONSUMER_OFFSETS)?;
+        let state = topic.partition(partition)?;
+        (state.leader == Some(self.me)).then(|| (LogId::new(topic.id, partition), state.leader_epoch))
+    }
+
+    fn on_ask(&mut self, ask: Ask) {
+        let Ask { partition, what } = ask;
+        let led = self.led(partition);
+        if self.entries.get(&partition).is_some_and(|entry| led != Some(entry.source())) {
+            self.drop_entry(partition);
+        }
+        let Some((log, epoch)) = led else {
+            what.refuse(Unavailable::NotCoordinator);
+            return;
+        };
+        let entry = self.entries.entry(partition).or_insert_with(|| {
+            begin_loading(&self.writer, &self.disk, self.limits, &self.loaded_to, log, epoch);
+            Entry::Loading { log, epoch, waiting: Vec::new() }
+        });
+        match entry {
+            Entry::Loading { waiting, .. } if waiting.len() < LOADING_QUEUE_MAX => waiting.push(what),
+            Entry::Loading { .. } => what.refuse(Unavailable::Loading),
+            Entry::Active(active) => answer(active, what, &self.writer),
+        }
+    }
+
+    fn on_loaded(&mut self, log: LogId, epoch: LeaderEpoch, result: Result<Coordinator, LoadError>) {
+        let partition = log.partition;
+        let is_awaited = matches!(self.entries.get(&partition), Some(entry @ Entry::Loading { .. })
+            if entry.source() == (log, epoch));
+        // Otherwise somebody else leads meanwhile, or another epoch has begun.
+        let Some(Entry::Loading { waiting, .. }) =
+            is_awaited.then(|| self.entries.remove(&partition)).flatten()
+        else {
+            return;
+        };
+        match result {
+            Ok(core) => {
+                tracing::debug!(%log, epoch, groups = core.len(), "a group coordinator is loaded");
+                let mut active = Box::new(Active::new(core, log, epoch));
+                waiting.into_iter().for_each(|what| answer(&mut active, what, &self.writer));
+                self.entries.insert(partition, Entry::Active(active));
+            }
+            Err(error) => {
+                // The next request tries again.
+                tracing::warn!(%log, %error, "a group coordinator cannot be loaded");
+                waiting.into_iter().for_each(|what| what.refuse(Unavailable::Failed));
+            }
+        }
+    }
+
+    fn on_written(&mut self, written: Written) {
+        let partition = written.partition;
+        let Some(Entry::Active(active)) = self.entries.get_mut(&partition) else { return };
+        if active.epoch == written.epoch && active.on_written(written, &self.writer) == Fate::Ends {
+            self.drop_entry(partition);
+        }
+    }
+
+    fn on_topic_deleted(&mut self, topic: &Name) {
+        for entry in self.entries.values_mut() {
+            if let Entry::Active(active) = entry {
+                active.step(Input::TopicDeleted { topic: topic.clone() }, &self.writer);
+            }
+        }
+    }
+
+    fn on_deadline(&mut self) {
+        let now = weir_runtime::time::now().since_origin();
+        for entry in self.entries.values_mut() {
+            if let Entry::Active(active) = entry
+                && active.core.next_deadline().is_some_and(|at| at <= now)
+            {
+                active.step(Input::Tick, &self.writer);
+            }
+        }
+    }
+
+    fn drop_entry(&mut self, partition: i32) {
+        match self.entries.remove(&partition) {
+            Some(Entry::Loading { waiting, .. }) => {
+                waiting.into_iter().for_each(|what| what.refuse(Unavailable::NotCoordinator));
+            }
+            Some(Entry::Active(mut active)) => active.resign(&self.writer),
+            None => {}
+        }
+    }
+}
+
+fn begin_loading(
+    writer: &Writer,
+    disk: &Disk,
+    limits: Limits,
+    done: &mpsc::Sender<Loaded>,
+    log: LogId,
+    epoch: LeaderEpoch,
+) {
+    let loader = Loader { shards: writer.shards.clone(), disk: disk.clone(), limits, log, epoch };
+    let done = done.clone();
+    task::spawn("load-groups", async move {
+        let result = loader.run().await;
+        // A task that has ended coordinates nothing.
+        let _ = done.send((log, epoch, result)).await;
+    });
+}
+
+fn answer(active: &mut Active, what: What, writer: &Writer) {
+    match what {
+        What::Request { group, request, reply } => active.request(group, request, reply, writer),
+        What::Look(look) => look(Ok(&active.core)),
+    }
+}
