@@ -78,6 +78,9 @@ pub fn judge(history: &History, promise: &Promise) -> Verdict {
 }
 
 #[cfg(test)]
+#[path = "checkers/group_model_tests.rs"]
+mod group_model_tests;
+#[cfg(test)]
 #[path = "checkers/groups_tests.rs"]
 mod groups_tests;
 #[cfg(test)]

@@ -44,5 +44,7 @@ fn are_two(group: &Group<'_>, first: &Joined<'_>, second: &Joined<'_>) -> bool {
     let replaced = first.instance.is_some() && first.instance == second.instance;
     first.process != second.process
         && !(replaced && first.member.id != second.member.id)
+        && first.lives
+        && second.lives
         && group.lives_through(first.told, second.told)
 }

@@ -39,6 +39,9 @@ pub(super) struct Joined<'a> {
     pub(super) member: &'a Member,
     pub(super) assigned: &'a [Log],
     pub(super) kept: &'a [Log],
+    /// The group that told this was not removed before: always so where nothing can remove it, otherwise where a later
+    /// commit of the same member was taken. An answer can be read long after the group that gave it is gone.
+    pub(super) lives: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -131,7 +134,7 @@ fn joined<'a>(
 ) -> Option<Joined<'a>> {
     let Outcome::Ok(Done::Joined { member, assigned, kept }) = &operation.outcome else { return None };
     let (process, told) = (operation.process, operation.completed_at?);
-    Some(Joined { by, process, told, subscribed, instance, member, assigned, kept })
+    Some(Joined { by, process, told, subscribed, instance, member, assigned, kept, lives: true })
 }
 
 impl<'a> Register<'a> {
@@ -183,7 +186,11 @@ impl<'a> Group<'a> {
     fn finish(&mut self, history: &History, deletions: Vec<OpAt>, promise: &Promise) {
         self.joins.sort_by_key(|join| join.told);
         if promise.groups_expire || !deletions.is_empty() {
-            self.lives = Lives::Spans(self.spans());
+            let last = self.last_commits();
+            for join in &mut self.joins {
+                join.lives = last.get(&*join.member.id).is_some_and(|last| join.told <= *last);
+            }
+            self.lives = Lives::Spans(self.spans(&last));
         }
         self.generations = self.told_generations();
         self.replaced = self.replacements();
@@ -206,22 +213,23 @@ impl<'a> Group<'a> {
         self.registers = registers;
     }
 
-    /// Each member id's time in the group, from its first assignment to its last commit that was taken, put together
-    /// where they overlap.
-    fn spans(&self) -> Vec<(usize, usize)> {
-        let mut times: HashMap<&str, (usize, usize)> = HashMap::new();
-        for join in &self.joins {
-            times.entry(&join.member.id).or_insert((join.told, join.told));
-        }
+    /// When each member asked for its last commit that was taken.
+    fn last_commits(&self) -> HashMap<&'a str, usize> {
+        let mut last = HashMap::new();
         for write in self.registers.values().flat_map(|register| &register.writes) {
-            if let (Some(_), Some(member)) = (write.sure_by, write.member)
-                && let Some((_, last)) = times.get_mut(&*member.id)
-            {
+            if let (Some(_), Some(member)) = (write.sure_by, write.member) {
+                let last = last.entry(&*member.id).or_insert(write.from);
                 *last = write.from.max(*last);
             }
         }
-        let mut times: Vec<_> = times.into_values().collect();
-        times.sort_unstable();
+        last
+    }
+
+    /// Each member's time in the group, from an assignment to its last commit that was taken, put together where they
+    /// overlap.
+    fn spans(&self, last: &HashMap<&str, usize>) -> Vec<(usize, usize)> {
+        let living = self.joins.iter().filter(|join| join.lives);
+        let times = living.filter_map(|join| Some((join.told, *last.get(&*join.member.id)?)));
         let mut spans: Vec<(usize, usize)> = Vec::new();
         for (from, until) in times {
             match spans.last_mut() {
@@ -234,7 +242,7 @@ impl<'a> Group<'a> {
 
     fn told_generations(&self) -> Vec<Vec<Told>> {
         let mut lives: Vec<Vec<Told>> = Vec::new();
-        for join in &self.joins {
+        for join in self.joins.iter().filter(|join| join.lives) {
             let Some(life) = self.lives.at(join.told) else { continue };
             lives.resize_with(lives.len().max(life + 1), Vec::new);
             lives[life].push(Told { generation: join.member.generation, first: join.told, by: join.by });

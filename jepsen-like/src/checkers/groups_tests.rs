@@ -286,7 +286,7 @@ fn double_ownership_in_one_generation_only() {
     assert_eq!(elsewhere.kinds(), [], "another group");
     // Where the group may have been removed in between, the generation may be another one of that number.
     assert!(base().join(2, "b", 1).judge(&EXPIRING()).is_clean());
-    let alive = base().join(2, "b", 1).commit(1, "a", 1, 5);
+    let alive = base().join(2, "b", 1).commit(1, "a", 1, 5).commit(2, "b", 1, 6);
     assert_eq!(alive.judge(&EXPIRING()).kinds(), [AnomalyKind::DoubleOwnership]);
 }
 
