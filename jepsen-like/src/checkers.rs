@@ -21,6 +21,7 @@ mod phantom_offset;
 mod poll_skip;
 mod resurrected;
 mod stuck;
+mod tenures;
 mod unexcused_damage;
 mod unseen;
 mod verdict;

@@ -32,6 +32,8 @@ enum Defect {
     ExpireWhileLive,
     /// A member starts before the group's offset.
     StartEarly,
+    /// A member starts behind the group's offset.
+    StartLate,
 }
 
 /// What happens without any defect.
@@ -390,9 +392,13 @@ impl Model {
                 if !self.end(op, Step::Ok(Done::Offset { offset })) || !asked {
                     return;
                 }
-                let early = i64::from(self.habits.defect == Some(Defect::StartEarly)) * 5;
+                let moved = match self.habits.defect {
+                    Some(Defect::StartEarly) => -5,
+                    Some(Defect::StartLate) => 5,
+                    _ => 0,
+                };
                 if let Some(position @ None) = self.clients[client].owned.get_mut(&partition) {
-                    *position = Some((offset.unwrap_or(0) - early).max(0));
+                    *position = Some((offset.unwrap_or(0) + moved).clamp(0, RECORDS));
                 }
             }
         }
@@ -507,13 +513,18 @@ fn each_defect_of_a_group_is_caught() {
     use AnomalyKind as K;
     let table: &[(Defect, K, &[K])] = &[
         // Where groups expire, a commit that is taken proves that its member lived: a defect that breaks this shows in all.
-        (Defect::SkipGenerationCheck, K::ZombieCommit, &[K::OffsetRegression, K::DoubleOwnership]),
-        (Defect::LoseCommit, K::OffsetRegression, &[]),
-        (Defect::KeepRefused, K::PhantomOffset, &[K::OffsetRegression]),
-        (Defect::AssignTwice, K::DoubleOwnership, &[K::OffsetRegression]),
-        (Defect::KeepMemberId, K::DoubleOwnership, &[K::OffsetRegression]),
+        (
+            Defect::SkipGenerationCheck,
+            K::ZombieCommit,
+            &[K::OffsetRegression, K::DoubleOwnership, K::PollSkip],
+        ),
+        (Defect::LoseCommit, K::OffsetRegression, &[K::PollSkip]),
+        (Defect::KeepRefused, K::PhantomOffset, &[K::OffsetRegression, K::PollSkip]),
+        (Defect::AssignTwice, K::DoubleOwnership, &[K::OffsetRegression, K::PollSkip]),
+        (Defect::KeepMemberId, K::DoubleOwnership, &[K::OffsetRegression, K::PollSkip]),
         (Defect::ExpireWhileLive, K::OffsetRegression, &[]),
         (Defect::StartEarly, K::OffsetRegression, &[]),
+        (Defect::StartLate, K::PollSkip, &[]),
     ];
     for &(defect, expected, besides) in table {
         for expires in [false, true] {

@@ -326,6 +326,30 @@ fn positions_end_with_a_rebalance_except_where_the_member_stays() {
 }
 
 #[test]
+fn poll_skip_when_a_member_starts_behind_where_its_group_stood() {
+    let next = |script: Script| script.join_without(1, "a", 2).subscribe(2, None).join(2, "b", 2);
+    let committed =
+        || written().subscribe(1, None).join(1, "a", 1).poll(1, 0, &WHOLE[..1]).commit(1, "a", 1, 1);
+    let end = |script: Script, from: i64| {
+        let records = &WHOLE[usize::try_from(from).unwrap()..];
+        script.poll(2, from, records).final_read(4, WHOLE).kinds()
+    };
+    assert_eq!(end(next(committed()), 1), []);
+    assert_eq!(end(next(committed()), 2), [AnomalyKind::PollSkip]);
+    let perhaps = committed().commit_ends(1, "a", 1, 2, unknown());
+    assert_eq!(end(next(perhaps), 2), []);
+    assert_eq!(end(next(committed()).seek(2, SeekTo::End), 3), []);
+    assert_eq!(end(next(committed()).reset(3, ok()), 3), []);
+    let deleted = Op::DeleteOffset { group: G.into(), log: log() };
+    assert_eq!(end(next(committed().run(60, deleted, unknown())), 3), [], "it may start where it likes");
+    let uncommitted = written().subscribe(1, None).join(1, "a", 1).poll(1, 0, &WHOLE[..1]);
+    assert_eq!(end(next(uncommitted), 2), []);
+    let marker = Script::default().send(1, 10, 0).send(1, 11, 2).subscribe(1, None).join(1, "a", 1);
+    let marker = next(marker.commit(1, "a", 1, 1)).poll(2, 2, &[(2, 11)]);
+    assert_eq!(marker.final_read(3, &[(0, 10), (2, 11)]).kinds(), [], "no record is left out");
+}
+
+#[test]
 fn a_rebalance_inside_a_poll_voids_the_position_that_the_poll_began_with() {
     let poll = |from| Op::Poll { log: log(), from: Some(from) };
     let polled = |records: &[(i64, u64)]| Step::Ok(Done::Polled { records: recs(records) });

@@ -13,10 +13,9 @@ use std::collections::{BTreeMap, HashMap};
 use super::Checker;
 use super::groups::{Fetch, Group, Register};
 use super::index::{Index, OpAt};
+use super::tenures;
 use super::verdict::{AnomalyKind, Findings};
 use crate::history::Log;
-
-mod tenures;
 
 pub(super) const CHECKER: Checker =
     Checker { kind: AnomalyKind::OffsetRegression, covers: |promise| promise.keeps_groups(), check };
@@ -29,7 +28,12 @@ fn check(index: &Index<'_>, findings: &mut Findings<'_>) {
                 Reads { index, name, group, log, register }.check(findings);
             }
         }
-        tenures::check(index, name, group, findings);
+        for commit in tenures::walk(index, group).commits {
+            findings.add(Some(commit.log), Some(commit.offset), &[commit.stood_by, commit.by], || {
+                let (stood, offset) = (commit.stood, commit.offset);
+                format!("group {name} stood at {stood} or later, and a member commits {offset}")
+            });
+        }
     }
 }
 
