@@ -17,6 +17,8 @@ pub(super) struct Group<'a> {
     pub(super) joins: Vec<Joined<'a>>,
     /// One for each partition whose offset anybody committed or asked for.
     pub(super) registers: BTreeMap<&'a Log, Register<'a>>,
+    /// What its members' processes did that moves a consumer's position, or shows it.
+    pub(super) moves: Vec<OpAt>,
     /// Every member subscribes to these.
     topics: Option<BTreeSet<&'a str>>,
     lives: Lives,
@@ -120,10 +122,34 @@ pub(super) fn build<'a>(history: &'a History, promise: &Promise) -> BTreeMap<&'a
             }
         }
     }
+    take_moves(history, &mut groups);
     for (name, group) in &mut groups {
         group.finish(history, deletions.remove(name).unwrap_or_default(), promise);
     }
     groups
+}
+
+fn take_moves<'a>(history: &'a History, groups: &mut BTreeMap<&'a str, Group<'a>>) {
+    let mut groups_of: HashMap<ProcessId, BTreeSet<&str>> = HashMap::new();
+    for (name, group) in groups.iter() {
+        for join in &group.joins {
+            groups_of.entry(join.process).or_default().insert(name);
+        }
+    }
+    for (at, operation) in (0..).zip(history.operations()) {
+        let moves = matches!(
+            operation.op,
+            Op::Poll { .. }
+                | Op::Seek { .. }
+                | Op::Release { .. }
+                | Op::Assign { .. }
+                | Op::Subscribe { .. }
+                | Op::Crash
+        );
+        for name in groups_of.get(&operation.process).filter(|_| moves).into_iter().flatten() {
+            groups.entry(name).or_default().moves.push(at);
+        }
+    }
 }
 
 fn joined<'a>(

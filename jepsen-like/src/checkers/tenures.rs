@@ -81,14 +81,11 @@ fn steps<'a>(index: &'a Index<'a>, group: &'a Group<'a>) -> BTreeMap<usize, Step
             steps.extend(write.sure_by.map(|at| (at, Step::Answered(log, number))));
         }
     }
-    for (at, operation) in (0..).zip(index.history.operations()) {
+    for &at in &group.moves {
+        let operation = index.op(at);
         match (&operation.op, operation.completed_at) {
-            (Op::Poll { .. }, Some(end)) => drop(steps.insert(end, Step::Polled(at))),
-            (
-                Op::Seek { .. } | Op::Release { .. } | Op::Assign { .. } | Op::Subscribe { .. } | Op::Crash,
-                _,
-            ) => drop(steps.insert(operation.invoked_at, Step::Moved(at))),
-            _ => {}
+            (Op::Poll { .. }, end) => steps.extend(end.map(|end| (end, Step::Polled(at)))),
+            _ => steps.extend([(operation.invoked_at, Step::Moved(at))]),
         }
     }
     steps
