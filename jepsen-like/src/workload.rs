@@ -89,7 +89,7 @@ pub struct Promise {
     /// Producers repeat a request whose answer they did not get.
     pub retries: bool,
     /// A consumer repeats, within one operation, a commit whose answer it did not get. The first request may then
-    /// arrive after the operation ended, and undo what the same member committed since.
+    /// arrive after the operation ended, and undo what the same member committed since; so less can be judged.
     pub commit_retries: bool,
     /// An empty group may be removed, with or without its offsets: the retention of offsets is short, or clocks jump
     /// as far as it reaches. Its generations then start again from the first.

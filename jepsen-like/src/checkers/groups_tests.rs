@@ -207,6 +207,24 @@ fn offset_regression_when_a_member_commits_before_where_it_can_have_started() {
 }
 
 #[test]
+fn the_deletion_of_a_group_takes_its_offsets_in_every_partition() {
+    let other = |script: Script, offset| {
+        let op = Op::Commit { group: G.into(), log: other_log(), offset, member: Some(member("b", 2)) };
+        script.run(2, op, ok())
+    };
+    let deleted = |step| {
+        let script = other(handed_over(), 30).run(60, Op::DeleteGroup { group: G.into() }, step);
+        let both = joined("c", 3, &[log(), other_log()], &[]);
+        let script = script.subscribe(3, None).run(3, Op::Join { group: G.into() }, both);
+        let op = Op::Commit { group: G.into(), log: other_log(), offset: 1, member: Some(member("c", 3)) };
+        script.commit(3, "c", 3, 1).run(3, op, ok()).fetch(1)
+    };
+    assert_eq!(deleted(ok()).kinds(), []);
+    assert_eq!(deleted(unknown()).kinds(), []);
+    assert_eq!(deleted(refused()).kinds(), [AnomalyKind::OffsetRegression]);
+}
+
+#[test]
 fn offset_regression_when_a_member_commits_before_its_own_last_commit() {
     let held = || Script::default().subscribe(1, None).join(1, "a", 1).commit(1, "a", 1, 10);
     assert_eq!(held().commit(1, "a", 1, 9).kinds(), [AnomalyKind::OffsetRegression]);

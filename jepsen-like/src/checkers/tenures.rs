@@ -48,7 +48,7 @@ pub(super) fn walk<'a>(index: &'a Index<'a>, group: &'a Group<'a>) -> Broken<'a>
         open: HashMap::new(),
         broken: Broken::default(),
     };
-    for step in steps(index, group).into_values() {
+    for (_, step) in steps(index, group) {
         match step {
             Step::Joined(join) => walk.on_joined(join),
             Step::Moved(at) => walk.on_moved(at),
@@ -72,12 +72,13 @@ enum Step<'a> {
     Polled(OpAt),
 }
 
-fn steps<'a>(index: &'a Index<'a>, group: &'a Group<'a>) -> BTreeMap<usize, Step<'a>> {
-    let mut steps: BTreeMap<usize, Step<'a>> =
+/// In their order. The deletion of a group is a write in each partition, all at one moment.
+fn steps<'a>(index: &'a Index<'a>, group: &'a Group<'a>) -> Vec<(usize, Step<'a>)> {
+    let mut steps: Vec<(usize, Step<'a>)> =
         group.joins.iter().map(|join| (join.told, Step::Joined(join))).collect();
     for (&log, register) in group.registers.iter().filter(|(log, _)| !index.is_deleted(log)) {
         for (number, write) in register.writes.iter().enumerate() {
-            steps.insert(write.from, Step::Asked(log, number));
+            steps.push((write.from, Step::Asked(log, number)));
             steps.extend(write.sure_by.map(|at| (at, Step::Answered(log, number))));
         }
     }
@@ -85,9 +86,10 @@ fn steps<'a>(index: &'a Index<'a>, group: &'a Group<'a>) -> BTreeMap<usize, Step
         let operation = index.op(at);
         match (&operation.op, operation.completed_at) {
             (Op::Poll { .. }, end) => steps.extend(end.map(|end| (end, Step::Polled(at)))),
-            _ => steps.extend([(operation.invoked_at, Step::Moved(at))]),
+            _ => steps.push((operation.invoked_at, Step::Moved(at))),
         }
     }
+    steps.sort_by_key(|(moment, _)| *moment);
     steps
 }
 

@@ -130,7 +130,8 @@ pub enum Op {
         log: Log,
         /// The first offset that is not done.
         offset: i64,
-        /// As what, as it stands in the request; `None` for a consumer that is no member, or where nobody knows.
+        /// As what, as it stands in every request that the operation sends. `None` for a consumer that is no member,
+        /// and where that is not known: a client may repeat a refused commit in a later generation.
         member: Option<Member>,
     },
     /// Ask where a group stands in one partition.
@@ -304,7 +305,7 @@ pub enum Done {
     Joined {
         /// Who it is now, and in which generation.
         member: Member,
-        /// Its whole assignment in this generation, as the group gave it.
+        /// Its whole assignment in this generation, as the group gave it: also what it had before and stays with it.
         assigned: Vec<Log>,
         /// Of these, the ones in which it stays where it stands (KIP-429); in the others it starts from the group's
         /// committed offset.
