@@ -24,6 +24,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("weir-proptests", &["weir-jepsen", "weir-protocol", "weir-runtime", "weir-storage", "weir-wire"]),
     ("weir-xtask", &[]),
     ("weir-load", &[]),
+    ("weir-interop", &[]),
 ];
 
 pub(super) fn check(root: &Path) -> Result<Complaints> {
