@@ -5,6 +5,7 @@
 //! * [`frame`]: length-prefixed Kafka frames and request headers.
 //! * [`schema`]: the shapes of requests and responses, walked before anything is allocated (K23).
 //! * [`kafka`]: requests and responses decoded and encoded, on top of the crate `kafka-protocol`.
+//! * [`consumer_protocol`]: what members of a classic group tell each other.
 //! * [`versions`]: which version of which API is advertised and served.
 //! * [`offsets_topic`]: the records of `__consumer_offsets`.
 //! * [`internal`]: Weir's own messages and file blobs.
@@ -13,6 +14,7 @@
 //! to, a number that a peer or a disk supplied.
 
 pub mod codec;
+pub mod consumer_protocol;
 pub mod frame;
 pub mod internal;
 pub mod kafka;

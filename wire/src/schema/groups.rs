@@ -2,6 +2,35 @@
 
 use super::{Kind::*, Message, field};
 
+/// What a member puts into JoinGroup, behind its version. Not a message of its own.
+pub(crate) static CONSUMER_SUBSCRIPTION: Message = Message {
+    name: "ConsumerProtocolSubscription",
+    versions: (0, 3),
+    flexible: i16::MAX,
+    fields: &[
+        field("topics", Array(&Str)),
+        field("user_data", NullBytes),
+        field("owned_partitions", Array(&Struct(&[field("topic", Str), field("partitions", Array(&I32))])))
+            .from(1),
+        field("generation_id", I32).from(2),
+        field("rack_id", NullStr).from(3),
+    ],
+};
+
+/// What a leader puts into SyncGroup for each member, behind its version. Not a message of its own.
+pub(crate) static CONSUMER_ASSIGNMENT: Message = Message {
+    name: "ConsumerProtocolAssignment",
+    versions: (0, 3),
+    flexible: i16::MAX,
+    fields: &[
+        field(
+            "assigned_partitions",
+            Array(&Struct(&[field("topic", Str), field("partitions", Array(&I32))])),
+        ),
+        field("user_data", NullBytes),
+    ],
+};
+
 pub(super) const OFFSET_COMMIT_REQUEST: Message = Message {
     name: "OffsetCommitRequest",
     versions: (2, 9),

@@ -21,6 +21,7 @@ mod walk;
 #[cfg(test)]
 mod schema_tests;
 
+pub(crate) use groups::{CONSUMER_ASSIGNMENT, CONSUMER_SUBSCRIPTION};
 pub use sample::{SampleOptions, sample};
 pub use walk::{WalkError, Walked, walk};
 
