@@ -20,6 +20,7 @@ use weir_wire::kafka::messages::{
 use crate::TopicPartition;
 use crate::call::Call;
 use crate::cluster::Client;
+use crate::consumer::IsolationLevel;
 use crate::error::{Error, KafkaError};
 use crate::metadata::{self, BrokerInfo, PartitionInfo};
 pub use offsets::{OffsetAt, OffsetSpec};
@@ -308,7 +309,8 @@ impl Admin {
             asked.push((partition.clone(), leader.epoch, *spec));
         }
         for ((broker, _), (places, asked)) in requests {
-            let told = offsets::ask_leader(&self.client, broker, &asked).await;
+            let told =
+                offsets::ask_leader(&self.client, broker, &asked, IsolationLevel::ReadUncommitted).await;
             let told = told.unwrap_or_else(|error| places.iter().map(|_| Err(error.clone())).collect());
             for (at, answer) in places.into_iter().zip(told) {
                 if answer.is_err() {

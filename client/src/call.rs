@@ -2,8 +2,12 @@
 
 use kafka_protocol::protocol::Request;
 use weir_wire::kafka::messages::{
-    ApiVersionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
-    DescribeClusterRequest, FetchRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
+    ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
+    OffsetFetchRequest, ProduceRequest, SyncGroupRequest,
 };
 
 /// A request that this client makes.
@@ -35,4 +39,23 @@ calls! {
     DeleteTopicsRequest = "DeleteTopics" 1..=5;
     DeleteRecordsRequest = "DeleteRecords" 0..=2;
     DescribeClusterRequest = "DescribeCluster" 0..=1;
+    // Kafka 2.4 and newer: earlier versions know no static members (KIP-345), 10 names topics by id.
+    OffsetCommitRequest = "OffsetCommit" 7..=9;
+    // Kafka 3.0 and newer: several groups in one request, 10 names topics by id.
+    OffsetFetchRequest = "OffsetFetch" 8..=9;
+    // Kafka 3.0 and newer: several keys in one request (KIP-699).
+    FindCoordinatorRequest = "FindCoordinator" 4..=6;
+    JoinGroupRequest = "JoinGroup" 5..=9;
+    HeartbeatRequest = "Heartbeat" 3..=4;
+    LeaveGroupRequest = "LeaveGroup" 3..=5;
+    SyncGroupRequest = "SyncGroup" 3..=5;
+    DescribeGroupsRequest = "DescribeGroups" 4..=6;
+    ListGroupsRequest = "ListGroups" 0..=5;
+    DeleteGroupsRequest = "DeleteGroups" 0..=2;
+    OffsetDeleteRequest = "OffsetDelete" 0..=0;
+    // 3 and newer raise the epoch of an id (KIP-360); 6 takes part in two-phase commits.
+    InitProducerIdRequest = "InitProducerId" 0..=5;
+    CreatePartitionsRequest = "CreatePartitions" 0..=3;
+    DescribeConfigsRequest = "DescribeConfigs" 1..=4;
+    IncrementalAlterConfigsRequest = "IncrementalAlterConfigs" 0..=1;
 }

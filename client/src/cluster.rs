@@ -212,6 +212,30 @@ impl Client {
         self.fetch_metadata(&BTreeSet::new()).await
     }
 
+    /// How many partitions each of these topics has, asked for anew; topics that do not exist are missing.
+    pub(crate) async fn partition_counts(
+        &self,
+        topics: &BTreeSet<Arc<str>>,
+    ) -> Result<BTreeMap<Arc<str>, i32>, Error> {
+        if topics.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        for topic in topics {
+            self.mark_stale(topic);
+        }
+        self.refresh(topics).await?;
+        let count = |topic: &Arc<str>| {
+            let partitions = self.known_topic(topic)?.partitions.len();
+            Some((topic.clone(), i32::try_from(partitions).unwrap_or(i32::MAX)))
+        };
+        Ok(topics.iter().filter_map(count).collect())
+    }
+
+    /// Whether the broker's address is known.
+    pub(crate) fn knows_broker(&self, broker: i32) -> bool {
+        self.metadata().brokers.contains_key(&broker)
+    }
+
     fn known_topic(&self, topic: &str) -> Option<Arc<Topic>> {
         let oldest = self.oldest();
         self.metadata().fresh(topic, oldest).filter(|topic| !topic.partitions.is_empty()).cloned()

@@ -36,6 +36,27 @@ pub struct ConsumerConfig {
     pub batch_decompressed_bytes_max: usize,
     /// Records that one poll hands out at most.
     pub poll_records_max: usize,
+    /// Whether records of transactions that are open or were aborted are handed out.
+    pub isolation: IsolationLevel,
+}
+
+/// Which records of transactions a consumer reads (KIP-98).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum IsolationLevel {
+    /// All of them, as soon as they are replicated.
+    #[default]
+    ReadUncommitted,
+    /// Those of transactions that were committed, up to the first one that is still open.
+    ReadCommitted,
+}
+
+impl IsolationLevel {
+    pub(crate) fn on_the_wire(self) -> i8 {
+        match self {
+            IsolationLevel::ReadUncommitted => 0,
+            IsolationLevel::ReadCommitted => 1,
+        }
+    }
 }
 
 impl Default for ConsumerConfig {
@@ -48,6 +69,7 @@ impl Default for ConsumerConfig {
             partition_bytes_max: 1 << 20,
             batch_decompressed_bytes_max: 256 << 20,
             poll_records_max: 500,
+            isolation: IsolationLevel::default(),
         }
     }
 }
@@ -235,6 +257,21 @@ impl Consumer {
             .into_iter()
             .map(|(partition, start)| (partition, Assigned::new(start, session)))
             .collect();
+    }
+
+    /// Reads these partitions too. One that is read already begins anew.
+    pub fn add(&mut self, partitions: impl IntoIterator<Item = (TopicPartition, Start)>) {
+        self.session += 1;
+        for (partition, start) in partitions {
+            self.failures.retain(|failure| failure.partition != partition);
+            self.assigned.insert(partition, Assigned::new(start, self.session));
+        }
+    }
+
+    /// Does not read this partition any more. What was fetched of it and not handed out is thrown away.
+    pub fn remove(&mut self, partition: &TopicPartition) {
+        self.assigned.remove(partition);
+        self.failures.retain(|failure| failure.partition != *partition);
     }
 
     /// The partitions that are read.

@@ -235,6 +235,12 @@ pub enum Error {
     /// The request makes no sense, such as a partition that the topic does not have.
     #[error("{0}")]
     Invalid(String),
+    /// The partition is not in this consumer's hands, or the group has given it to somebody else.
+    #[error("{partition} is not this consumer's (any more)")]
+    NotOwned {
+        /// The partition.
+        partition: TopicPartition,
+    },
     /// The client, producer or consumer was closed.
     #[error("closed")]
     Closed,
@@ -261,6 +267,7 @@ impl Error {
             | Error::OffsetOutOfRange { .. }
             | Error::TooLarge { .. }
             | Error::Invalid(_)
+            | Error::NotOwned { .. }
             | Error::Closed => false,
         }
     }
@@ -285,6 +292,7 @@ impl Error {
             | Error::OffsetOutOfRange { .. }
             | Error::TooLarge { .. }
             | Error::Invalid(_)
+            | Error::NotOwned { .. }
             | Error::Closed => false,
         }
     }

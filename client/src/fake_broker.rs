@@ -1,6 +1,8 @@
 //! Brokers for the tests of this crate: they keep records in memory, speak enough of the protocol, and do what a test
 //! tells them to do wrong.
 
+mod group;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -77,6 +79,9 @@ pub(crate) struct State {
     pub(crate) seen: Vec<(usize, ApiKey, i16)>,
     /// Nodes that close each connection at once.
     pub(crate) down: BTreeSet<usize>,
+    /// The node that coordinates all groups.
+    pub(crate) coordinator: usize,
+    groups: BTreeMap<String, group::FakeGroup>,
     /// The last version of ApiVersions that the brokers know.
     pub(crate) api_versions_max: i16,
 }
@@ -300,7 +305,7 @@ impl FakeCluster {
                 let id = StrBytes::from_static_str("fake");
                 DescribeClusterResponse::default().with_cluster_id(id).with_brokers(brokers).into()
             }
-            other => panic!("a fake broker was asked for {:?}", other.key()),
+            other => self.state().group_request(node, other, code),
         }
     }
 }
@@ -312,7 +317,8 @@ fn topic_id(name: &str) -> Uuid {
 fn api_versions(code: i16, api_versions_max: i16) -> ApiVersionsResponse {
     let ranges =
         [(0, 3, 11), (1, 4, 12), (2, 1, 7), (3, 0, 12), (18, 0, api_versions_max), (19, 2, 7), (20, 1, 5)];
-    let ranges = ranges.into_iter().chain([(60, 0, 1), (21, 0, 2)]);
+    let groups = [(8, 2, 9), (9, 1, 9), (10, 0, 6), (11, 0, 9), (12, 0, 4), (13, 0, 5), (14, 0, 5)];
+    let ranges = ranges.into_iter().chain([(60, 0, 1), (21, 0, 2)]).chain(groups);
     let api_keys = ranges.map(|(key, min, max)| {
         ApiVersion::default().with_api_key(key).with_min_version(min).with_max_version(max)
     });

@@ -5,6 +5,7 @@
 //!   that it failed and whether it may be there all the same.
 //! - [`Consumer`]: reads partitions that it is given, from positions that it is told, and never hands out a damaged
 //!   record.
+//! - [`GroupConsumer`]: reads topics as a member of a group, which divides their partitions.
 //! - [`Admin`]: topics, offsets and the cluster.
 //!
 //! Time comes from [`weir_runtime::time`] only, nothing is iterated in an order that is not fixed, and nothing is reserved
@@ -17,6 +18,7 @@ mod cluster;
 mod connection;
 mod consumer;
 mod error;
+mod group;
 mod in_flight;
 mod metadata;
 mod partitioner;
@@ -28,9 +30,11 @@ mod fake_broker;
 pub use admin::{Admin, ClusterDescription, NewTopic, OffsetAt, OffsetSpec, TopicDescription, TopicListing};
 pub use cluster::{Client, ClientConfig};
 pub use consumer::{
-    Consumer, ConsumerConfig, ConsumerRecord, PartitionFailure, PartitionRecords, Polled, Start,
+    Consumer, ConsumerConfig, ConsumerRecord, IsolationLevel, PartitionFailure, PartitionRecords, Polled,
+    Start,
 };
 pub use error::{Error, KafkaError};
+pub use group::{Assignor, CommittedOffset, GroupConfig, GroupConsumer, GroupPolled, Rebalance};
 pub use metadata::{BrokerInfo, PartitionInfo};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use producer::{Acks, Delivery, ProduceError, Produced, Producer, ProducerConfig, ProducerRecord};

@@ -10,6 +10,7 @@ use weir_wire::kafka::messages::list_offsets_request::{ListOffsetsPartition, Lis
 use crate::TopicPartition;
 use crate::call::Call;
 use crate::cluster::Client;
+use crate::consumer::IsolationLevel;
 use crate::error::{Error, KafkaError};
 
 /// Which offset is asked for.
@@ -58,6 +59,7 @@ pub(crate) async fn ask_leader(
     client: &Client,
     broker: i32,
     questions: &[Question],
+    isolation: IsolationLevel,
 ) -> Result<Vec<OffsetAnswer>, Error> {
     let mut topics: BTreeMap<Arc<str>, Vec<ListOffsetsPartition>> = BTreeMap::new();
     for (partition, leader_epoch, spec) in questions {
@@ -71,7 +73,10 @@ pub(crate) async fn ask_leader(
         let name = StrBytes::from_string(topic.to_string()).into();
         ListOffsetsTopic::default().with_name(name).with_partitions(partitions)
     });
-    let request = ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(topics.collect());
+    let request = ListOffsetsRequest::default()
+        .with_replica_id((-1).into())
+        .with_isolation_level(isolation.on_the_wire())
+        .with_topics(topics.collect());
     let limit = client.config().request_timeout;
     let (address, response) = client.ask(broker, &request, limit).await?;
     let mut answers = BTreeMap::new();

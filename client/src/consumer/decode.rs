@@ -1,6 +1,6 @@
 //! From the bytes of a fetch answer to records, with every checksum verified.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use weir_wire::records::{Batch, BatchError, Record, Records, batches};
@@ -18,13 +18,29 @@ pub(super) struct Decoded {
     pub(super) corrupt: Option<(i64, String)>,
 }
 
+/// A transaction whose records a reader of committed ones does not see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Aborted {
+    pub(super) first_offset: i64,
+    pub(super) producer_id: i64,
+}
+
 /// Decodes what was fetched from `position` on. A last batch that is cut off is left for the next fetch. Markers of
-/// transactions are passed over.
-pub(super) fn decode(position: i64, bytes: Bytes, decompressed_bytes_max: usize) -> Decoded {
+/// transactions are passed over, and so are the records of those in `aborted`, which is sorted by first offset.
+pub(super) fn decode(
+    position: i64,
+    bytes: Bytes,
+    decompressed_bytes_max: usize,
+    aborted: Vec<Aborted>,
+) -> Decoded {
     let mut decoded = Decoded { next: position, ..Decoded::default() };
     let mut first = true;
+    let mut passed_over = PassedOver { aborted: aborted.into(), open: BTreeSet::new() };
     for batch in batches(bytes) {
         let taken = match batch {
+            Ok(batch) if passed_over.contains(&batch) => {
+                batch.verify_crc().map(|()| decoded.next = decoded.next.max(batch.header.next_offset()))
+            }
             Ok(batch) if batch.header.last_offset() < decoded.next => continue,
             Ok(batch) => take_batch(&mut decoded, &batch, decompressed_bytes_max),
             // The first batch always comes whole (K6).
@@ -38,6 +54,31 @@ pub(super) fn decode(position: i64, bytes: Bytes, decompressed_bytes_max: usize)
         first = false;
     }
     decoded
+}
+
+/// Follows a log and says which batches belong to aborted transactions.
+struct PassedOver {
+    /// Those that have not begun yet.
+    aborted: VecDeque<Aborted>,
+    /// Producers whose aborted transaction has begun and not ended.
+    open: BTreeSet<i64>,
+}
+
+impl PassedOver {
+    fn contains(&mut self, batch: &Batch) -> bool {
+        while let Some(next) = self.aborted.front()
+            && next.first_offset <= batch.header.last_offset()
+        {
+            self.open.insert(next.producer_id);
+            self.aborted.pop_front();
+        }
+        if batch.header.is_control() {
+            // Whichever marker it is: the transaction ends here.
+            self.open.remove(&batch.header.producer_id);
+            return false;
+        }
+        batch.header.is_transactional() && self.open.contains(&batch.header.producer_id)
+    }
 }
 
 /// Takes a batch in, wholly or not at all.

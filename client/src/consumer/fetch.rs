@@ -7,11 +7,11 @@ use kafka_protocol::error::ResponseError;
 use weir_runtime::time::{self, Instant};
 use weir_wire::kafka::StrBytes;
 use weir_wire::kafka::messages::fetch_request::{FetchPartition, FetchTopic};
-use weir_wire::kafka::messages::fetch_response::PartitionData;
+use weir_wire::kafka::messages::fetch_response::{AbortedTransaction, PartitionData};
 use weir_wire::kafka::messages::{FetchRequest, FetchResponse};
 
-use super::decode::decode;
-use super::{Assigned, Buffered, Consumer, PartitionFailure, Place, Start};
+use super::decode::{Aborted, decode};
+use super::{Assigned, Buffered, Consumer, IsolationLevel, PartitionFailure, Place, Start};
 use crate::TopicPartition;
 use crate::admin::offsets::{self, OffsetAnswer, OffsetSpec};
 use crate::call::Call;
@@ -96,6 +96,7 @@ impl Consumer {
             .with_max_wait_ms(i32::try_from(self.config.fetch_wait_max.as_millis()).unwrap_or(i32::MAX))
             .with_min_bytes(self.config.fetch_bytes_min)
             .with_max_bytes(self.config.fetch_bytes_max)
+            .with_isolation_level(self.config.isolation.on_the_wire())
             .with_topics(topics.collect());
         self.fetching.insert(broker);
         let lane = self.lane.clone();
@@ -107,7 +108,7 @@ impl Consumer {
     }
 
     fn start_locating(&mut self, broker: i32, partitions: Vec<(Asked, Leader, OffsetSpec)>) {
-        let client = self.client.clone();
+        let (client, isolation) = (self.client.clone(), self.config.isolation);
         let (asked, questions): (Vec<_>, Vec<_>) = partitions
             .into_iter()
             .map(|(asked, leader, spec)| {
@@ -116,7 +117,7 @@ impl Consumer {
             })
             .unzip();
         self.in_flight.push(async move {
-            let result = offsets::ask_leader(&client, broker, &questions).await;
+            let result = offsets::ask_leader(&client, broker, &questions, isolation).await;
             Event::Located { asked, result }
         });
     }
@@ -210,6 +211,7 @@ impl Consumer {
             return self.on_error(asked, error);
         }
         let decompressed_bytes_max = self.config.batch_decompressed_bytes_max;
+        let read_committed = self.config.isolation == IsolationLevel::ReadCommitted;
         let Some(assigned) = self.current(asked) else { return };
         assigned.busy = false;
         assigned.attempts = 0;
@@ -217,7 +219,8 @@ impl Consumer {
         if bytes.is_empty() {
             return;
         }
-        let decoded = decode(asked.offset, bytes, decompressed_bytes_max);
+        let aborted = if read_committed { aborted(&data.aborted_transactions) } else { Vec::new() };
+        let decoded = decode(asked.offset, bytes, decompressed_bytes_max, aborted);
         let failure = decoded.corrupt.map(|(offset, reason)| {
             let partition = asked.partition.clone();
             Error::Corrupt { partition, offset, reason: format!("{address} sent it: {reason}") }
@@ -256,6 +259,15 @@ impl Consumer {
         let (partition, offset, stopped) = (asked.partition.clone(), asked.offset, elsewhere.is_none());
         self.failures.push_back(PartitionFailure { partition, offset, error, stopped });
     }
+}
+
+/// Aborted transactions by their first offset.
+fn aborted(told: &Option<Vec<AbortedTransaction>>) -> Vec<Aborted> {
+    let told = told.iter().flatten();
+    let mut aborted: Vec<Aborted> =
+        told.map(|one| Aborted { first_offset: one.first_offset, producer_id: one.producer_id.0 }).collect();
+    aborted.sort_by_key(|one| one.first_offset);
+    aborted
 }
 
 fn spec(start: Start) -> OffsetSpec {

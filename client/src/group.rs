@@ -1,0 +1,580 @@
+//! Consuming as a member of a group: the members divide the partitions of their topics among themselves (the classic
+//! protocol, with static members after KIP-345 and cooperative rebalances after KIP-429).
+//!
+//! A task of its own keeps the membership alive ([`membership`] decides, [`driver`] carries out); everything that the
+//! application sees changes inside of [`GroupConsumer::poll`] only.
+
+mod assignor;
+pub(crate) mod commit;
+pub(crate) mod coordinator;
+mod driver;
+mod membership;
+mod sticky;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use weir_runtime::task;
+use weir_runtime::time::{self, Instant};
+
+pub use assignor::Assignor;
+pub use commit::CommittedOffset;
+
+use crate::TopicPartition;
+use crate::cluster::Client;
+use crate::consumer::{Consumer, ConsumerConfig, IsolationLevel, Polled, Start};
+use crate::error::Error;
+use crate::in_flight::InFlight;
+use commit::Committer;
+use driver::{Driver, Ending, Shared};
+use membership::{MemberConfig, Membership, Notice};
+
+/// How a consumer takes part in a group.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// The group's name.
+    pub group: String,
+    /// The member's name for good (KIP-345): a restart within the session takes its partitions up again without a
+    /// rebalance. Two living members with one name fence each other.
+    pub instance: Option<String>,
+    /// How partitions may be divided, best first. Members give partitions back only as they move where all of a member's
+    /// assignors are cooperative; otherwise everything stops for a rebalance.
+    pub assignors: Vec<Assignor>,
+    /// How long the group waits for a sign of life before it gives a member up.
+    pub session_timeout: Duration,
+    /// How long the application may take between two polls, and a rebalance for the slowest member; then the member leaves
+    /// until the next poll.
+    pub poll_interval_max: Duration,
+    /// How often a sign of life is sent.
+    pub heartbeat_interval: Duration,
+    /// Where this member runs, for assignors of other clients that look at it (KIP-881).
+    pub rack: Option<String>,
+    /// Where to begin in a partition for which the group has committed nothing; `None` is an error.
+    pub start: Option<Start>,
+    /// How often positions are committed by the polls, before partitions are given back, and at the end: `None` leaves it
+    /// to the application. A poll commits what earlier polls have handed out.
+    pub auto_commit: Option<Duration>,
+    /// How records are fetched.
+    pub consumer: ConsumerConfig,
+}
+
+impl GroupConfig {
+    /// The defaults of Kafka's Java client, except that nothing is committed by itself.
+    pub fn new(group: impl Into<String>) -> Self {
+        Self {
+            group: group.into(),
+            instance: None,
+            assignors: vec![Assignor::CooperativeSticky],
+            session_timeout: Duration::from_secs(45),
+            poll_interval_max: Duration::from_secs(300),
+            heartbeat_interval: Duration::from_secs(3),
+            rack: None,
+            start: Some(Start::End),
+            auto_commit: None,
+            consumer: ConsumerConfig::default(),
+        }
+    }
+}
+
+/// A change of what a member reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rebalance {
+    /// A rebalance is over, and these partitions are new to this member; maybe none are.
+    Assigned {
+        /// The group's generation.
+        generation: i32,
+        /// In order.
+        partitions: Vec<TopicPartition>,
+    },
+    /// These partitions go to others. Until the next poll they can be committed.
+    Revoked {
+        /// The generation that ends for them.
+        generation: i32,
+        /// In order.
+        partitions: Vec<TopicPartition>,
+    },
+    /// The group has given this member up: others may read these partitions already, and commits are refused.
+    Lost {
+        /// In order.
+        partitions: Vec<TopicPartition>,
+    },
+}
+
+/// What a poll of a group's member gives. Changes come before records, and never in one answer with them.
+#[derive(Clone, Debug, Default)]
+pub struct GroupPolled {
+    /// What changed, in order.
+    pub rebalances: Vec<Rebalance>,
+    /// Records, and what is wrong with partitions.
+    pub polled: Polled,
+}
+
+impl GroupPolled {
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.rebalances.is_empty() && self.polled.is_empty()
+    }
+}
+
+/// A member of a group.
+pub struct GroupConsumer {
+    config: GroupConfig,
+    consumer: Consumer,
+    committer: Committer,
+    notices: mpsc::UnboundedReceiver<Notice>,
+    /// Arrived, not told.
+    waiting: VecDeque<(u64, Rebalance)>,
+    /// Told in the last answer: the next poll says that they were noted.
+    told: u64,
+    failed: Option<Error>,
+    /// Whose positions may be committed: what is read, and what was revoked in the last answer.
+    committable: BTreeSet<TopicPartition>,
+    /// Positions of revoked partitions, which the consumer has forgotten.
+    last_positions: BTreeMap<TopicPartition, i64>,
+    /// Assigned, waiting for their committed offsets.
+    unlocated: BTreeSet<TopicPartition>,
+    locating: bool,
+    /// How often the group has given this member up, as far as it was noticed.
+    losses: u64,
+    /// How many notices have arrived: what was asked before the last one is void.
+    arrived: u64,
+    in_flight: InFlight<Event>,
+    /// A commit is under way. One at a time, or an older one that is repeated would undo a newer one.
+    committing: bool,
+    /// Another one must end before the rebalance that waits is told.
+    commit_again: bool,
+    commit_at: Instant,
+    ended: bool,
+}
+
+/// The end of something that was started by a poll.
+enum Event {
+    Located {
+        arrived: u64,
+        asked: Vec<TopicPartition>,
+        found: Result<BTreeMap<TopicPartition, CommittedOffset>, Error>,
+    },
+    Committed(Result<(), Error>),
+}
+
+impl GroupConsumer {
+    /// Joins a group to read these topics. The member takes part from now on, polled or not.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a configuration that makes no sense.
+    pub fn new<T: Into<Arc<str>>>(
+        client: &Client,
+        config: GroupConfig,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<Self, Error> {
+        check(&config)?;
+        let topics = topics.into_iter().map(Into::into).collect();
+        let (group, instance) = (Arc::from(config.group.as_str()), config.instance.as_deref().map(Arc::from));
+        let member_config = MemberConfig {
+            group: Arc::clone(&group),
+            instance: instance.clone(),
+            assignors: config.assignors.clone(),
+            session_timeout: config.session_timeout,
+            poll_interval_max: config.poll_interval_max,
+            heartbeat_interval: config.heartbeat_interval,
+            topics_check_interval: client.config().metadata_age_max,
+            rack: config.rack.as_deref().map(Arc::from),
+            backoff: client.backoff(),
+        };
+        let member = Membership::new(member_config.clone(), topics, time::now());
+        let shared = Arc::new(Shared::new(member.identity()));
+        // Bounded by the rebalances of one member that nobody has taken note of: two.
+        let (tell, notices) = mpsc::unbounded_channel();
+        let lane = client.lane();
+        let driver = Driver::new(client, lane.clone(), member_config, member, shared.clone(), tell);
+        task::spawn("group member", driver.run());
+        let consumer = Consumer::new(client, config.consumer.clone());
+        let commit_at = time::now() + config.auto_commit.unwrap_or_default();
+        Ok(Self {
+            config,
+            consumer,
+            committer: Committer { client: client.clone(), lane, group, instance, shared },
+            notices,
+            waiting: VecDeque::new(),
+            told: 0,
+            failed: None,
+            committable: BTreeSet::new(),
+            last_positions: BTreeMap::new(),
+            unlocated: BTreeSet::new(),
+            locating: false,
+            losses: 0,
+            arrived: 0,
+            in_flight: InFlight::new(),
+            committing: false,
+            commit_again: false,
+            commit_at,
+            ended: false,
+        })
+    }
+
+    /// Reads these topics from the next rebalance on, which begins now.
+    pub fn subscribe<T: Into<Arc<str>>>(&mut self, topics: impl IntoIterator<Item = T>) {
+        self.committer.shared.lock().topics = Some(topics.into_iter().map(Into::into).collect());
+        self.committer.shared.wake.notify_one();
+    }
+
+    /// The partitions that are read.
+    pub fn assignment(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.consumer.assignment().chain(&self.unlocated)
+    }
+
+    /// The offset that is read next in a partition; `None` while it is not known, or not assigned.
+    pub fn position(&self, partition: &TopicPartition) -> Option<i64> {
+        self.consumer.position(partition)
+    }
+
+    /// Goes to another place in a partition.
+    ///
+    /// # Errors
+    /// [`Error::NotOwned`] where the partition is not assigned.
+    pub fn seek(&mut self, partition: &TopicPartition, to: Start) -> Result<(), Error> {
+        if self.unlocated.remove(partition) {
+            self.consumer.add([(partition.clone(), to)]);
+            return Ok(());
+        }
+        self.consumer.seek(partition, to).map_err(|_| Error::NotOwned { partition: partition.clone() })
+    }
+
+    /// The group's generation and this member's id, once it is in one.
+    pub fn generation(&self) -> Option<(i32, String)> {
+        let shared = self.committer.shared.lock();
+        let identity = &shared.identity;
+        (identity.generation >= 0).then(|| (identity.generation, identity.member_id.to_string()))
+    }
+
+    /// What has changed, or else the next records; waits for either for at most `wait_max`. Calling it says that whatever
+    /// earlier answers told was acted upon: records are processed, and partitions that were revoked are let go.
+    ///
+    /// Nothing is lost when the future is dropped.
+    ///
+    /// # Errors
+    /// What ends the membership for good, such as FENCED_INSTANCE_ID or GROUP_AUTHORIZATION_FAILED, or
+    /// INCONSISTENT_GROUP_PROTOCOL where no assignor is common to the members. It is the answer to every poll from then on.
+    pub async fn poll(&mut self, wait_max: Duration) -> Result<GroupPolled, Error> {
+        let _polling = Polling::begin(&self.committer.shared, self.told);
+        self.committable = self.assignment().cloned().collect();
+        self.last_positions.clear();
+        let deadline = time::now() + wait_max;
+        loop {
+            while let Ok(notice) = self.notices.try_recv() {
+                self.on_notice(notice);
+            }
+            self.commit_what_is_due();
+            if let Some(rebalances) = self.tell() {
+                return Ok(GroupPolled { rebalances, polled: Polled::default() });
+            }
+            if let Some(error) = self.failed.as_ref().filter(|_| self.waiting.is_empty()) {
+                return Err(error.clone());
+            }
+            self.locate();
+            let left = deadline - time::now();
+            weir_runtime::select! {
+                notice = self.notices.recv(), if !self.ended => match notice {
+                    Some(notice) => self.on_notice(notice),
+                    None => self.ended = true,
+                },
+                event = self.in_flight.next() => self.on_event(event),
+                polled = self.consumer.poll(left) => {
+                    if !polled.is_empty() || time::now() >= deadline {
+                        return Ok(GroupPolled { rebalances: Vec::new(), polled });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Commits the position behind everything that was handed out, for each partition that is read or was revoked by the
+    /// last poll. Errors that pass are sat out, a rebalance too.
+    ///
+    /// # Errors
+    /// [`Error::NotOwned`] where the group has given this member up, or what the coordinator says.
+    pub async fn commit(&mut self) -> Result<(), Error> {
+        let positions = self.positions();
+        self.commit_offsets(positions).await
+    }
+
+    /// Commits these offsets, for partitions that are read or were revoked by the last poll.
+    ///
+    /// # Errors
+    /// [`Error::NotOwned`] for another partition, or where the group has given this member up; else what the coordinator
+    /// says, such as OFFSET_METADATA_TOO_LARGE.
+    pub async fn commit_offsets(
+        &mut self,
+        offsets: BTreeMap<TopicPartition, CommittedOffset>,
+    ) -> Result<(), Error> {
+        if let Some(foreign) = offsets.keys().find(|partition| !self.may_commit(partition)) {
+            return Err(Error::NotOwned { partition: foreign.clone() });
+        }
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        self.finish_commits().await;
+        let deadline = self.committer.client.deadline();
+        self.committer.commit(offsets, self.losses, deadline).await
+    }
+
+    /// Waits for a commit that a poll has begun.
+    async fn finish_commits(&mut self) {
+        while self.committing {
+            let event = self.in_flight.next().await;
+            self.on_event(event);
+        }
+    }
+
+    /// What the group has committed for these partitions; partitions without a commit are missing.
+    ///
+    /// # Errors
+    /// What the coordinator says, once the operation's time has passed.
+    pub async fn committed(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, CommittedOffset>, Error> {
+        let deadline = self.committer.client.deadline();
+        self.committer.committed(partitions.to_vec(), self.require_stable(), deadline).await
+    }
+
+    /// Ends: commits, where that is automatic, and leaves the group. A static member leaves nothing: whoever comes back
+    /// under its name within the session goes on with its partitions.
+    ///
+    /// # Errors
+    /// That of the last commit. The member has left all the same.
+    pub async fn close(mut self) -> Result<(), Error> {
+        let committed = if self.config.auto_commit.is_some() && self.failed.is_none() {
+            self.finish_commits().await;
+            self.committable = self.assignment().cloned().collect();
+            let (positions, limit) = (self.positions(), self.committer.client.config().request_timeout);
+            let commit = self.committer.commit(positions, self.losses, time::now() + limit);
+            commit.await
+        } else {
+            Ok(())
+        };
+        let (left, told) = oneshot::channel();
+        self.committer.shared.end(Ending::Leave(Some(left)));
+        // The task may have ended before, with the error that every poll tells.
+        let _ = told.await;
+        committed
+    }
+
+    /// Ends as a crash would: without a commit and without leaving the group.
+    pub fn vanish(self) {
+        self.committer.shared.end(Ending::Vanish);
+    }
+
+    fn may_commit(&self, partition: &TopicPartition) -> bool {
+        self.committable.contains(partition)
+    }
+
+    fn require_stable(&self) -> bool {
+        self.config.consumer.isolation == IsolationLevel::ReadCommitted
+    }
+
+    /// Behind what was handed out.
+    fn positions(&self) -> BTreeMap<TopicPartition, CommittedOffset> {
+        let position = |partition: &TopicPartition| {
+            let position =
+                self.consumer.position(partition).or_else(|| self.last_positions.get(partition).copied())?;
+            Some((partition.clone(), CommittedOffset::at(position)))
+        };
+        self.committable.iter().filter_map(position).collect()
+    }
+
+    fn on_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Failed(error) => self.failed = Some(error),
+            Notice::Rebalance { number, losses, rebalance } => {
+                (self.arrived, self.losses) = (number, losses);
+                match &rebalance {
+                    Rebalance::Assigned { partitions, .. } => {
+                        self.unlocated.extend(partitions.iter().cloned());
+                        self.committable.extend(partitions.iter().cloned());
+                    }
+                    Rebalance::Revoked { partitions, .. } => {
+                        self.remember_positions(partitions);
+                        self.remove(partitions);
+                        self.commit_again = self.config.auto_commit.is_some();
+                    }
+                    Rebalance::Lost { partitions } => {
+                        self.remove(partitions);
+                        self.committable.retain(|partition| !partitions.contains(partition));
+                    }
+                }
+                self.waiting.push_back((number, rebalance));
+            }
+        }
+    }
+
+    fn remember_positions(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            if let Some(position) = self.consumer.position(partition) {
+                self.last_positions.insert(partition.clone(), position);
+            }
+        }
+    }
+
+    fn remove(&mut self, partitions: &[TopicPartition]) {
+        for partition in partitions {
+            self.consumer.remove(partition);
+            self.unlocated.remove(partition);
+        }
+    }
+
+    /// What can be told: not what a commit is under way for.
+    fn tell(&mut self) -> Option<Vec<Rebalance>> {
+        if self.waiting.is_empty() || self.committing || self.commit_again {
+            return None;
+        }
+        self.told = self.waiting.back().map_or(self.told, |(number, _)| *number);
+        Some(self.waiting.drain(..).map(|(_, rebalance)| rebalance).collect())
+    }
+
+    fn commit_what_is_due(&mut self) {
+        let Some(interval) = self.config.auto_commit else { return };
+        if self.committing {
+            return;
+        }
+        let now = time::now();
+        let due = now >= self.commit_at && self.waiting.is_empty();
+        if std::mem::take(&mut self.commit_again) || due {
+            self.commit_at = now + interval;
+            self.start_commit();
+        }
+    }
+
+    fn start_commit(&mut self) {
+        let positions = self.positions();
+        if positions.is_empty() {
+            return;
+        }
+        self.committing = true;
+        let (committer, losses) = (self.committer.clone(), self.losses);
+        let deadline = time::now() + committer.client.config().request_timeout;
+        self.in_flight
+            .push(async move { Event::Committed(committer.commit(positions, losses, deadline).await) });
+    }
+
+    /// Asks for the committed offsets of what was assigned.
+    fn locate(&mut self) {
+        if self.unlocated.is_empty() || self.locating {
+            return;
+        }
+        self.locating = true;
+        let (committer, arrived, require_stable) =
+            (self.committer.clone(), self.arrived, self.require_stable());
+        let asked: Vec<TopicPartition> = self.unlocated.iter().cloned().collect();
+        self.in_flight.push(async move {
+            let deadline = committer.client.deadline();
+            let found = committer.committed(asked.clone(), require_stable, deadline).await;
+            Event::Located { arrived, asked, found }
+        });
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Committed(result) => {
+                self.committing = false;
+                if let Err(error) = result {
+                    tracing::warn!(group = %self.committer.group, %error, "positions are not committed");
+                }
+            }
+            Event::Located { arrived, asked, found } => {
+                self.locating = false;
+                // What came back in the meantime may have been committed by somebody else.
+                if arrived == self.arrived {
+                    self.on_located(asked, found);
+                }
+            }
+        }
+    }
+
+    fn on_located(
+        &mut self,
+        asked: Vec<TopicPartition>,
+        found: Result<BTreeMap<TopicPartition, CommittedOffset>, Error>,
+    ) {
+        let found = match found {
+            Ok(found) => found,
+            // The next poll asks again.
+            Err(error) if error.is_retriable() => {
+                return tracing::warn!(group = %self.committer.group, %error, "no committed offsets yet");
+            }
+            Err(error) => {
+                self.failed = Some(error);
+                return;
+            }
+        };
+        for partition in asked {
+            // It may have gone, or come back, in the meantime.
+            if !self.unlocated.remove(&partition) {
+                continue;
+            }
+            let committed = found.get(&partition).map(|committed| Start::Offset(committed.offset));
+            match committed.or(self.config.start) {
+                Some(start) => self.consumer.add([(partition, start)]),
+                None => {
+                    self.failed.get_or_insert_with(|| no_offset(&self.committer.group, &partition));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for GroupConsumer {
+    fn drop(&mut self) {
+        self.committer.shared.end(Ending::Leave(None));
+    }
+}
+
+/// The time inside of a poll, during which no other has to come.
+struct Polling(Arc<Shared>);
+
+impl Polling {
+    fn begin(shared: &Arc<Shared>, noted: u64) -> Self {
+        let wake = {
+            let mut state = shared.lock();
+            let wake = state.idle || state.noted != noted;
+            (state.polling, state.noted) = (true, noted);
+            wake
+        };
+        if wake {
+            shared.wake.notify_one();
+        }
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        (state.polling, state.polled_at) = (false, time::now());
+    }
+}
+
+fn check(config: &GroupConfig) -> Result<(), Error> {
+    let refuse = |reason: &str| Err(Error::Invalid(reason.to_owned()));
+    let assignors: BTreeSet<Assignor> = config.assignors.iter().copied().collect();
+    if config.group.is_empty() {
+        return refuse("a group has a name");
+    }
+    if assignors.is_empty() || assignors.len() != config.assignors.len() {
+        return refuse("a member offers at least one assignor, and each once");
+    }
+    if config.heartbeat_interval >= config.session_timeout {
+        return refuse("signs of life come more often than the session ends");
+    }
+    Ok(())
+}
+
+fn no_offset(group: &str, partition: &TopicPartition) -> Error {
+    Error::Invalid(format!("group {group} has committed nothing for {partition}, and no start is configured"))
+}
+
+#[cfg(test)]
+#[path = "group/group_tests.rs"]
+mod tests;
