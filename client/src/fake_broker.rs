@@ -30,8 +30,8 @@ use weir_wire::kafka::messages::metadata_response::{
 use weir_wire::kafka::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use weir_wire::kafka::messages::{
     ApiKey, ApiVersionsResponse, CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse,
-    DeleteTopicsResponse, DescribeClusterResponse, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest,
-    MetadataResponse, ProduceRequest, ProduceResponse,
+    DeleteTopicsResponse, DescribeClusterResponse, InitProducerIdResponse, ListOffsetsRequest,
+    ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse,
 };
 use weir_wire::kafka::{self, FetchResponse, FetchedPartition, FetchedTopic, Request, Response, StrBytes};
 use weir_wire::records::{assign, batches};
@@ -59,6 +59,9 @@ pub(crate) enum Fault {
     ByteByByte,
 }
 
+/// Base sequence, next sequence and base offset of a batch.
+type Numbered = (i32, i32, i64);
+
 #[derive(Debug, Default)]
 pub(crate) struct FakePartition {
     pub(crate) leader: usize,
@@ -67,6 +70,8 @@ pub(crate) struct FakePartition {
     pub(crate) end: i64,
     /// Base offset, next offset, bytes.
     pub(crate) batches: Vec<(i64, i64, Bytes)>,
+    /// By producer id: the epoch, and its last five batches.
+    pub(crate) producers: BTreeMap<i64, (i16, VecDeque<Numbered>)>,
 }
 
 /// What all brokers of a cluster share.
@@ -79,6 +84,8 @@ pub(crate) struct State {
     pub(crate) seen: Vec<(usize, ApiKey, i16)>,
     /// Nodes that close each connection at once.
     pub(crate) down: BTreeSet<usize>,
+    /// How many producer ids were given.
+    pub(crate) producer_ids: i64,
     /// The node that coordinates all groups.
     pub(crate) coordinator: usize,
     groups: BTreeMap<String, group::FakeGroup>,
@@ -305,6 +312,13 @@ impl FakeCluster {
                 let id = StrBytes::from_static_str("fake");
                 DescribeClusterResponse::default().with_cluster_id(id).with_brokers(brokers).into()
             }
+            Request::InitProducerId(_) => {
+                let mut state = self.state();
+                state.producer_ids += 1;
+                let id = state.producer_ids.into();
+                let response = InitProducerIdResponse::default().with_producer_id(id).with_producer_epoch(0);
+                response.with_error_code(code).into()
+            }
             other => self.state().group_request(node, other, code),
         }
     }
@@ -318,7 +332,7 @@ fn api_versions(code: i16, api_versions_max: i16) -> ApiVersionsResponse {
     let ranges =
         [(0, 3, 11), (1, 4, 12), (2, 1, 7), (3, 0, 12), (18, 0, api_versions_max), (19, 2, 7), (20, 1, 5)];
     let groups = [(8, 2, 9), (9, 1, 9), (10, 0, 6), (11, 0, 9), (12, 0, 4), (13, 0, 5), (14, 0, 5)];
-    let ranges = ranges.into_iter().chain([(60, 0, 1), (21, 0, 2)]).chain(groups);
+    let ranges = ranges.into_iter().chain([(60, 0, 1), (21, 0, 2), (22, 0, 5)]).chain(groups);
     let api_keys = ranges.map(|(key, min, max)| {
         ApiVersion::default().with_api_key(key).with_min_version(min).with_max_version(max)
     });
@@ -385,7 +399,10 @@ impl State {
                 }
                 match self.led_by(node, &topic.name, data.index) {
                     Err(code) => answer.with_error_code(code),
-                    Ok(partition) => answer.with_base_offset(partition.append(data.records.clone().unwrap())),
+                    Ok(partition) => match partition.produce(data.records.clone().unwrap()) {
+                        Ok(base) => answer.with_base_offset(base),
+                        Err(code) => answer.with_error_code(code),
+                    },
                 }
             });
             let partitions = partitions.collect();
@@ -471,6 +488,36 @@ impl State {
 }
 
 impl FakePartition {
+    /// Appends what comes in the order of its numbers, if it has any, and knows what it has appended before.
+    fn produce(&mut self, bytes: Bytes) -> Result<i64, i16> {
+        let header = batches(bytes.clone()).next().unwrap().unwrap().header;
+        if header.producer_id < 0 {
+            return Ok(self.append(bytes));
+        }
+        let (epoch, last) = self.producers.entry(header.producer_id).or_default();
+        if header.producer_epoch < *epoch {
+            return Err(47);
+        }
+        if header.producer_epoch > *epoch {
+            *epoch = header.producer_epoch;
+            last.clear();
+        }
+        if let Some((_, _, base)) = last.iter().find(|(first, _, _)| *first == header.base_sequence) {
+            return Ok(*base);
+        }
+        let expected = last.back().map_or(0, |(_, next, _)| *next);
+        if header.base_sequence != expected {
+            return Err(if header.base_sequence < expected { 46 } else { 45 });
+        }
+        let next = header.base_sequence.wrapping_add(header.count) & i32::MAX;
+        let base = self.end;
+        last.push_back((header.base_sequence, next, base));
+        if last.len() > 5 {
+            last.pop_front();
+        }
+        Ok(self.append(bytes))
+    }
+
     pub(crate) fn append(&mut self, bytes: Bytes) -> i64 {
         let base = self.end;
         for batch in batches(bytes) {

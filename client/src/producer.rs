@@ -1,7 +1,9 @@
 //! Producing: records are gathered into batches by partition, sent to the leaders, and repeated while that may help.
 
 mod batch;
+mod identity;
 mod sender;
+mod sequence;
 
 use std::fmt;
 use std::future::Future;
@@ -65,6 +67,9 @@ pub struct ProducerConfig {
     /// Whether a request without an answer, or with an error that may pass, is repeated. Without idempotence a
     /// repetition may write a record twice.
     pub retries: bool,
+    /// Whether batches are numbered, so that leaders recognise repetitions and keep the order of several under way
+    /// (KIP-98): no record is written twice. It needs [`Acks::All`] and retries, and is off without them.
+    pub enable_idempotence: bool,
     /// How many requests may be under way to one broker.
     pub requests_in_flight_max: usize,
 }
@@ -81,8 +86,22 @@ impl Default for ProducerConfig {
             request_timeout: Duration::from_secs(30),
             delivery_timeout: Duration::from_secs(120),
             retries: true,
+            enable_idempotence: true,
             requests_in_flight_max: 5,
         }
+    }
+}
+
+/// Batches of one producer that a leader remembers (K12): with more under way it could not tell a repetition.
+const BATCHES_REMEMBERED: usize = 5;
+
+impl ProducerConfig {
+    fn is_idempotent(&self) -> bool {
+        self.enable_idempotence && self.acks == Acks::All && self.retries
+    }
+
+    fn in_flight_per_partition_max(&self) -> usize {
+        self.requests_in_flight_max.clamp(1, BATCHES_REMEMBERED)
     }
 }
 
@@ -108,7 +127,8 @@ pub struct ProducerRecord {
 pub struct Produced {
     /// Its partition.
     pub partition: TopicPartition,
-    /// Its offset; `None` with [`Acks::None`].
+    /// Its offset; `None` with [`Acks::None`], and where a repetition found it written so long ago that the leader does not
+    /// know where any more (DUPLICATE_SEQUENCE_NUMBER).
     pub offset: Option<i64>,
     /// Its timestamp in milliseconds since 1970: the broker's where the topic says so.
     pub timestamp_ms: i64,
@@ -276,3 +296,7 @@ impl Producer {
 #[cfg(test)]
 #[path = "producer/producer_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "producer/idempotence_tests.rs"]
+mod idempotence_tests;

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use weir_runtime::time::{Instant, TimerId};
 use weir_wire::codec::Compression;
-use weir_wire::records::{BatchBuilder, HEADER_BYTES};
+use weir_wire::records::{BatchBuilder, HEADER_BYTES, Producer};
 
+use super::sequence::{self, ProducerId, Sequences};
 use super::{ProduceError, Produced, ProducerConfig, ProducerRecord};
 use crate::TopicPartition;
 use crate::error::Error;
@@ -46,6 +47,10 @@ pub(super) struct Batch {
     pub(super) attempts: u32,
     /// An attempt ended so that its records may be in the log.
     pub(super) maybe_written: bool,
+    /// Why the last attempt was in vain.
+    pub(super) last_error: Option<Error>,
+    /// Its numbers, from its first attempt on: with them a repetition is recognised. `None` without idempotence.
+    pub(super) stamp: Option<Producer>,
 }
 
 impl Batch {
@@ -59,6 +64,8 @@ impl Batch {
             encoded: None,
             attempts: 0,
             maybe_written: false,
+            last_error: None,
+            stamp: None,
         }
     }
 
@@ -77,6 +84,9 @@ impl Batch {
             Error::Invalid(format!("a batch cannot be sent: {error}"))
         };
         let mut builder = BatchBuilder::new(compression);
+        if let Some(stamp) = self.stamp {
+            builder = builder.producer(stamp);
+        }
         for PendingRecord { record, timestamp_ms, .. } in &self.records {
             let headers: Vec<(&[u8], Option<&[u8]>)> =
                 record.headers.iter().map(|(key, value)| (key.as_bytes(), value.as_deref())).collect();
@@ -131,16 +141,27 @@ impl Batch {
             half.encoded = None;
         }
         second.maybe_written = self.maybe_written;
+        second.stamp = self.stamp.map(|first| Producer {
+            base_sequence: sequence::after(first.base_sequence, self.records.len()),
+            ..first
+        });
         (self, second)
     }
 }
 
-/// The batches of one partition. At most one of them is under way, so that they keep their order.
+/// The batches of one partition. Without idempotence at most one of them is under way, so that they keep their order; with
+/// it the leader keeps the order of several.
 pub(super) struct Queue {
     pub(super) partition: TopicPartition,
+    /// In their order. Those that were sent before and come again stand in front.
     pub(super) batches: VecDeque<Batch>,
-    /// One of its batches is under way.
-    pub(super) busy: bool,
+    /// The batches under way, by their sequences, and the broker that has them.
+    pub(super) in_flight: Vec<u64>,
+    pub(super) in_flight_at: i32,
+    /// With idempotence, once the producer has an id.
+    pub(super) sequences: Option<Sequences>,
+    /// A batch of these sequences is given up: what comes behind it needs new numbers.
+    pub(super) gap: bool,
     /// After an error: not to be sent before this.
     pub(super) not_before: Instant,
     /// Batches with a smaller sequence do not linger.
@@ -154,7 +175,10 @@ impl Queue {
         Self {
             partition,
             batches: VecDeque::new(),
-            busy: false,
+            in_flight: Vec::new(),
+            in_flight_at: -1,
+            sequences: None,
+            gap: false,
             not_before: Instant::ORIGIN,
             flushed_below: 0,
             timer: None,
@@ -183,14 +207,83 @@ impl Queue {
         new
     }
 
-    /// When its first batch may go; `None` while there is none, or one is under way.
-    pub(super) fn ready_at(&self, config: &ProducerConfig) -> Option<Instant> {
-        if self.busy {
-            return None;
+    /// Puts batches back that were sent in vain, each other's order kept.
+    pub(super) fn put_back(&mut self, batches: impl DoubleEndedIterator<Item = Batch>) {
+        for batch in batches.rev() {
+            let at = self.batches.partition_point(|waiting| waiting.sequence < batch.sequence);
+            self.batches.insert(at, batch);
         }
-        let first = self.batches.front()?;
+    }
+
+    /// A batch is no longer under way.
+    pub(super) fn landed(&mut self, sequence: u64) {
+        if let Some(at) = self.in_flight.iter().position(|under_way| *under_way == sequence) {
+            self.in_flight.remove(at);
+        }
+    }
+
+    /// Whether every batch that was given to the producer before this one is done with.
+    pub(super) fn is_oldest(&self, sequence: u64) -> bool {
+        let waiting = self.batches.iter().map(|batch| batch.sequence);
+        waiting.chain(self.in_flight.iter().copied()).all(|other| other >= sequence)
+    }
+
+    /// Whether the first batch may join those that are under way: one that was sent before waits until it is alone.
+    fn has_room(&self, config: &ProducerConfig) -> bool {
+        let again = self.gap || self.batches.front().is_some_and(|first| first.stamp.is_some());
+        let limit = if config.is_idempotent() && !again { config.in_flight_per_partition_max() } else { 1 };
+        self.in_flight.len() < limit
+    }
+
+    /// When its first batch may go; `None` while there is none, or none may.
+    pub(super) fn ready_at(&self, config: &ProducerConfig) -> Option<Instant> {
+        let first = self.batches.front().filter(|_| self.has_room(config))?;
         let lingers = !first.sealed && first.sequence >= self.flushed_below;
         let full = if lingers { first.created + config.linger } else { Instant::ORIGIN };
         Some(full.max(self.not_before))
+    }
+
+    /// Takes the producer's id over, as soon as nothing depends on the old one.
+    pub(super) fn adopt(&mut self, known: ProducerId) {
+        let stale = self.sequences.is_some_and(|sequences| sequences.given() != known);
+        if stale && self.in_flight.is_empty() && self.gap {
+            self.unstamp();
+        }
+        let free =
+            self.in_flight.is_empty() && self.batches.front().is_none_or(|first| first.stamp.is_none());
+        if self.sequences.is_none() || (stale && free) {
+            self.sequences = Some(Sequences::new(known));
+            self.gap = false;
+        }
+    }
+
+    /// Behind a gap everything begins anew in the next epoch, which also keeps out whatever of the old one is still on its
+    /// way. A batch that may be in the log keeps its numbers, and the leader says whether it is. `None` where there is no
+    /// other epoch.
+    pub(super) fn close_gap(&mut self) -> Option<()> {
+        if self.gap && self.batches.front().is_some_and(|first| !first.maybe_written) {
+            self.sequences.as_mut()?.restart()?;
+            self.gap = false;
+            self.unstamp();
+        }
+        Some(())
+    }
+
+    /// Takes the numbers from batches that certainly are not in the log under them.
+    fn unstamp(&mut self) {
+        for batch in self.batches.iter_mut().filter(|batch| !batch.maybe_written) {
+            batch.stamp = None;
+            batch.encoded = None;
+        }
+    }
+
+    /// Takes the first batch out, sealed and, with idempotence, numbered.
+    pub(super) fn pop_to_send(&mut self) -> Option<Batch> {
+        let mut batch = self.batches.pop_front()?;
+        batch.sealed = true;
+        if let Some(sequences) = self.sequences.as_mut().filter(|_| batch.stamp.is_none()) {
+            batch.stamp = Some(sequences.take(batch.records.len()));
+        }
+        Some(batch)
     }
 }

@@ -102,7 +102,7 @@ fn a_leader_that_moved_is_found() {
 #[test]
 fn a_lost_answer_is_repeated_and_may_write_twice() {
     run(async {
-        let (cluster, producer) = start(config()).await;
+        let (cluster, producer) = start(ProducerConfig { enable_idempotence: false, ..config() }).await;
         cluster.fault(ApiKey::Produce, Fault::CloseAfter);
         let produced = producer.send(record(0, "a")).await.unwrap().await.unwrap();
         assert_eq!(produced.offset, Some(1), "the offset of the attempt that was answered");

@@ -13,6 +13,8 @@ use weir_wire::kafka::messages::produce_response::PartitionProduceResponse;
 use weir_wire::kafka::messages::{ProduceRequest, ProduceResponse};
 
 use super::batch::{Batch, PendingRecord, Queue};
+use super::identity::{self, Identity};
+use super::sequence::ProducerId;
 use super::{Acks, ProducerConfig};
 use crate::TopicPartition;
 use crate::call::Call;
@@ -32,13 +34,14 @@ pub(super) enum Command {
 }
 
 /// What a future under way ends with.
-enum Event {
+pub(super) enum Event {
     Answered(Answer),
     Refreshed(Result<(), Error>),
+    Identified(Result<ProducerId, Error>),
 }
 
 /// A request's end.
-struct Answer {
+pub(super) struct Answer {
     broker: i32,
     sent: Vec<(usize, Batch)>,
     /// Of acks 0 there is no response.
@@ -47,17 +50,19 @@ struct Answer {
 
 /// The task's state.
 pub(super) struct Sender {
-    client: Client,
+    pub(super) client: Client,
     lane: Arc<Lane>,
-    config: ProducerConfig,
+    pub(super) config: ProducerConfig,
     commands: mpsc::UnboundedReceiver<Command>,
     /// All clones are gone: what is left is sent, then the task ends.
     closing: bool,
-    queues: Vec<Queue>,
+    pub(super) queues: Vec<Queue>,
     by_partition: BTreeMap<TopicPartition, usize>,
     ready: TimerQueue<usize>,
     alarm: Alarm,
-    in_flight: InFlight<Event>,
+    pub(super) in_flight: InFlight<Event>,
+    /// Who the producer is, with idempotence.
+    pub(super) identity: Identity,
     requests_by_broker: BTreeMap<i32, usize>,
     /// Partitions that are ready while their leader has enough requests under way.
     parked: BTreeMap<i32, BTreeSet<usize>>,
@@ -85,6 +90,7 @@ impl Sender {
             ready: TimerQueue::new(),
             alarm: Alarm::new(),
             in_flight: InFlight::new(),
+            identity: Identity::default(),
             requests_by_broker: BTreeMap::new(),
             parked: BTreeMap::new(),
             refreshing: false,
@@ -101,6 +107,7 @@ impl Sender {
                 event = self.in_flight.next() => match event {
                     Event::Answered(answer) => self.on_answer(answer),
                     Event::Refreshed(result) => self.on_refreshed(&result),
+                    Event::Identified(result) => self.on_identified(result),
                 },
                 command = self.commands.recv(), if !self.closing => self.on_commands(command),
                 () = self.alarm.wait() => {}
@@ -156,7 +163,7 @@ impl Sender {
     }
 
     /// Sets when the queue is to be looked at.
-    fn schedule(&mut self, at: usize) {
+    pub(super) fn schedule(&mut self, at: usize) {
         let queue = &mut self.queues[at];
         let ready_at = queue.ready_at(&self.config);
         if queue.timer.map(|timer| timer.at()) == ready_at {
@@ -180,7 +187,13 @@ impl Sender {
                 self.schedule(at);
                 continue;
             }
-            match self.client.known_leader(&self.queues[at].partition) {
+            if !self.is_identified(at, now) {
+                continue;
+            }
+            let queue = &self.queues[at];
+            match self.client.known_leader(&queue.partition) {
+                // What is under way at another broker ends first, or order is lost: that schedules the queue again.
+                Some(leader) if !queue.in_flight.is_empty() && queue.in_flight_at != leader.broker => {}
                 Some(leader) if self.has_room(leader.broker) => {
                     by_broker.entry(leader.broker).or_default().push(at)
                 }
@@ -211,12 +224,13 @@ impl Sender {
     }
 
     /// Fails batches whose time is over.
-    fn expire(&mut self, at: usize, now: Instant) {
+    pub(super) fn expire(&mut self, at: usize, now: Instant) {
         let queue = &mut self.queues[at];
         while queue.batches.front().is_some_and(|first| first.created + self.config.delivery_timeout <= now) {
             let Some(batch) = queue.batches.pop_front() else { return };
             retire(&mut self.outstanding, batch.sequence);
-            let error = self.client.no_leader(&queue.partition);
+            queue.gap |= batch.stamp.is_some();
+            let error = batch.last_error.clone().unwrap_or_else(|| self.client.no_leader(&queue.partition));
             batch.failed(&queue.partition, &error);
         }
     }
@@ -230,9 +244,11 @@ impl Sender {
                 self.parked.entry(broker).or_default().insert(at);
                 continue;
             }
-            let Some(mut batch) = self.queues[at].batches.pop_front() else { continue };
-            batch.sealed = true;
-            self.queues[at].busy = true;
+            let queue = &mut self.queues[at];
+            let Some(batch) = queue.pop_to_send() else { continue };
+            queue.in_flight.push(batch.sequence);
+            queue.in_flight_at = broker;
+            self.schedule(at);
             if bytes + batch.bytes > self.config.request_bytes_max && !request.is_empty() {
                 self.send_request(broker, std::mem::take(&mut request), now);
                 bytes = 0;
@@ -327,7 +343,7 @@ impl Sender {
     fn on_partition_answer(
         &mut self,
         at: usize,
-        batch: Batch,
+        mut batch: Batch,
         address: &Arc<str>,
         answer: Option<&PartitionProduceResponse>,
     ) {
@@ -348,6 +364,10 @@ impl Sender {
         if error.means_stale_metadata() {
             self.client.mark_stale(&partition.topic);
         }
+        if error.kind() == ResponseError::DuplicateSequenceNumber {
+            // It is in the log, too far back for the leader to say where.
+            return self.on_produced(at, batch, None, None);
+        }
         let too_large =
             matches!(error.kind(), ResponseError::MessageTooLarge | ResponseError::RecordListTooLarge);
         if too_large && batch.records.len() > 1 {
@@ -355,7 +375,12 @@ impl Sender {
         }
         let message = answer.error_message.as_ref().map(|message| message.to_string());
         let about = partition.to_string();
-        self.on_failure(at, batch, Error::Kafka { address, api, about, error, message });
+        let refused = Error::Kafka { address, api, about, error, message };
+        if batch.stamp.is_some() && identity::is_about_sequences(error) {
+            return self.on_out_of_sequence(at, batch, refused);
+        }
+        batch.last_error = Some(refused.clone());
+        self.on_failure(at, batch, refused);
     }
 
     fn on_produced(
@@ -366,8 +391,9 @@ impl Sender {
         append_time_ms: Option<i64>,
     ) {
         retire(&mut self.outstanding, batch.sequence);
-        batch.produced(&self.queues[at].partition, base_offset, append_time_ms);
-        self.queues[at].busy = false;
+        let queue = &mut self.queues[at];
+        queue.landed(batch.sequence);
+        batch.produced(&queue.partition, base_offset, append_time_ms);
         self.schedule(at);
     }
 
@@ -376,35 +402,43 @@ impl Sender {
         let (first, second) = batch.split();
         *self.outstanding.entry(second.sequence).or_default() += 1;
         let queue = &mut self.queues[at];
-        queue.batches.push_front(second);
-        queue.batches.push_front(first);
-        queue.busy = false;
+        queue.landed(first.sequence);
+        queue.put_back([first, second].into_iter());
         self.schedule(at);
     }
 
-    fn on_failure(&mut self, at: usize, mut batch: Batch, error: Error) {
+    pub(super) fn on_failure(&mut self, at: usize, mut batch: Batch, error: Error) {
         batch.maybe_written |= error.may_have_happened();
+        // Without retries, only what certainly did not reach the log may be sent again.
+        let allowed = self.config.retries || !batch.maybe_written;
+        if allowed && error.is_retriable() {
+            self.send_again(at, batch, &error);
+        } else {
+            self.give_up(at, batch, &error);
+        }
+    }
+
+    /// Puts a batch back in its place, to be sent after a wait, if there is time for that.
+    pub(super) fn send_again(&mut self, at: usize, mut batch: Batch, error: &Error) {
         batch.attempts += 1;
         let now = time::now();
         let wait = self.client.backoff().before(batch.attempts);
-        // Without retries, only what certainly did not reach the log may be sent again.
-        let allowed = self.config.retries || !batch.maybe_written;
-        let in_time = now + wait < batch.created + self.config.delivery_timeout;
-        if !(allowed && error.is_retriable() && in_time) {
-            return self.give_up(at, batch, &error);
+        if now + wait >= batch.created + self.config.delivery_timeout {
+            return self.give_up(at, batch, error);
         }
-        tracing::debug!(partition = %self.queues[at].partition, %error, attempts = batch.attempts, ?wait, "sending again");
         let queue = &mut self.queues[at];
+        tracing::debug!(partition = %queue.partition, %error, attempts = batch.attempts, ?wait, "sending again");
         queue.not_before = now + wait;
-        queue.batches.push_front(batch);
-        queue.busy = false;
+        queue.landed(batch.sequence);
+        queue.put_back(std::iter::once(batch));
         self.schedule(at);
     }
 
-    fn give_up(&mut self, at: usize, batch: Batch, error: &Error) {
+    pub(super) fn give_up(&mut self, at: usize, batch: Batch, error: &Error) {
         retire(&mut self.outstanding, batch.sequence);
         let queue = &mut self.queues[at];
-        queue.busy = false;
+        queue.landed(batch.sequence);
+        queue.gap |= batch.stamp.is_some();
         queue.not_before = Instant::ORIGIN;
         batch.failed(&queue.partition, error);
         self.schedule(at);
