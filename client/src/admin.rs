@@ -1,5 +1,7 @@
-//! Administration: topics, offsets, the cluster.
+//! Administration: topics, settings, groups, offsets, the cluster.
 
+mod configs;
+mod groups;
 pub(crate) mod offsets;
 
 use std::collections::BTreeMap;
@@ -23,6 +25,8 @@ use crate::cluster::Client;
 use crate::consumer::IsolationLevel;
 use crate::error::{Error, KafkaError};
 use crate::metadata::{self, BrokerInfo, PartitionInfo};
+pub use configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
+pub use groups::{GroupDescription, GroupListing, GroupMember};
 pub use offsets::{OffsetAt, OffsetSpec};
 
 /// A topic to create.

@@ -2,9 +2,9 @@
 
 use kafka_protocol::protocol::Request;
 use weir_wire::kafka::messages::{
-    ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest,
-    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
+    ApiVersionsRequest, ConsumerGroupDescribeRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
+    DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
     IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
     ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
     OffsetFetchRequest, ProduceRequest, SyncGroupRequest,
@@ -50,6 +50,7 @@ calls! {
     LeaveGroupRequest = "LeaveGroup" 3..=5;
     SyncGroupRequest = "SyncGroup" 3..=5;
     DescribeGroupsRequest = "DescribeGroups" 4..=6;
+    ConsumerGroupDescribeRequest = "ConsumerGroupDescribe" 0..=1;
     ListGroupsRequest = "ListGroups" 0..=5;
     DeleteGroupsRequest = "DeleteGroups" 0..=2;
     OffsetDeleteRequest = "OffsetDelete" 0..=0;

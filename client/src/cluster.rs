@@ -456,7 +456,14 @@ impl Drop for Lane {
 /// Whether asking twice does no harm.
 fn idempotent<R: Call>() -> bool {
     use weir_wire::kafka::messages::ApiKey;
-    ![ApiKey::Produce as i16, ApiKey::CreateTopics as i16, ApiKey::DeleteTopics as i16].contains(&R::KEY)
+    let once = [
+        ApiKey::Produce,
+        ApiKey::CreateTopics,
+        ApiKey::DeleteTopics,
+        ApiKey::CreatePartitions,
+        ApiKey::IncrementalAlterConfigs,
+    ];
+    !once.iter().any(|key| *key as i16 == R::KEY)
 }
 
 #[cfg(test)]

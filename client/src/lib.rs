@@ -6,7 +6,7 @@
 //! - [`Consumer`]: reads partitions that it is given, from positions that it is told, and never hands out a damaged
 //!   record.
 //! - [`GroupConsumer`]: reads topics as a member of a group, which divides their partitions.
-//! - [`Admin`]: topics, offsets and the cluster.
+//! - [`Admin`]: topics, settings, groups, offsets and the cluster.
 //!
 //! Time comes from [`weir_runtime::time`] only, nothing is iterated in an order that is not fixed, and nothing is reserved
 //! in proportion to a number that a broker sent.
@@ -27,7 +27,10 @@ mod producer;
 #[cfg(test)]
 mod fake_broker;
 
-pub use admin::{Admin, ClusterDescription, NewTopic, OffsetAt, OffsetSpec, TopicDescription, TopicListing};
+pub use admin::{
+    Admin, ClusterDescription, ConfigChange, ConfigEntry, ConfigResource, ConfigSource, GroupDescription,
+    GroupListing, GroupMember, NewTopic, OffsetAt, OffsetSpec, TopicDescription, TopicListing,
+};
 pub use cluster::{Client, ClientConfig};
 pub use consumer::{
     Consumer, ConsumerConfig, ConsumerRecord, IsolationLevel, PartitionFailure, PartitionRecords, Polled,

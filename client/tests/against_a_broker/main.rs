@@ -2,6 +2,7 @@
 //! whose fault it is. Without the variable the tests are skipped.
 #![allow(clippy::unwrap_used)] // a test that cannot go on says where
 
+mod admin;
 mod groups;
 mod producing;
 
