@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use weir_runtime::task;
 use weir_runtime::time::{self, Instant};
 use weir_wire::kafka::StrBytes;
 use weir_wire::kafka::messages::metadata_request::MetadataRequestTopic;
@@ -374,14 +375,24 @@ impl Client {
 
     async fn connection_at(&self, lane: LaneId, address: Arc<str>) -> Result<Connection, Error> {
         let slot = self.connections().entry((lane, address.clone())).or_default().clone();
-        let mut held = slot.lock().await;
-        if let Some(connection) = held.as_ref().filter(|connection| !connection.is_closed()) {
+        if let Ok(held) = slot.try_lock()
+            && let Some(connection) = held.as_ref().filter(|connection| !connection.is_closed())
+        {
             return Ok(connection.clone());
         }
-        *held = None;
-        let connection = Connection::open(address, &self.0.options).await?;
-        *held = Some(connection.clone());
-        Ok(connection)
+        let client = self.clone();
+        // In a task of its own: whoever asks may not be polled for a while, and others wait for the same connection.
+        let opened = task::spawn("connect", async move {
+            let mut held = slot.lock().await;
+            if let Some(connection) = held.as_ref().filter(|connection| !connection.is_closed()) {
+                return Ok(connection.clone());
+            }
+            *held = None;
+            let connection = Connection::open(address, &client.0.options).await?;
+            *held = Some(connection.clone());
+            Ok(connection)
+        });
+        opened.await.unwrap_or(Err(Error::Closed))
     }
 
     /// Repeats what may be repeated, with growing waits, until the deadline.

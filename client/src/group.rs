@@ -20,7 +20,7 @@ use weir_runtime::task;
 use weir_runtime::time::{self, Instant};
 
 pub use assignor::Assignor;
-pub use commit::CommittedOffset;
+pub use commit::{CommitTicket, CommittedOffset};
 
 use crate::TopicPartition;
 use crate::cluster::Client;
@@ -326,6 +326,12 @@ impl GroupConsumer {
             let event = self.in_flight.next().await;
             self.on_event(event);
         }
+    }
+
+    /// The right to commit as what this member is now: for applications that repeat a commit, or leave it, as they like.
+    /// `None` while it is in no generation.
+    pub fn ticket(&self) -> Option<CommitTicket> {
+        CommitTicket::new(&self.committer)
     }
 
     /// What the group has committed for these partitions; partitions without a commit are missing.

@@ -37,7 +37,9 @@ pub use consumer::{
     Start,
 };
 pub use error::{Error, KafkaError};
-pub use group::{Assignor, CommittedOffset, GroupConfig, GroupConsumer, GroupPolled, Rebalance};
+pub use group::{
+    Assignor, CommitTicket, CommittedOffset, GroupConfig, GroupConsumer, GroupPolled, Rebalance,
+};
 pub use metadata::{BrokerInfo, PartitionInfo};
 pub use partitioner::{DefaultPartitioner, Partitioner, murmur2};
 pub use producer::{Acks, Delivery, ProduceError, Produced, Producer, ProducerConfig, ProducerRecord};

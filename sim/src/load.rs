@@ -2,9 +2,11 @@
 
 mod churn;
 mod consuming;
+mod grouping;
 mod producing;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use weir_client::{Client, ClientConfig, TopicPartition};
@@ -32,12 +34,29 @@ pub struct Shared {
     pub bootstrap: Vec<String>,
     /// Turns true when the load is to end.
     pub stop: watch::Receiver<bool>,
+    /// The next process that comes into being while the load runs.
+    pub next_process: Arc<AtomicU32>,
+    /// Whether a request can arrive after its client has given it up and asked again.
+    pub requests_may_be_late: bool,
+    /// What must not be, and no history can tell.
+    pub complaints: Arc<Mutex<Vec<String>>>,
 }
+
+/// Processes that come into being while the load runs are numbered from here on.
+pub const FIRST_LATE_PROCESS: u32 = 1_000;
 
 impl Shared {
     /// Nanoseconds of simulated time.
     pub fn now_ns() -> u64 {
         time::now().since_origin().as_nanos() as u64
+    }
+
+    fn new_process(&self) -> ProcessId {
+        ProcessId(self.next_process.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn complain(&self, what: String) {
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
     fn stopped(&self) -> bool {
@@ -101,9 +120,14 @@ pub fn add_client(world: &World, number: u32) -> NodeId {
     world.add_node(&format!("client-{number}"), cluster::client_address(number), std::future::pending::<()>)
 }
 
-/// How many machines a load needs: producers first, then consumers, then the administrator.
+/// How many machines a load needs: producers first, then consumers, then members of groups, then the administrator.
 pub fn clients(load: &Load) -> u32 {
-    load.producers.len() as u32 + load.consumers + 1
+    load.producers.len() as u32 + load.consumers + members(load) + 1
+}
+
+/// Members of all groups together.
+pub fn members(load: &Load) -> u32 {
+    load.groups.iter().map(|group| group.members).sum()
 }
 
 /// Starts all clients on their machines.
@@ -120,6 +144,17 @@ pub fn start(world: &World, nodes: Vec<NodeId>, load: &Load, shared: &Shared) ->
         let Some(node) = machines.next() else { break };
         let run = consuming::run(shared.clone(), ProcessId(100 + number), all.clone());
         work.push(world.spawn_on(node, run));
+    }
+    let administrator = nodes.last().copied();
+    for group in &load.groups {
+        let run = grouping::GroupRun::new(group, &load.topics, shared);
+        for number in 0..group.members {
+            let Some(node) = machines.next() else { break };
+            work.push(world.spawn_on(node, run.member(number).run()));
+        }
+        if let Some(node) = administrator {
+            work.push(world.spawn_on(node, run.watch(all.clone())));
+        }
     }
     if let Some(node) = machines.next() {
         if load.delete_records_every_ms > 0 {

@@ -1,6 +1,8 @@
 //! One run: the plan's cluster and load, its faults, healing, the final read, and the judgement.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use bytes::Bytes;
 use weir_defect::{Defect, switch_on};
 use weir_jepsen::checkers::{self, AnomalyKind};
 use weir_jepsen::history::{Acks, Event, History, Outcome as Ending, ProcessId, Recorder};
-use weir_jepsen::workload::{Damage, Flush, Liveness, Promise, Values};
+use weir_jepsen::workload::{Damage, Flush, Idempotence, Liveness, Promise, Values};
 use weir_runtime::simulation::{self, NodeId, Observation, Outcome, SimulationOptions, TraceEvent, World};
 use weir_runtime::watch;
 use weir_runtime::{task, time};
@@ -72,6 +74,9 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
             .map(|number| format!("{}:{}", cluster::address(number), cluster::PORT))
             .collect(),
         stop: stopped,
+        next_process: Arc::new(AtomicU32::new(load::FIRST_LATE_PROCESS)),
+        requests_may_be_late: requests_may_be_late(&plan),
+        complaints: Arc::default(),
     };
     let nemesis = Nemesis::new(world.clone(), brokers.clone(), nodes.clone());
     let mut complaints = Vec::new();
@@ -105,6 +110,7 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
     supervisor.abort();
     let deeds = std::mem::take(&mut *nemesis.deeds());
     complaints.extend(deeds.complaints.iter().cloned());
+    complaints.append(&mut shared.complaints.lock().unwrap_or_else(PoisonError::into_inner));
     Remains {
         history: shared.recorder.events(),
         healed_at_ns,
@@ -160,9 +166,25 @@ fn promise(plan: &Plan, deeds: &Deeds, healed_at_ns: u64) -> Promise {
         flush: if unsynced { Flush::Os } else { Flush::Sync },
         power_loss: !unsynced,
         damage: if deeds.damaged.is_empty() { Vec::new() } else { vec![Damage { log: None, span: None }] },
+        idempotent: idempotence(plan),
+        groups_expire: plan.cluster.settings.contains_key("internal.offsets.retention.ms"),
         liveness: Some(Liveness { healed_at_ns, bound_ns: LIVENESS_BOUND.as_nanos() as u64 }),
         ..Promise::default()
     }
+}
+
+/// Whether a request can be on its way for longer than its client waits for it.
+fn requests_may_be_late(plan: &Plan) -> bool {
+    let delays = ["pause", "cut", "reset", "slow-link"];
+    plan.faults.iter().any(|fault| delays.contains(&fault.fault.name()))
+}
+
+/// Which processes produce idempotently.
+fn idempotence(plan: &Plan) -> Idempotence {
+    let producers = plan.load.producers.iter().zip(0..);
+    let idempotent =
+        producers.filter(|(producer, _)| producer.idempotent && producer.retries && producer.acks == -1);
+    Idempotence::Of(idempotent.map(|(_, number)| ProcessId(number)).collect())
 }
 
 fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {

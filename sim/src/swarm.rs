@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 
-use crate::plan::{Cluster, Direction, FORMAT, Fault, Files, Load, Plan, Producer, TimedFault, Topic};
+use crate::plan::{Cluster, Direction, FORMAT, Fault, Files, Group, Load, Plan, Producer, TimedFault, Topic};
 
 /// Expands a seed. The same seed gives the same plan on every machine.
 pub fn plan(seed: u64) -> Plan {
@@ -15,7 +15,8 @@ pub fn plan(seed: u64) -> Plan {
     let world = World::draw(rng);
     let cluster = Cluster { brokers: 1, settings: settings(rng, world) };
     let load = load(rng, world);
-    let faults = faults(rng, world, load.duration_ms, load.producers.len() as u32);
+    let clients = load.producers.len() as u32 + load.consumers + crate::load::members(&load);
+    let faults = faults(rng, world, load.duration_ms, clients);
     Plan { format: FORMAT, seed, cluster, load, faults }
 }
 
@@ -49,6 +50,13 @@ fn settings(rng: &mut Rng, world: World) -> BTreeMap<String, String> {
     set("weir.journal.bytes", file_bytes * files);
     set("weir.shards", rng.u64(1..6));
     set("log.index.interval.bytes", pick(rng, &[256, 1024, 4096]));
+    set("group.min.session.timeout.ms", 100);
+    set("group.initial.rebalance.delay.ms", pick(rng, &[0, 50, 300]));
+    set("offsets.topic.num.partitions", rng.u64(1..4));
+    if rng.u32(0..4) == 0 {
+        set("internal.offsets.retention.ms", pick(rng, &[700, 2_000]));
+        set("offsets.retention.check.interval.ms", pick(rng, &[50, 300]));
+    }
     if world == World::Unsynced {
         set("log.flush.interval.messages", i64::MAX as u64);
     }
@@ -69,6 +77,7 @@ fn load(rng: &mut Rng, world: World) -> Load {
         value_bytes_max: pick(rng, &[40, 200, 2000]) as u32,
         compression: ["none", "none", "gzip", "snappy", "lz4", "zstd"][rng.usize(0..6)].to_owned(),
         retries: rng.u32(0..3) > 0,
+        idempotent: rng.bool(),
         delivery_timeout_ms: pick(rng, &[300, 1_000, 20_000]),
     });
     Load {
@@ -76,9 +85,27 @@ fn load(rng: &mut Rng, world: World) -> Load {
         topics,
         duration_ms: rng.u64(6_000..16_000),
         consumers: rng.u32(0..3),
+        groups: groups(rng, world),
         delete_records_every_ms: if rng.bool() && world == World::Synced { rng.u64(300..3_000) } else { 0 },
         topic_churn_every_ms: if rng.bool() && world != World::Damaged { rng.u64(500..3_000) } else { 0 },
     }
+}
+
+/// One replica of damaged groups would only say so: they take part where nothing is damaged.
+fn groups(rng: &mut Rng, world: World) -> Vec<Group> {
+    let count = if world == World::Damaged { 0 } else { pick(rng, &[0, 1, 1, 2]) };
+    let group = |number| Group {
+        name: format!("group-{number}"),
+        members: rng.u32(1..5),
+        assignor: ["range", "roundrobin", "cooperative-sticky"][rng.usize(0..3)].to_owned(),
+        is_static: rng.u32(0..3) == 0,
+        session_timeout_ms: pick(rng, &[500, 1_000, 3_000]),
+        poll_interval_max_ms: pick(rng, &[700, 1_500, 4_000]),
+        commit_every_ms: pick(rng, &[50, 200, 1_000]),
+        life_ms: pick(rng, &[500, 1_500, 5_000, 60_000]),
+        zombies: rng.bool(),
+    };
+    (0..count).map(group).collect()
 }
 
 fn topic_settings(rng: &mut Rng) -> BTreeMap<String, String> {

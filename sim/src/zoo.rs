@@ -21,6 +21,14 @@ pub const BUILT: &[Defect] = &[
     Defect::truncate_not_durable,
     Defect::ack_before_segment_write,
     Defect::replay_without_deletions,
+    Defect::drop_producer_state_on_failover,
+    Defect::no_persist_static_rejoin,
+    Defect::replace_static_only_when_stable,
+    Defect::no_new_member_timeout,
+    Defect::expire_offsets_while_rebalancing,
+    Defect::no_generation_in_owned,
+    Defect::skip_generation_check,
+    Defect::dup_ack_before_commit,
 ];
 
 /// What became of a hunt.

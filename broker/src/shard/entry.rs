@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use weir_defect::defect;
 use weir_protocol::partition::producers::Producers;
 use weir_protocol::partition::{self, FailReason, Input, Leadership, Limits, LogState};
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
@@ -53,8 +54,12 @@ impl Open {
             durable_end: log.durable_end(),
             high_watermark: log.start(),
         };
-        let core =
-            partition::Partition::new(id, me, state, Limits::default()).with_producers(log.take_producers());
+        // Z23: the new leader does not know what the old one has seen.
+        let producers = match defect!(drop_producer_state_on_failover) {
+            true => Producers::default(),
+            false => log.take_producers(),
+        };
+        let core = partition::Partition::new(id, me, state, Limits::default()).with_producers(producers);
         Open { core, log, watchers: Watchers::default(), starts: Vec::new() }
     }
 

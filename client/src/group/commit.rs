@@ -48,6 +48,41 @@ pub(super) struct Committer {
     pub(super) shared: Arc<Shared>,
 }
 
+/// The right to commit as the member of one generation, whenever that is: the coordinator decides whether the generation
+/// still counts.
+#[derive(Clone)]
+pub struct CommitTicket {
+    committer: Committer,
+    identity: Identity,
+}
+
+impl CommitTicket {
+    /// As long as the member is in a generation.
+    pub(super) fn new(committer: &Committer) -> Option<Self> {
+        let identity = committer.shared.lock().identity.clone();
+        let is_member = identity.generation >= 0 && !identity.member_id.is_empty();
+        is_member.then(|| Self { committer: committer.clone(), identity })
+    }
+
+    /// The generation.
+    pub fn generation(&self) -> i32 {
+        self.identity.generation
+    }
+
+    /// The member's id.
+    pub fn member_id(&self) -> &str {
+        &self.identity.member_id
+    }
+
+    /// Commits these offsets with one request. Whether the member still owns the partitions is not asked.
+    ///
+    /// # Errors
+    /// What the coordinator says, such as ILLEGAL_GENERATION; or that nobody knows, see [`Error::may_have_happened`].
+    pub async fn commit(&self, offsets: &BTreeMap<TopicPartition, CommittedOffset>) -> Result<(), Error> {
+        self.committer.commit_once(offsets, &self.identity).await
+    }
+}
+
 impl Committer {
     /// Commits what this member holds; repeats what may pass until the deadline. `losses` is how often the application
     /// knows that it has lost its partitions: once it has lost them again, they are not its to commit.

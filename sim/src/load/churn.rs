@@ -53,6 +53,7 @@ pub(super) async fn topics(shared: Shared, process: ProcessId, every: Duration) 
         value_bytes_max: 100,
         compression: "none".to_owned(),
         retries: true,
+        idempotent: false,
         delivery_timeout_ms: 20_000,
     };
     let producer = Producer::new(&client, producing::config(&plan));

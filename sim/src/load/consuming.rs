@@ -27,7 +27,7 @@ fn config() -> ConsumerConfig {
     }
 }
 
-fn seen(record: &ConsumerRecord) -> Record {
+pub(super) fn seen(record: &ConsumerRecord) -> Record {
     Record { offset: record.offset, value: record.value.as_deref().and_then(value_of) }
 }
 
@@ -94,7 +94,7 @@ fn write_down(
     }
 }
 
-fn reason(failure: &PartitionFailure) -> Failure {
+pub(super) fn reason(failure: &PartitionFailure) -> Failure {
     match &failure.error {
         Error::Corrupt { offset, .. } => Failure::Corrupt(Span { from: *offset, to: offset + 1 }),
         error => Failure::Error(error.to_string()),

@@ -84,7 +84,7 @@ pub(super) fn config(plan: &plan::Producer) -> ProducerConfig {
         },
         linger: Duration::from_millis(2),
         retries: plan.retries,
-        enable_idempotence: false,
+        enable_idempotence: plan.idempotent,
         batch_bytes: 4 << 10,
         request_timeout: Duration::from_secs(2),
         delivery_timeout: Duration::from_millis(plan.delivery_timeout_ms),
