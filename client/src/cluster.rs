@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use weir_runtime::task;
 use weir_runtime::time::{self, Instant};
 use weir_wire::kafka::StrBytes;
 use weir_wire::kafka::messages::metadata_request::MetadataRequestTopic;
@@ -17,6 +16,7 @@ use crate::call::Call;
 use crate::connection::{Connection, ConnectionOptions};
 use crate::error::Error;
 use crate::metadata::{BrokerInfo, Metadata, PartitionInfo, Topic};
+use crate::slot::Slot;
 
 /// How a client reaches its cluster.
 #[derive(Clone, Debug)]
@@ -78,7 +78,7 @@ struct Inner {
     config: ClientConfig,
     options: ConnectionOptions,
     metadata: Mutex<Metadata>,
-    /// By lane and address. The lock of a slot is held while its connection is made, so that only one is.
+    /// By lane and address.
     connections: Mutex<BTreeMap<(LaneId, Arc<str>), Slot>>,
     next_lane: AtomicU64,
     /// Held while metadata are fetched, so that those who need the same wait for the same answer.
@@ -91,8 +91,6 @@ type LaneId = u64;
 
 /// Questions about the cluster, and administration.
 const SHARED_LANE: LaneId = 0;
-
-type Slot = Arc<tokio::sync::Mutex<Option<Connection>>>;
 
 impl Client {
     /// Connects to the first broker that answers and learns who else is there.
@@ -355,12 +353,8 @@ impl Client {
             }
         }
         let connections = self.connections();
-        let connected = |address: &Arc<str>| {
-            connections.get(&(SHARED_LANE, address.clone())).is_some_and(|slot| {
-                slot.try_lock()
-                    .is_ok_and(|held| held.as_ref().is_some_and(|connection| !connection.is_closed()))
-            })
-        };
+        let connected =
+            |address: &Arc<str>| connections.get(&(SHARED_LANE, address.clone())).is_some_and(Slot::is_open);
         addresses.sort_by_key(|address| !connected(address));
         addresses
     }
@@ -375,24 +369,7 @@ impl Client {
 
     async fn connection_at(&self, lane: LaneId, address: Arc<str>) -> Result<Connection, Error> {
         let slot = self.connections().entry((lane, address.clone())).or_default().clone();
-        if let Ok(held) = slot.try_lock()
-            && let Some(connection) = held.as_ref().filter(|connection| !connection.is_closed())
-        {
-            return Ok(connection.clone());
-        }
-        let client = self.clone();
-        // In a task of its own: whoever asks may not be polled for a while, and others wait for the same connection.
-        let opened = task::spawn("connect", async move {
-            let mut held = slot.lock().await;
-            if let Some(connection) = held.as_ref().filter(|connection| !connection.is_closed()) {
-                return Ok(connection.clone());
-            }
-            *held = None;
-            let connection = Connection::open(address, &client.0.options).await?;
-            *held = Some(connection.clone());
-            Ok(connection)
-        });
-        opened.await.unwrap_or(Err(Error::Closed))
+        slot.connection(address, self.0.options.clone()).await
     }
 
     /// Repeats what may be repeated, with growing waits, until the deadline.

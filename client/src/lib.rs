@@ -23,6 +23,7 @@ mod in_flight;
 mod metadata;
 mod partitioner;
 mod producer;
+mod slot;
 
 #[cfg(test)]
 mod fake_broker;

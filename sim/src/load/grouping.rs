@@ -184,17 +184,19 @@ impl Member {
 
     async fn life(&self) -> End {
         let number = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
-        self.alive.fetch_add(1, Ordering::Relaxed);
-        let end = self.live(number).await;
+        let is_alone = self.alive.fetch_add(1, Ordering::Relaxed) == 0;
+        let end = self.live(number, is_alone).await;
         self.alive.fetch_sub(1, Ordering::Relaxed);
         end
     }
 
-    async fn live(&self, number: u64) -> End {
+    /// `is_alone`: nobody else has the name when the life begins.
+    async fn live(&self, number: u64, is_alone: bool) -> End {
         let shared = &self.group.shared;
         let name = format!("{}-{}-{number}", self.group.plan.name, self.number);
         let client = connect(shared.bootstrap.clone(), name).await;
         let Some(mut life) = Life::begin(self, &client) else { return End::Over };
+        life.number = is_alone.then_some(number);
         let ends_at = time::now() + Duration::from_millis(1 + random::below(2 * self.group.plan.life_ms));
         loop {
             if self.group.is_drained() {
@@ -219,6 +221,8 @@ impl Member {
 /// A member from its first request to its last.
 struct Life<'a> {
     member: &'a Member,
+    /// Its number, if nobody else had its name when it began.
+    number: Option<u64>,
     process: ProcessId,
     consumer: GroupConsumer,
     owned: BTreeSet<TopicPartition>,
@@ -259,6 +263,7 @@ impl<'a> Life<'a> {
         subscribed.ok(Shared::now_ns(), Done::Done);
         let mut life = Life {
             member,
+            number: None,
             process,
             consumer,
             owned: BTreeSet::new(),
@@ -322,10 +327,10 @@ impl<'a> Life<'a> {
 
     /// A member may be fenced only when somebody has taken over its name.
     fn on_end(&mut self, error: &Error) {
-        let is_alone = self.member.alive.load(Ordering::Relaxed) == 1;
+        let is_newest = self.number == Some(self.member.lives.load(Ordering::Relaxed));
         let is_fenced = error.to_string().contains("FENCED_INSTANCE_ID");
         simulation::trace("member ends", || error.to_string());
-        if is_fenced && is_alone && !self.shared().requests_may_be_late {
+        if is_fenced && is_newest && !self.shared().requests_may_be_late {
             let Member { group, number, .. } = self.member;
             self.shared().complain(format!(
                 "member {number} of {} was fenced, and nobody has taken over its name",
