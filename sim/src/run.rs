@@ -167,7 +167,7 @@ fn promise(plan: &Plan, deeds: &Deeds, healed_at_ns: u64) -> Promise {
         power_loss: !unsynced,
         damage: if deeds.damaged.is_empty() { Vec::new() } else { vec![Damage { log: None, span: None }] },
         idempotent: idempotence(plan),
-        groups_expire: plan.cluster.settings.contains_key("internal.offsets.retention.ms"),
+        groups_expire: plan.cluster.settings.contains_key("weir.offsets.retention.ms"),
         liveness: Some(Liveness { healed_at_ns, bound_ns: LIVENESS_BOUND.as_nanos() as u64 }),
         ..Promise::default()
     }

@@ -54,7 +54,7 @@ fn settings(rng: &mut Rng, world: World) -> BTreeMap<String, String> {
     set("group.initial.rebalance.delay.ms", pick(rng, &[0, 50, 300]));
     set("offsets.topic.num.partitions", rng.u64(1..4));
     if rng.u32(0..4) == 0 {
-        set("internal.offsets.retention.ms", pick(rng, &[700, 2_000]));
+        set("weir.offsets.retention.ms", pick(rng, &[700, 2_000]));
         set("offsets.retention.check.interval.ms", pick(rng, &[50, 300]));
     }
     if world == World::Unsynced {

@@ -56,6 +56,8 @@ pub(crate) fn of_group(error: GroupError) -> ResponseError {
         GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
         GroupError::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
         GroupError::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
+        // Clients look for the coordinator again, and know that the commit may be there.
+        GroupError::OutcomeUnknown => ResponseError::RequestTimedOut,
         GroupError::NotCoordinator => ResponseError::NotCoordinator,
     }
 }

@@ -30,7 +30,8 @@ fn every_key_is_shown_with_its_value_unless_it_is_another_name() {
         config.static_settings().iter().map(|setting| setting.name).collect()
     };
     let own = documented_keys().map(|key| key.name).filter(|name| settings::broker_setting(name).is_none());
-    let other_names = ["broker.id", "log.dir", "log.retention.minutes", "log.retention.hours"];
+    let other_names =
+        ["broker.id", "log.dir", "log.retention.minutes", "log.retention.hours", "weir.offsets.retention.ms"];
     let expected: Vec<&str> = own.filter(|name| !other_names.contains(name)).collect();
     assert_eq!(names(&Config::default()), expected);
     let config =

@@ -412,7 +412,7 @@ static KEYS: &[Key] = &[
         },
         |c| shown(c.groups.offsets_retention.as_secs() / 60)
     ),
-    key!("internal.offsets.retention.ms", "offsets.retention.minutes in ms, for tests", |c, v| millis(v, 1)
+    key!("weir.offsets.retention.ms", "offsets.retention.minutes in ms", |c, v| millis(v, 1)
         .map(|d| c.groups.offsets_retention = d)),
     key!(
         "offsets.retention.check.interval.ms",

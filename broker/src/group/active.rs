@@ -156,6 +156,7 @@ impl Active {
     /// Answers everybody that another broker, or a later load, is in charge.
     pub(super) fn resign(&mut self, writer: &Writer) {
         self.step(Input::Resign, writer);
+        // The core has answered everybody that it knows of.
         for asked in std::mem::take(&mut self.calls).into_values() {
             // Whoever asked may have gone.
             let _ = asked.send(Err(Unavailable::NotCoordinator));

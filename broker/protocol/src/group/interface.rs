@@ -76,6 +76,9 @@ pub enum GroupError {
     /// The coordinator's log is being read.
     #[error("the coordinator is being loaded")]
     CoordinatorLoadInProgress,
+    /// The coordinator ended before it knew whether what it wrote is kept.
+    #[error("the coordinator ended before the outcome was known")]
+    OutcomeUnknown,
     /// This broker coordinates the group no longer.
     #[error("this broker does not coordinate the group")]
     NotCoordinator,

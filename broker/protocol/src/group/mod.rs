@@ -333,17 +333,22 @@ impl Coordinator {
         }
     }
 
-    /// Whoever waits is to look for the new coordinator. What was appended may be committed, or not.
+    /// Whoever waits is to look for the new coordinator. What was appended may be committed, or not, and whoever waits for
+    /// that is told so.
     fn resign(&mut self) {
         let error = GroupError::NotCoordinator;
         let out = &mut self.out;
         for Appended { then, .. } in std::mem::take(&mut out.appends) {
             match then {
-                Then::Reply { call, committed, .. } => out.reply(call, refused_like(&committed, error)),
+                Then::Reply { call, committed, .. } => {
+                    out.reply(call, refused_like(&committed, GroupError::OutcomeUnknown));
+                }
                 Then::ReplaceStatic { call, committed, .. } => {
                     out.reply(call, refused_like(&committed, error));
                 }
-                Then::Delete { call: Some(call), .. } => out.reply(call, Reply::Delete(Err(error))),
+                Then::Delete { call: Some(call), .. } => {
+                    out.reply(call, Reply::Delete(Err(GroupError::OutcomeUnknown)));
+                }
                 Then::Delete { call: None, .. } | Then::Assign { .. } | Then::Nothing => {}
             }
         }
