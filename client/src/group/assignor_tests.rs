@@ -157,3 +157,17 @@ fn settle(members: &mut [Member], sizes: &Counts, generation: i32) {
     }
     panic!("it does not settle");
 }
+
+#[test]
+fn z37_without_generations_a_member_that_comes_back_shares_a_partition_with_its_new_owner() {
+    use weir_defect::{Defect, switch_on};
+    let sizes = counts(&[("t", 2)]);
+    let both = [("t", 0), ("t", 1)];
+    let members = vec![owning("a", &["t"], 5, &both), owning("b", &["t"], 7, &both)];
+    // The switch works in simulation builds only.
+    let defective = switch_on(&[Defect::no_generation_in_owned]);
+    let assigned = Assignor::CooperativeSticky.assign(members, &sizes);
+    switch_on(&[]);
+    let owners = assigned.values().flatten().filter(|partition| partition.partition == 0).count();
+    assert_eq!(owners, if defective { 2 } else { 1 });
+}

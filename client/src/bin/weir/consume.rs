@@ -9,8 +9,8 @@ use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use weir_client::{
-    Consumer, ConsumerConfig, ConsumerRecord, GroupConfig, GroupConsumer, IsolationLevel, OffsetSpec, Polled,
-    Rebalance, Start, TopicPartition,
+    Assignor, Consumer, ConsumerConfig, ConsumerRecord, GroupConfig, GroupConsumer, IsolationLevel,
+    OffsetSpec, Polled, Rebalance, Start, TopicPartition,
 };
 use weir_runtime::task;
 
@@ -58,6 +58,10 @@ pub(crate) struct Consume {
     /// This member's name for good (KIP-345)
     #[arg(long, requires = "group", value_name = "NAME")]
     instance: Option<String>,
+    /// How the group may divide partitions, best first; all its members have one in common
+    #[arg(long, requires = "group", value_name = "NAME", value_delimiter = ',', value_parser = assignor,
+        default_value = "range,cooperative-sticky")]
+    assignor: Vec<Assignor>,
     /// Where to begin: beginning, end, an offset, -N before the end, @TIME; a group begins there only where it has
     /// committed nothing
     #[arg(long, value_name = "PLACE", value_parser = parse::from, allow_hyphen_values = true, default_value = "end")]
@@ -143,6 +147,7 @@ async fn in_group(
     };
     let config = GroupConfig {
         instance: consume.instance.clone(),
+        assignors: consume.assignor.clone(),
         start: Some(start),
         auto_commit: Some(AUTO_COMMIT),
         consumer: consume.consumer_config(),
@@ -173,6 +178,13 @@ async fn in_group(
     }
     printer.end()?;
     Ok(member.close().await?)
+}
+
+fn assignor(name: &str) -> Result<Assignor, String> {
+    Assignor::by_name(name).ok_or_else(|| {
+        let names = Assignor::ALL.map(Assignor::name);
+        format!("there are {}", names.join(", "))
+    })
 }
 
 /// Keeps what is left to read, where the command ends with it.
