@@ -219,10 +219,10 @@ impl Client {
         if topics.is_empty() {
             return Ok(BTreeMap::new());
         }
-        for topic in topics {
-            self.mark_stale(topic);
+        {
+            let _alone = self.0.refreshing.lock().await;
+            self.fetch_metadata(topics).await?;
         }
-        self.refresh(topics).await?;
         let count = |topic: &Arc<str>| {
             let partitions = self.known_topic(topic)?.partitions.len();
             Some((topic.clone(), i32::try_from(partitions).unwrap_or(i32::MAX)))

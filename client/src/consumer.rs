@@ -188,6 +188,8 @@ struct Assigned {
     not_before: Instant,
     attempts: u32,
     buffered: Option<Buffered>,
+    /// The leader epoch of the record that was handed out last.
+    last_epoch: Option<i32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,6 +225,7 @@ impl Assigned {
             not_before: Instant::ORIGIN,
             attempts: 0,
             buffered: None,
+            last_epoch: None,
         }
     }
 
@@ -303,6 +306,17 @@ impl Consumer {
         }
     }
 
+    /// Whether the partition is read.
+    pub(crate) fn is_assigned(&self, partition: &TopicPartition) -> bool {
+        self.assigned.contains_key(partition)
+    }
+
+    /// The position, and the leader epoch of the record before it, if one was handed out (KIP-320).
+    pub(crate) fn position_and_epoch(&self, partition: &TopicPartition) -> Option<(i64, Option<i32>)> {
+        let offset = self.position(partition)?;
+        Some((offset, self.assigned.get(partition).and_then(|assigned| assigned.last_epoch)))
+    }
+
     /// The next records. Waits until there are some, or something is wrong with a partition, for at most `wait_max`; then
     /// there is nothing in the answer. Errors that pass are sat out here, with growing waits.
     ///
@@ -379,6 +393,8 @@ impl Assigned {
             None => buffered.next,
         };
         self.place = Place::At(next);
+        let last_epoch = records.last().map(|record| record.leader_epoch).filter(|epoch| *epoch >= 0);
+        self.last_epoch = last_epoch.or(self.last_epoch);
         let high_watermark = buffered.high_watermark;
         let mut failure = None;
         if !buffered.records.is_empty() {

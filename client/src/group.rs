@@ -129,10 +129,8 @@ pub struct GroupConsumer {
     /// Told in the last answer: the next poll says that they were noted.
     told: u64,
     failed: Option<Error>,
-    /// Whose positions may be committed: what is read, and what was revoked in the last answer.
-    committable: BTreeSet<TopicPartition>,
-    /// Positions of revoked partitions, which the consumer has forgotten.
-    last_positions: BTreeMap<TopicPartition, i64>,
+    /// Partitions that were revoked since the last poll began, with their positions: they may still be committed.
+    revoked: BTreeMap<TopicPartition, Option<CommittedOffset>>,
     /// Assigned, waiting for their committed offsets.
     unlocated: BTreeSet<TopicPartition>,
     locating: bool,
@@ -200,8 +198,7 @@ impl GroupConsumer {
             waiting: VecDeque::new(),
             told: 0,
             failed: None,
-            committable: BTreeSet::new(),
-            last_positions: BTreeMap::new(),
+            revoked: BTreeMap::new(),
             unlocated: BTreeSet::new(),
             locating: false,
             losses: 0,
@@ -259,8 +256,7 @@ impl GroupConsumer {
     /// INCONSISTENT_GROUP_PROTOCOL where no assignor is common to the members. It is the answer to every poll from then on.
     pub async fn poll(&mut self, wait_max: Duration) -> Result<GroupPolled, Error> {
         let _polling = Polling::begin(&self.committer.shared, self.told);
-        self.committable = self.assignment().cloned().collect();
-        self.last_positions.clear();
+        self.revoked.clear();
         let deadline = time::now() + wait_max;
         loop {
             while let Ok(notice) = self.notices.try_recv() {
@@ -354,7 +350,7 @@ impl GroupConsumer {
     pub async fn close(mut self) -> Result<(), Error> {
         let committed = if self.config.auto_commit.is_some() && self.failed.is_none() {
             self.finish_commits().await;
-            self.committable = self.assignment().cloned().collect();
+            self.revoked.clear();
             let (positions, limit) = (self.positions(), self.committer.client.config().request_timeout);
             let commit = self.committer.commit(positions, self.losses, time::now() + limit);
             commit.await
@@ -374,7 +370,9 @@ impl GroupConsumer {
     }
 
     fn may_commit(&self, partition: &TopicPartition) -> bool {
-        self.committable.contains(partition)
+        self.consumer.is_assigned(partition)
+            || self.unlocated.contains(partition)
+            || self.revoked.contains_key(partition)
     }
 
     fn require_stable(&self) -> bool {
@@ -383,12 +381,14 @@ impl GroupConsumer {
 
     /// Behind what was handed out.
     fn positions(&self) -> BTreeMap<TopicPartition, CommittedOffset> {
-        let position = |partition: &TopicPartition| {
-            let position =
-                self.consumer.position(partition).or_else(|| self.last_positions.get(partition).copied())?;
-            Some((partition.clone(), CommittedOffset::at(position)))
-        };
-        self.committable.iter().filter_map(position).collect()
+        let read = self.consumer.assignment().map(|partition| (partition, self.place(partition)));
+        let revoked = self.revoked.iter().map(|(partition, place)| (partition, place.clone()));
+        read.chain(revoked).filter_map(|(partition, place)| Some((partition.clone(), place?))).collect()
+    }
+
+    fn place(&self, partition: &TopicPartition) -> Option<CommittedOffset> {
+        let (offset, leader_epoch) = self.consumer.position_and_epoch(partition)?;
+        Some(CommittedOffset { offset, leader_epoch, metadata: String::new() })
     }
 
     fn on_notice(&mut self, notice: Notice) {
@@ -398,28 +398,23 @@ impl GroupConsumer {
                 (self.arrived, self.losses) = (number, losses);
                 match &rebalance {
                     Rebalance::Assigned { partitions, .. } => {
+                        self.revoked.retain(|partition, _| !partitions.contains(partition));
                         self.unlocated.extend(partitions.iter().cloned());
-                        self.committable.extend(partitions.iter().cloned());
                     }
                     Rebalance::Revoked { partitions, .. } => {
-                        self.remember_positions(partitions);
+                        let places =
+                            partitions.iter().map(|partition| (partition.clone(), self.place(partition)));
+                        let places: Vec<_> = places.collect();
+                        self.revoked.extend(places);
                         self.remove(partitions);
                         self.commit_again = self.config.auto_commit.is_some();
                     }
                     Rebalance::Lost { partitions } => {
                         self.remove(partitions);
-                        self.committable.retain(|partition| !partitions.contains(partition));
+                        self.revoked.clear();
                     }
                 }
                 self.waiting.push_back((number, rebalance));
-            }
-        }
-    }
-
-    fn remember_positions(&mut self, partitions: &[TopicPartition]) {
-        for partition in partitions {
-            if let Some(position) = self.consumer.position(partition) {
-                self.last_positions.insert(partition.clone(), position);
             }
         }
     }

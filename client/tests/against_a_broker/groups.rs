@@ -180,3 +180,102 @@ fn a_group_of_three_that_gains_and_loses_members_loses_no_record_roundrobin() {
 fn a_group_of_three_that_gains_and_loses_members_loses_no_record_cooperative_sticky() {
     with_broker("cooperative-sticky", |client| members_come_and_go(client, Assignor::CooperativeSticky));
 }
+
+/// Polls until there is a change.
+async fn change(consumer: &mut GroupConsumer) -> Vec<Rebalance> {
+    let before = time::now();
+    loop {
+        let polled = consumer.poll(Duration::from_millis(100)).await.unwrap();
+        if !polled.rebalances.is_empty() {
+            return polled.rebalances;
+        }
+        assert!(before.elapsed() < Duration::from_secs(30), "nothing changes");
+    }
+}
+
+fn assigned(rebalances: &[Rebalance]) -> BTreeSet<TopicPartition> {
+    let Some(Rebalance::Assigned { partitions, .. }) = rebalances.last() else { panic!("{rebalances:?}") };
+    partitions.iter().cloned().collect()
+}
+
+async fn a_static_member_comes_back(client: Client, assignor: Assignor) {
+    let (topic, group) = (topic(&client, "static", 4).await, fresh("g"));
+    let named = |name: &str| {
+        let config = GroupConfig { instance: Some(name.to_owned()), ..config(&group, assignor) };
+        GroupConsumer::new(&client, config, [topic.as_str()]).unwrap()
+    };
+    // Together, so that both are in the first generation that counts.
+    let (mut a, mut b) = (named("a"), named("b"));
+    let (mut of_a, mut of_b) = (BTreeSet::new(), BTreeSet::new());
+    let before = time::now();
+    while (of_a.len(), of_b.len()) != (2, 2) {
+        assert!(before.elapsed() < Duration::from_secs(30), "{of_a:?} {of_b:?}");
+        for (consumer, of) in [(&mut a, &mut of_a), (&mut b, &mut of_b)] {
+            consumer.poll(Duration::from_millis(100)).await.unwrap();
+            *of = consumer.assignment().cloned().collect();
+        }
+    }
+    let generation = b.generation().unwrap().0;
+
+    a.vanish();
+    let mut a = named("a");
+    assert_eq!(assigned(&change(&mut a).await), of_a, "its partitions have waited for it");
+    for _ in 0..15 {
+        assert!(
+            b.poll(Duration::from_millis(100)).await.unwrap().rebalances.is_empty(),
+            "nobody else noticed"
+        );
+        a.poll(Duration::ZERO).await.unwrap();
+    }
+    assert_eq!(b.generation().unwrap().0, generation);
+
+    let mut other = named("a");
+    assert_eq!(assigned(&change(&mut other).await), of_a);
+    assert!(matches!(change(&mut a).await[..], [Rebalance::Lost { .. }]), "there can be only one");
+    let error = a.poll(Duration::from_millis(100)).await.unwrap_err();
+    assert_eq!(error.kafka().unwrap().name(), "FENCED_INSTANCE_ID");
+    a.close().await.unwrap();
+    other.close().await.unwrap();
+    b.close().await.unwrap();
+}
+
+#[test]
+fn a_static_member_that_comes_back_within_its_session_goes_on_and_fences_its_double_range() {
+    with_broker("static, range", |client| a_static_member_comes_back(client, Assignor::Range));
+}
+
+#[test]
+fn a_static_member_that_comes_back_within_its_session_goes_on_and_fences_its_double_cooperative() {
+    with_broker("static, cooperative", |client| {
+        a_static_member_comes_back(client, Assignor::CooperativeSticky)
+    });
+}
+
+#[test]
+fn a_member_that_is_not_polled_loses_its_partitions_and_comes_back() {
+    with_broker("silence", |client| async move {
+        let (topic, group) = (topic(&client, "silent", 4).await, fresh("g"));
+        let quick = |poll_interval_max| {
+            let config = config(&group, Assignor::CooperativeSticky);
+            let config = GroupConfig { poll_interval_max, ..config };
+            GroupConsumer::new(&client, config, [topic.as_str()]).unwrap()
+        };
+        let mut silent = quick(Duration::from_secs(2));
+        assert_eq!(assigned(&change(&mut silent).await).len(), 4);
+        let mut other = quick(Duration::from_secs(300));
+        // It is not polled: it leaves, and the other one gets everything.
+        while other.assignment().count() < 4 {
+            other.poll(Duration::from_millis(100)).await.unwrap();
+        }
+        let told = change(&mut silent).await;
+        assert!(told.iter().any(|one| matches!(one, Rebalance::Lost { .. })), "{told:?}");
+        let before = time::now();
+        while silent.assignment().count() != 2 || other.assignment().count() != 2 {
+            assert!(before.elapsed() < Duration::from_secs(30), "they do not share");
+            silent.poll(Duration::from_millis(50)).await.unwrap();
+            other.poll(Duration::from_millis(50)).await.unwrap();
+        }
+        silent.close().await.unwrap();
+        other.close().await.unwrap();
+    });
+}
