@@ -1,11 +1,18 @@
 //! `cargo xtask interop` and `cargo xtask durability`: real clients against a real broker process.
 
+mod broker;
+mod matrix;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+
+pub(crate) use self::broker::Broker;
+use self::matrix::{Matrix, Outcome};
 
 /// The exit code by which a client's script says that the client cannot be installed here.
 const CANNOT_INSTALL: i32 = 77;
@@ -25,6 +32,12 @@ pub(crate) struct Interop {
     /// Use the broker at this address instead of starting one.
     #[arg(long, value_name = "HOST:PORT")]
     bootstrap: Option<String>,
+    /// Start Apache Kafka instead of a broker of ours: a case that fails there too is the case's fault.
+    #[arg(long, conflicts_with = "bootstrap")]
+    apache_kafka: bool,
+    /// Print the matrix as a Markdown table, for docs/compatibility.md.
+    #[arg(long)]
+    markdown: bool,
 }
 
 /// How much, and how often the broker is killed.
@@ -44,21 +57,33 @@ pub(crate) struct Durability {
 /// Runs every client's cases and prints the matrix.
 pub(crate) fn run(root: &Path, options: &Interop) -> Result<()> {
     let work = work_folder(root)?;
+    let clients = clients(root, &options.only)?;
     let broker = match &options.bootstrap {
-        Some(address) => Broker { address: address.clone(), process: None },
+        Some(address) => Broker::at(address),
+        None if options.apache_kafka => Broker::start_apache_kafka(root, &work)?,
         None => Broker::start(root, &work)?,
     };
+    let mut matrix = Matrix::default();
     let mut failures = Vec::new();
-    for (client, script) in clients(root, &options.only)? {
+    for (client, script) in clients {
         println!("{client}");
         let mut command = Command::new(script);
         command.arg(&broker.address).env("WORK", &work);
         if options.short {
             command.env("SHORT", "1");
+        } else {
+            command.env_remove("SHORT");
         }
-        failures.extend(judge(&client, command, options.strict)?);
+        let start = Instant::now();
+        let finished = run_script(&client, command)?;
+        println!("    # {:.1} s", start.elapsed().as_secs_f64());
+        failures.extend(finished.failures(&client, options.strict));
+        if !finished.cannot_install() {
+            matrix.add(&client, &finished.cases);
+        }
     }
     drop(broker);
+    println!("\n{}", if options.markdown { matrix.markdown() } else { matrix.text() });
     finish(&failures)
 }
 
@@ -67,40 +92,58 @@ pub(crate) fn durability(root: &Path, options: &Durability) -> Result<()> {
     let work = work_folder(root)?;
     let mut command = Command::new(root.join("jepsen-like/interop/durability/run"));
     command
-        .arg(build_broker(root)?)
+        .arg(broker::build_broker(root)?)
         .arg(options.gigabytes.to_string())
         .arg(options.kills.to_string())
         .env("WORK", &work);
-    finish(&judge("durability", command, options.strict)?)
+    finish(&run_script("durability", command)?.failures("durability", options.strict))
 }
 
-/// Runs a script, shows its lines, and returns the cases that count as failed.
-fn judge(client: &str, mut command: Command, strict: bool) -> Result<Vec<String>> {
+/// What a client's script said, and how it ended.
+struct Finished {
+    cases: Vec<(String, Outcome)>,
+    status: ExitStatus,
+}
+
+/// Runs a script and shows its lines as they come.
+fn run_script(client: &str, mut command: Command) -> Result<Finished> {
     let mut script = command
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run the script of {client}"))?;
-    let mut failures = Vec::new();
-    let mut cases = 0;
+    let mut cases = Vec::new();
     for line in BufReader::new(script.stdout.take().context("the script has no output")?).lines() {
         let line = line?;
         println!("    {line}");
-        cases += usize::from(line.starts_with("ok "));
-        if let Some(case) = line.strip_prefix("not ok ") {
-            failures.push(format!("{client}: {case}"));
-        }
+        cases.extend(Outcome::parse(&line).map(|(case, outcome)| (case.to_owned(), outcome)));
     }
-    let status = script.wait()?;
-    if status.code() == Some(CANNOT_INSTALL) {
-        if strict {
-            failures.push(format!("{client}: cannot be installed"));
-        }
-    } else if !status.success() && failures.is_empty() {
-        failures.push(format!("{client}: ended with {status}"));
-    } else if cases == 0 && failures.is_empty() {
-        failures.push(format!("{client}: ran no case"));
+    Ok(Finished { cases, status: script.wait()? })
+}
+
+impl Finished {
+    fn cannot_install(&self) -> bool {
+        self.status.code() == Some(CANNOT_INSTALL)
     }
-    Ok(failures)
+
+    /// What counts as failed, a line each.
+    fn failures(&self, client: &str, strict: bool) -> Vec<String> {
+        let mut failures: Vec<_> = self
+            .cases
+            .iter()
+            .filter_map(|(case, outcome)| match outcome {
+                Outcome::Failed(why) => Some(format!("{client}: {case}: {why}")),
+                Outcome::Ok | Outcome::Skipped(_) => None,
+            })
+            .collect();
+        if self.cannot_install() {
+            failures.extend(strict.then(|| format!("{client}: cannot be installed")));
+        } else if !self.status.success() && failures.is_empty() {
+            failures.push(format!("{client}: ended with {}", self.status));
+        } else if !self.cases.iter().any(|(_, outcome)| *outcome == Outcome::Ok) && failures.is_empty() {
+            failures.push(format!("{client}: ran no case"));
+        }
+        failures
+    }
 }
 
 fn finish(failures: &[String]) -> Result<()> {
@@ -132,69 +175,4 @@ fn work_folder(root: &Path) -> Result<PathBuf> {
     let work = root.join("target/interop");
     std::fs::create_dir_all(&work).with_context(|| format!("cannot create {}", work.display()))?;
     Ok(work)
-}
-
-fn build_broker(root: &Path) -> Result<PathBuf> {
-    let status = Command::new(env!("CARGO"))
-        .current_dir(root)
-        .args(["build", "--quiet", "--release", "--package", "weir-broker"])
-        .status()
-        .context("cargo could not be started")?;
-    if !status.success() {
-        bail!("the broker does not build");
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/weir-broker"))
-}
-
-/// A broker of ours on a free port, with an empty folder; it is killed when it is dropped.
-pub(crate) struct Broker {
-    pub(crate) address: String,
-    process: Option<Child>,
-}
-
-impl Broker {
-    fn start(root: &Path, work: &Path) -> Result<Broker> {
-        Broker::start_with(root, work, &[])
-    }
-
-    /// Starts a broker with settings of its own, each as `name=value`.
-    pub(crate) fn start_with(root: &Path, work: &Path, settings: &[String]) -> Result<Broker> {
-        let config = work.join("server.properties");
-        std::fs::write(&config, settings.join("\n") + "\n")?;
-        let data = work.join("data");
-        if data.exists() {
-            std::fs::remove_dir_all(&data).with_context(|| format!("cannot empty {}", data.display()))?;
-        }
-        let log = std::fs::File::create(work.join("broker.log"))?;
-        let mut process = Command::new(build_broker(root)?)
-            .args(["--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(&data)
-            .arg("--config")
-            .arg(&config)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .context("the broker could not be started")?;
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().context("the broker has no output")?).read_line(&mut line)?;
-        match line.trim().strip_prefix("ready ") {
-            Some(address) => Ok(Broker { address: address.to_owned(), process: Some(process) }),
-            None => bail!("the broker did not become ready; see {}", work.join("broker.log").display()),
-        }
-    }
-
-    /// The process, unless the broker is somebody else's.
-    pub(crate) fn process(&self) -> Option<&Child> {
-        self.process.as_ref()
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        if let Some(process) = &mut self.process {
-            let _ = process.kill(); // it may have ended by itself, which the cases have shown
-            let _ = process.wait();
-        }
-    }
 }

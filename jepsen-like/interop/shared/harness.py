@@ -348,7 +348,8 @@ def main(adapter, more_cases=None):
             print(f"skip {name}: {why}", flush=True)
         except Exception as error:  # whatever the client raises is the case's outcome
             failed = True
-            print(f"not ok {name}: {type(error).__name__}: {error}", flush=True)
+            why = str(error).replace("\n", " ")
+            print(f"not ok {name}: {type(error).__name__}: {why}", flush=True)
         signal.alarm(0)
     sys.stdout.flush()
     os._exit(failed)  # without waiting for threads of a client that hangs
