@@ -64,11 +64,14 @@ class Member:
         self.topic = topic
         self.consumer = KafkaConsumer(
             topic, bootstrap_servers=BROKER, group_id=group, enable_auto_commit=False, auto_offset_reset="earliest",
-            session_timeout_ms=6000, heartbeat_interval_ms=300, metadata_max_age_ms=5000,
+            session_timeout_ms=6000, heartbeat_interval_ms=300,
         )
+        # A leader without the topic's metadata would assign nothing, and begin once more a moment later.
+        self.consumer.partitions_for_topic(topic)
 
     def poll(self):
-        return [record(each) for records in self.consumer.poll(100).values() for each in records]
+        # When the time is over in the middle of a rebalance, this version may never come to the end of it.
+        return [record(each) for records in self.consumer.poll(2000).values() for each in records]
 
     def commit(self, offsets):
         positions = {

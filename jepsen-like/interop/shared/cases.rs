@@ -19,6 +19,9 @@ pub(crate) const NAMES: [&str; 14] = [
     "commit-resume",
 ];
 
+/// Records of one request: not every client divides what it is given.
+const CHUNK: usize = 1_000;
+
 impl<C: Client> Suite<C> {
     pub(crate) async fn case(&self, name: &str) -> Result<()> {
         if let Some(codec) = CODECS.iter().find(|codec| name == format!("produce-consume-{codec}")) {
@@ -98,7 +101,10 @@ impl<C: Client> Suite<C> {
         sent: Vec<Record>,
     ) -> Result<()> {
         self.client.create(topic, 1, &[]).await?;
-        self.client.sender(codec, idempotent).await?.send(topic, sent.clone()).await?;
+        let mut sender = self.client.sender(codec, idempotent).await?;
+        for chunk in sent.chunks(CHUNK) {
+            sender.send(topic, chunk.to_vec()).await?;
+        }
         let found = self.client.reader(topic, 0).await?.read(sent.len()).await?;
         for (index, (sent, found)) in sent.iter().zip(&found).enumerate() {
             ensure!(sent.value == found.value, "record {index} is {}", found.text());

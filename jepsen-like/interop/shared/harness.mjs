@@ -20,6 +20,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 export const broker = process.argv[2]
 export const allCodecs = ['none', 'gzip', 'snappy', 'lz4', 'zstd']
 const records = process.env.SHORT ? 2_000 : 50_000
+const chunk = 1_000 // records of one request: not every client divides what it is given
 const run = randomBytes(4).toString('hex')
 const caseSeconds = 120
 const waitSeconds = 60
@@ -54,7 +55,8 @@ const topicName = (client, name) => `${client.name}-${name}-${run}`
 
 async function send (client, topic, sent, options = {}) {
   const sender = await client.sender({ codec: 'none', idempotent: false, ...options })
-  await sender.send(topic, sent.map(each => ({ key: null, headers: [], partition: 0, ...each })))
+  const complete = sent.map(each => ({ key: null, headers: [], partition: 0, ...each }))
+  for (let start = 0; start < sent.length; start += chunk) await sender.send(topic, complete.slice(start, start + chunk))
   await sender.close()
 }
 
@@ -101,10 +103,8 @@ async function idempotence (client) {
   if (!client.idempotence) throw new Skip('this client has none')
   const topic = topicName(client, 'idempotence')
   await client.create(topic, 1)
-  const sent = Array.from({ length: records }, (_, number) => ({ value: bytes(number), key: null, headers: [], partition: 0 }))
-  const sender = await client.sender({ codec: 'none', idempotent: true })
-  for (let start = 0; start < records; start += 500) await sender.send(topic, sent.slice(start, start + 500))
-  await sender.close()
+  const sent = Array.from({ length: records }, (_, number) => ({ value: bytes(number) }))
+  await send(client, topic, sent, { idempotent: true })
   const bounds = await client.bounds(topic)
   check(text(bounds) === text([0, records]), `the partition has offsets ${bounds}`)
   expectValues(sent, await read(client, topic, records))

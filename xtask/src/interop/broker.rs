@@ -19,9 +19,9 @@ impl Broker {
         Broker { address: address.to_owned(), process: None }
     }
 
-    /// Starts a broker of ours with its default settings.
+    /// Starts a broker of ours with its default settings, but that new groups do not wait for members to come.
     pub(super) fn start(root: &Path, work: &Path) -> Result<Broker> {
-        Broker::start_with(root, work, &[])
+        Broker::start_with(root, work, &["group.initial.rebalance.delay.ms=0".to_owned()])
     }
 
     /// Starts a broker of ours with settings of its own, each as `name=value`.
