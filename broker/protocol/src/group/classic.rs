@@ -168,6 +168,10 @@ pub(super) struct Group {
     pub(super) unsynced: BTreeSet<Name>,
     /// The leader's assignment, on its way to the log.
     pub(super) assigning: Option<AppendSeq>,
+    /// Static members whose new ids the log does not know. Invariant: static members, and none once a generation has begun.
+    pub(super) unwritten: BTreeSet<Name>,
+    /// Their ids, on their way to the log.
+    pub(super) writing: Option<AppendSeq>,
     /// The group's end, on its way to the log.
     pub(super) deleting: Option<AppendSeq>,
     /// When it came to be in this state, for people.
@@ -196,6 +200,8 @@ impl Group {
             sync_by: None,
             unsynced: BTreeSet::new(),
             assigning: None,
+            unwritten: BTreeSet::new(),
+            writing: None,
             deleting: None,
             since_ms: now.wall_ms,
             empty_since: now.at,
@@ -222,12 +228,17 @@ impl Group {
         self.state = if self.members.is_empty() { State::Empty } else { State::Stable };
     }
 
-    /// Its members begin their sessions anew: nobody knows how long they were silent.
+    /// Its members begin their sessions anew: nobody knows how long they were silent. Without a leader the group was
+    /// between two generations.
     pub(super) fn loaded(&mut self, out: &mut Out) {
         self.empty_since = out.at();
         self.committed_at = self.offsets.topics().into_iter().map(|topic| (topic, out.at())).collect();
         let members: Vec<Name> = self.members.keys().cloned().collect();
         members.iter().for_each(|member| self.heard_of(member, out));
+        if self.state == State::Stable && self.leader.is_none() {
+            self.leader = members.into_iter().next();
+            self.prepare_rebalance(out);
+        }
     }
 
     /// Whether nothing tells it from a group that never was.
@@ -296,6 +307,7 @@ impl Group {
             self.statics.remove(instance);
         }
         self.unsynced.remove(id);
+        self.unwritten.remove(id);
         if self.leader.as_ref() == Some(id) {
             let joined = self.members.iter().find(|(_, member)| member.join_call.is_some());
             let next = joined.or_else(|| self.members.first_key_value());
@@ -413,14 +425,19 @@ impl Group {
 
     /// The group as it is, as a record.
     pub(super) fn record(&self) -> Record {
-        let protocol = self.protocol.clone().unwrap_or_default();
+        self.record_with(self.protocol.clone())
+    }
+
+    /// The group as it would be with this protocol.
+    pub(super) fn record_with(&self, protocol: Option<Name>) -> Record {
+        let subscribed_by = protocol.clone().unwrap_or_default();
         let value = GroupState {
             protocol_type: self.protocol_type.clone().unwrap_or_default(),
             generation: self.generation,
-            protocol: self.protocol.clone(),
+            protocol,
             leader: self.leader.clone(),
             since_ms: self.since_ms,
-            members: self.members.iter().map(|(id, member)| member.state(id, &protocol)).collect(),
+            members: self.members.iter().map(|(id, member)| member.state(id, &subscribed_by)).collect(),
         };
         Record::Group { group: self.id.clone(), value: Some(value) }
     }
@@ -462,6 +479,9 @@ impl Group {
         let preparing = self.state == State::PreparingRebalance;
         law(preparing || !any(|m| m.join_call.is_some()), "joins wait while a rebalance is prepared")?;
         law(preparing == self.join_by.is_some(), "a rebalance has an end")?;
+        let ids: BTreeSet<&Name> = self.statics.values().collect();
+        law(self.unwritten.iter().all(|id| ids.contains(id)), "who has a new id is a static member")?;
+        law(preparing || self.unwritten.is_empty(), "a generation begins when the log knows all ids")?;
         let completing = self.state == State::CompletingRebalance;
         law(completing || !any(|m| m.sync_call.is_some()), "syncs wait while a rebalance is completed")?;
         law(completing || self.assigning.is_none(), "an assignment is on its way while one is made")?;

@@ -141,6 +141,9 @@ impl Group {
         self.update(&new, request, out);
         let keeps_protocol = self.protocol.is_some() && self.select_protocol() == self.protocol;
         if self.state != State::Stable || !keeps_protocol {
+            if !defect!(no_persist_static_rejoin) {
+                self.unwritten.insert(new.clone());
+            }
             self.await_generation(&new, call, out);
             return Ok(());
         }

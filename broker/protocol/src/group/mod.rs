@@ -273,6 +273,11 @@ impl Coordinator {
                     group.on_assigned(state, out);
                 }
             }
+            Then::BeginGeneration { group, ids } => {
+                if let Some(group) = self.groups.get_mut(&group).filter(|group| group.writing == Some(seq)) {
+                    group.on_ids_written(&ids, out);
+                }
+            }
             Then::ReplaceStatic { call, committed, .. } => out.reply(call, committed),
             Then::Delete { group, call } => {
                 self.groups.remove(&group);
@@ -314,6 +319,11 @@ impl Coordinator {
                     group.on_assignment_failed(out);
                 }
             }
+            Then::BeginGeneration { group, ids } => {
+                if let Some(group) = self.groups.get_mut(&group).filter(|group| group.writing == Some(seq)) {
+                    group.on_ids_failed(&ids, out);
+                }
+            }
             Then::ReplaceStatic { group, call, old, new, .. } => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.replace_static(&new, old.clone(), out);
@@ -349,7 +359,10 @@ impl Coordinator {
                 Then::Delete { call: Some(call), .. } => {
                     out.reply(call, Reply::Delete(Err(GroupError::OutcomeUnknown)));
                 }
-                Then::Delete { call: None, .. } | Then::Assign { .. } | Then::Nothing => {}
+                Then::Delete { call: None, .. }
+                | Then::Assign { .. }
+                | Then::BeginGeneration { .. }
+                | Then::Nothing => {}
             }
         }
         for mut group in std::mem::take(&mut self.groups).into_values() {

@@ -3,7 +3,7 @@
 use weir_defect::defect;
 
 use super::classic::{Group, InitialWait, State};
-use super::interface::{GroupError, Name, Reply};
+use super::interface::{GroupError, JoinRefused, Name, Record, Reply};
 use super::out::{Deadline, Out, Then};
 
 impl Group {
@@ -125,6 +125,10 @@ impl Group {
             self.become_empty(out);
             return;
         }
+        if !self.unwritten.is_empty() {
+            self.write_ids(out);
+            return;
+        }
         let has_joined = |id: &Name| self.members.get(id).is_some_and(|member| member.join_call.is_some());
         if !self.leader.as_ref().is_some_and(has_joined) {
             let Some(leader) = self.members.keys().find(|id| has_joined(id)).cloned() else {
@@ -145,6 +149,44 @@ impl Group {
         out.wake_at(sync_by, Deadline::Rebalance { group: self.id.clone() });
     }
 
+    /// Writes the group as it is between two generations. Static members learn their new ids when a coordinator that comes
+    /// to be later knows them too: it would fence them otherwise (KIP-345, K17).
+    fn write_ids(&mut self, out: &mut Out) {
+        if self.writing.is_some() {
+            return;
+        }
+        let mut record = self.record_with(self.select_protocol());
+        if let Record::Group { value: Some(state), .. } = &mut record {
+            state.leader = None;
+            state.members.iter_mut().for_each(|member| member.assignment = bytes::Bytes::new());
+        }
+        let ids = self.unwritten.iter().cloned().collect();
+        self.writing = Some(out.append(vec![record], Then::BeginGeneration { group: self.id.clone(), ids }));
+    }
+
+    /// The log knows these ids.
+    pub(super) fn on_ids_written(&mut self, ids: &[Name], out: &mut Out) {
+        self.writing = None;
+        self.unwritten.retain(|id| !ids.contains(id));
+        self.on_rebalance_deadline(out);
+    }
+
+    /// The log does not know them: whoever was to have one asks again.
+    pub(super) fn on_ids_failed(&mut self, ids: &[Name], out: &mut Out) {
+        self.writing = None;
+        for id in ids {
+            let Some(call) = self.members.get_mut(id).and_then(|member| member.join_call.take()) else {
+                continue;
+            };
+            let error = GroupError::CoordinatorNotAvailable;
+            out.reply(call, Reply::Join(Err(JoinRefused { error, member_id: Name::default() })));
+        }
+        if self.state == State::PreparingRebalance {
+            let again = out.at().saturating_add(self.rebalance_timeout());
+            self.set_join_by(again, out);
+        }
+    }
+
     fn answer_joins(&mut self, out: &mut Out) {
         let ids: Vec<Name> = self.members.keys().cloned().collect();
         for id in ids {
@@ -160,7 +202,7 @@ impl Group {
 
     fn become_empty(&mut self, out: &mut Out) {
         self.generation += 1;
-        (self.protocol, self.leader, self.join_by) = (None, None, None);
+        (self.protocol, self.leader, self.join_by, self.writing) = (None, None, None, None);
         self.empty_since = out.at();
         self.enter(State::Empty, out);
         out.append(vec![self.record()], Then::Nothing);

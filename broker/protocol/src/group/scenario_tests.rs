@@ -221,6 +221,61 @@ fn k15_a_static_member_that_restarts_gets_its_assignment_back_and_nobody_joins_a
 }
 
 #[test]
+fn k15_a_static_member_that_comes_back_during_a_rebalance_is_not_fenced_after_a_restart() {
+    let mut bench = Bench::new();
+    let mut a = Client::fixed("a", "one");
+    let joined = bench.join(&a);
+    bench.take_over(&mut a, joined);
+    bench.commits = false;
+    let mut again = Client::fixed("again", "one");
+    let joined = bench.join(&again);
+    bench.note("it is told its id when the log has it");
+    bench.commit_all();
+    bench.take_over(&mut again, joined);
+    bench.note("the broker restarts before anything is assigned");
+    bench.restart();
+    assert_eq!(bench.state(), "PreparingRebalance");
+    bench.heartbeat(&again);
+    bench.heartbeat(&a);
+    bench.join(&again);
+    expect![[r#"
+        a join: generation 1 as one-1, one-1 leads, one-1 (one)
+        append: group g generation 1, one-2 has []
+        # it is told its id when the log has it
+        again join: generation 2 as one-2, one-2 leads, one-2 (one)
+        # the broker restarts before anything is assigned
+        again heartbeat: IllegalGeneration
+        a heartbeat: FencedInstanceId
+        again join: generation 2 as one-2, one-2 leads, one-2 (one)
+    "#]]
+    .assert_eq(&bench.text());
+}
+
+#[test]
+fn k17_a_static_member_whose_new_id_is_not_kept_asks_again() {
+    let mut bench = Bench::new();
+    let mut a = Client::fixed("a", "one");
+    let joined = bench.join(&a);
+    bench.take_over(&mut a, joined);
+    bench.commits = false;
+    let again = Client::fixed("again", "one");
+    bench.join(&again);
+    bench.note("the disk is full");
+    bench.fail_all();
+    bench.join(&again);
+    bench.commit_all();
+    expect![[r#"
+        a join: generation 1 as one-1, one-1 leads, one-1 (one)
+        append: group g generation 1, one-2 has []
+        # the disk is full
+        again join: CoordinatorNotAvailable 
+        append: group g generation 1, one-3 has []
+        again join: generation 2 as one-3, one-3 leads, one-3 (one)
+    "#]]
+    .assert_eq(&bench.text());
+}
+
+#[test]
 fn z33_two_members_with_one_instance_id_while_a_rebalance_is_prepared() {
     let (mut bench, a, _) = Bench::pair();
     let x = Client::fixed("x", "one");
@@ -232,6 +287,7 @@ fn z33_two_members_with_one_instance_id_while_a_rebalance_is_prepared() {
     expect![[r#"
         x join: FencedInstanceId one-4
         # b does not come
+        append: group g generation 2, a-1 has [], one-5 has []
         a join: generation 3 as a-1, a-1 leads, a-1, one-5 (one)
         twin join: generation 3 as one-5, a-1 leads
         append: group g generation 4
