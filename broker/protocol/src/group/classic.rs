@@ -168,7 +168,7 @@ pub(super) struct Group {
     pub(super) unsynced: BTreeSet<Name>,
     /// The leader's assignment, on its way to the log.
     pub(super) assigning: Option<AppendSeq>,
-    /// Static members whose new ids the log does not know. Invariant: static members, and none once a generation has begun.
+    /// Static members whose ids the log does not know. Invariant: static members, and none once a generation has begun.
     pub(super) unwritten: BTreeSet<Name>,
     /// Their ids, on their way to the log.
     pub(super) writing: Option<AppendSeq>,
@@ -282,6 +282,8 @@ impl Group {
         self.pending.remove(&id);
         if let Some(instance) = &request.instance_id {
             self.statics.insert(instance.clone(), id.clone());
+            // The log may have another id for it, of a member that is gone.
+            self.unwritten.insert(id.clone());
         }
         self.protocol_type.get_or_insert_with(|| request.protocol_type.clone());
         if self.members.is_empty() {

@@ -239,6 +239,7 @@ fn k15_a_static_member_that_comes_back_during_a_rebalance_is_not_fenced_after_a_
     bench.heartbeat(&a);
     bench.join(&again);
     expect![[r#"
+        append: group g generation 0, one-1 has []
         a join: generation 1 as one-1, one-1 leads, one-1 (one)
         append: group g generation 1, one-2 has []
         # it is told its id when the log has it
@@ -247,6 +248,36 @@ fn k15_a_static_member_that_comes_back_during_a_rebalance_is_not_fenced_after_a_
         again heartbeat: IllegalGeneration
         a heartbeat: FencedInstanceId
         again join: generation 2 as one-2, one-2 leads, one-2 (one)
+    "#]]
+    .assert_eq(&bench.text());
+}
+
+#[test]
+fn k15_a_static_member_that_was_thought_dead_is_not_fenced_after_a_restart() {
+    let mut bench = Bench::new();
+    let mut a = Client::fixed("a", "one");
+    let joined = bench.join(&a);
+    bench.take_over(&mut a, joined);
+    bench.sync(&a, &[(&a, "0-5")]);
+    bench.note("its session ends, and it begins anew");
+    bench.commits = false;
+    bench.pass(seconds(11));
+    let mut again = Client::fixed("again", "one");
+    let joined = bench.join(&again);
+    bench.commit_all();
+    bench.take_over(&mut again, joined);
+    bench.restart();
+    bench.join(&again);
+    expect![[r#"
+        append: group g generation 0, one-1 has []
+        a join: generation 1 as one-1, one-1 leads, one-1 (one)
+        append: group g generation 1, one-1 has [0-5]
+        a sync: [0-5]
+        # its session ends, and it begins anew
+        append: group g generation 2
+        append: group g generation 2, one-2 has []
+        again join: generation 3 as one-2, one-2 leads, one-2 (one)
+        again join: generation 3 as one-2, one-2 leads, one-2 (one)
     "#]]
     .assert_eq(&bench.text());
 }
@@ -265,6 +296,7 @@ fn k17_a_static_member_whose_new_id_is_not_kept_asks_again() {
     bench.join(&again);
     bench.commit_all();
     expect![[r#"
+        append: group g generation 0, one-1 has []
         a join: generation 1 as one-1, one-1 leads, one-1 (one)
         append: group g generation 1, one-2 has []
         # the disk is full
