@@ -125,9 +125,9 @@ pub fn clients(load: &Load) -> u32 {
     load.producers.len() as u32 + load.consumers + members(load) + 1
 }
 
-/// Members of all groups together.
+/// Members of all groups together, and those who visit.
 pub fn members(load: &Load) -> u32 {
-    load.groups.iter().map(|group| group.members).sum()
+    load.groups.iter().map(crate::plan::Group::machines).sum()
 }
 
 /// Starts all clients on their machines.
@@ -151,6 +151,11 @@ pub fn start(world: &World, nodes: Vec<NodeId>, load: &Load, shared: &Shared) ->
         for number in 0..group.members {
             let Some(node) = machines.next() else { break };
             work.push(world.spawn_on(node, run.member(number).run()));
+        }
+        if group.visited
+            && let Some(node) = machines.next()
+        {
+            work.push(world.spawn_on(node, run.member(group.members).visit()));
         }
         if let Some(node) = administrator {
             work.push(world.spawn_on(node, run.watch(all.clone())));

@@ -1,6 +1,6 @@
 //! `cargo sim …`: runs, replays and shortens simulations.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +28,7 @@ Examples:
   cargo sim replay --plan plan.json              ... and run it
   cargo sim minimise 42 --out short.json         the shortest plan that still fails
   RUST_LOG=info cargo sim replay 42              what the broker says of itself, on standard error
+  cargo sim regressions                          every plan again that once found a bug
   cargo sim zoo                                  how many seeds find each known bug
 
 Exit codes: 0 everything held, 1 something failed, 2 usage.";
@@ -81,6 +82,12 @@ enum Task {
         /// Write the plan to this file instead of standard output.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+    },
+    /// Run every plan again that once found a bug.
+    Regressions {
+        /// The folder of the plans.
+        #[arg(default_value = "sim/regressions")]
+        folder: PathBuf,
     },
     /// Put each known bug back and count the seeds that it takes to find it.
     Zoo {
@@ -159,6 +166,7 @@ fn perform(task: Task) -> Result<bool, String> {
             Ok(true)
         }
         Task::Minimise { which, runs, out } => shorten(&which, runs, out),
+        Task::Regressions { folder } => regressions(&folder),
         Task::Zoo { defects, from, threads } => {
             let chosen = if defects.is_empty() { zoo::BUILT.to_vec() } else { by_name(&defects)? };
             let hunts: Vec<_> =
@@ -188,15 +196,39 @@ fn by_name(names: &[String]) -> Result<Vec<Defect>, String> {
 
 fn load(which: &Which) -> Result<(Plan, Vec<Defect>), String> {
     let plan = match (&which.plan, which.seed) {
-        (Some(path), _) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-            Plan::from_json(&text).map_err(|error| format!("{}: {error}", path.display()))?
-        }
+        (Some(path), _) => read_plan(path)?,
         (None, Some(seed)) => swarm::plan(seed),
         (None, None) => return Err("a seed or --plan is needed".to_owned()),
     };
     Ok((plan, by_name(&which.defects)?))
+}
+
+fn read_plan(path: &Path) -> Result<Plan, String> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    Plan::from_json(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Runs the plans of a folder; all of them, so that one failure does not hide another.
+#[expect(clippy::disallowed_methods, reason = "the tool's own files, outside any simulation")]
+fn regressions(folder: &Path) -> Result<bool, String> {
+    let unreadable = |error: std::io::Error| format!("cannot read {}: {error}", folder.display());
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        paths.push(entry.map_err(unreadable)?.path());
+    }
+    paths.sort();
+    let mut is_clean = true;
+    for path in &paths {
+        let report = run::run(&read_plan(path)?, &[], false);
+        println!("{} {}", if report.is_clean() { "held  " } else { "FAILED" }, path.display());
+        for finding in &report.findings {
+            println!("       {}: {}", finding.name, finding.text);
+        }
+        is_clean &= report.is_clean();
+    }
+    println!("{} plans", paths.len());
+    Ok(is_clean)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the tool's own files, outside any simulation")]

@@ -115,6 +115,16 @@ pub struct Group {
     pub life_ms: u64,
     /// Whether members also send commits of generations that are over, as a request does that was long under way.
     pub zombies: bool,
+    /// Whether somebody else joins now and then and is gone soon after, at times before it has taken part.
+    #[serde(default)]
+    pub visited: bool,
+}
+
+impl Group {
+    /// The machines that its members need.
+    pub fn machines(&self) -> u32 {
+        self.members + u32::from(self.visited)
+    }
 }
 
 /// Of plans that were written before producers differed in it.

@@ -82,8 +82,10 @@ pub mod situation {
     pub const DAMAGE_REPORTED: &str = "damage reported";
     /// A file of the journal was reused.
     pub const JOURNAL_RECYCLED: &str = "journal file recycled";
-    /// A client's request was answered after the client had given up.
-    pub const LATE_ANSWER: &str = "answer to a request that was given up";
+    /// A coordinator began with what its log said of groups.
+    pub const GROUPS_LOADED: &str = "coordinator loaded with groups";
+    /// A member committed with a generation that was over.
+    pub const LATE_COMMIT: &str = "commit of a generation that is over";
 
     /// All of them.
     pub const ALL: &[&str] = &[
@@ -95,5 +97,7 @@ pub mod situation {
         FOLDER_FAILED,
         DAMAGE_REPORTED,
         JOURNAL_RECYCLED,
+        GROUPS_LOADED,
+        LATE_COMMIT,
     ];
 }

@@ -104,6 +104,7 @@ fn groups(rng: &mut Rng, world: World) -> Vec<Group> {
         commit_every_ms: pick(rng, &[50, 200, 1_000]),
         life_ms: pick(rng, &[500, 1_500, 5_000, 60_000]),
         zombies: rng.bool(),
+        visited: rng.u32(0..3) == 0,
     };
     (0..count).map(group).collect()
 }

@@ -140,6 +140,11 @@ fn steps(root: &Path, options: &Options, strict: bool) -> Result<Vec<Step>> {
                 &["--lib", "--bins", "--tests"],
             ),
         ),
+        step(
+            "regressions",
+            "plans that once found a bug",
+            simulated(&["run", "--quiet", "--package", "weir-sim"], &["--", "regressions"]),
+        ),
         step("seeds-fixed", "simulations of the fixed seeds", swarm(FIXED_FIRST_SEED, options.seeds)),
         step("seeds-fresh", "simulations of fresh seeds", swarm(fresh_first, options.fresh_seeds)),
         step(

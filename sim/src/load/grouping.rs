@@ -15,6 +15,7 @@ use weir_runtime::{random, simulation, watch};
 
 use super::{Shared, connect, consuming, log_of};
 use crate::plan;
+use crate::report::situation;
 
 /// How long one poll waits.
 const POLL: Duration = Duration::from_millis(100);
@@ -177,6 +178,19 @@ impl Member {
         }
     }
 
+    /// Joins now and then and vanishes soon, as a process does that is killed while it starts. It has no name for good.
+    pub(super) async fn visit(self) {
+        let shared = self.group.shared.clone();
+        let client = connect(shared.bootstrap.clone(), format!("visitor-{}", self.group.plan.name)).await;
+        while !shared.stopped() {
+            time::sleep(Duration::from_millis(random::below(2_000))).await;
+            let Some(mut life) = Life::begin(&self, &client, None) else { return };
+            let ends_at = time::now() + Duration::from_millis(1 + random::below(600));
+            while time::now() < ends_at && life.step().await.is_ok() {}
+            life.crash();
+        }
+    }
+
     async fn late_life(&self) -> End {
         time::sleep(Duration::from_millis(random::below(1_500))).await;
         self.life().await
@@ -195,7 +209,8 @@ impl Member {
         let shared = &self.group.shared;
         let name = format!("{}-{}-{number}", self.group.plan.name, self.number);
         let client = connect(shared.bootstrap.clone(), name).await;
-        let Some(mut life) = Life::begin(self, &client) else { return End::Over };
+        let instance = self.group.plan.is_static.then(|| format!("{}-{}", self.group.plan.name, self.number));
+        let Some(mut life) = Life::begin(self, &client, instance) else { return End::Over };
         life.number = is_alone.then_some(number);
         let ends_at = time::now() + Duration::from_millis(1 + random::below(2 * self.group.plan.life_ms));
         loop {
@@ -233,10 +248,9 @@ struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
-    fn begin(member: &'a Member, client: &Client) -> Option<Life<'a>> {
+    fn begin(member: &'a Member, client: &Client, instance: Option<String>) -> Option<Life<'a>> {
         let GroupRun { shared, plan, topics, .. } = &member.group;
         let process = shared.new_process();
-        let instance = plan.is_static.then(|| format!("{}-{}", plan.name, member.number));
         let op = Op::Subscribe {
             group: member.group.name(),
             instance: instance.as_deref().map(Arc::from),
@@ -401,7 +415,7 @@ impl<'a> Life<'a> {
         let Some((_, ticket, offsets)) = self.zombie.take_if(|(at, ..)| time::now() >= *at) else { return };
         let is_over = self.consumer.ticket().is_some_and(|now| now.generation() > ticket.generation());
         if is_over {
-            simulation::situation("commit of a generation that is over");
+            simulation::situation(situation::LATE_COMMIT);
             self.commit_with(&ticket, &offsets).await;
         }
     }

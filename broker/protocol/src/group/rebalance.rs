@@ -94,14 +94,13 @@ impl Group {
         self.complete_join_if_all_are_there(out);
         if self.sync_by.is_some_and(|by| by <= now) {
             self.sync_by = None;
-            let late: Vec<Name> = std::mem::take(&mut self.unsynced).into_iter().collect();
+            let mut late: Vec<Name> = std::mem::take(&mut self.unsynced).into_iter().collect();
+            // Z34
+            if defect!(no_new_member_timeout) {
+                late.retain(|id| self.members.get(id).is_some_and(|member| !member.is_new));
+            }
             for member in &late {
-                // Z34
-                let spared = defect!(no_new_member_timeout)
-                    && self.members.get(member).is_some_and(|member| member.is_new);
-                if !spared {
-                    self.take_member(member, GroupError::UnknownMemberId, out);
-                }
+                self.take_member(member, GroupError::UnknownMemberId, out);
             }
             if !late.is_empty() {
                 self.after_leaving(out);
