@@ -2,20 +2,19 @@
 
 mod broker;
 mod matrix;
+mod script;
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
 pub(crate) use self::broker::Broker;
-use self::matrix::{Matrix, Outcome};
-
-/// The exit code by which a client's script says that the client cannot be installed here.
-const CANNOT_INSTALL: i32 = 77;
+use self::matrix::Matrix;
+use self::script::{Finished, last_lines, run_script};
 
 /// Which clients, and against whom.
 #[derive(Args)]
@@ -29,6 +28,9 @@ pub(crate) struct Interop {
     /// A client that cannot be installed is a failure, not a skip.
     #[arg(long)]
     strict: bool,
+    /// How many clients run side by side.
+    #[arg(long, default_value_t = 3)]
+    jobs: usize,
     /// Use the broker at this address instead of starting one.
     #[arg(long, value_name = "HOST:PORT")]
     bootstrap: Option<String>,
@@ -54,6 +56,26 @@ pub(crate) struct Durability {
     strict: bool,
 }
 
+/// The cases of which every client's script says what became of them, be it that the client has no means for one.
+const COMMON_CASES: [&str; 14] = [
+    "create",
+    "produce-consume-none",
+    "produce-consume-gzip",
+    "produce-consume-snappy",
+    "produce-consume-lz4",
+    "produce-consume-zstd",
+    "idempotence",
+    "headers",
+    "timestamps",
+    "nulls",
+    "seek",
+    "offsets-by-time",
+    "group",
+    "commit-resume",
+];
+/// The clients whose installation takes longest are started first, so that nobody waits for them at the end.
+const SLOWEST: [&str; 4] = ["rdkafka", "rskafka", "kafka-python", "java"];
+
 /// Runs every client's cases and prints the matrix.
 pub(crate) fn run(root: &Path, options: &Interop) -> Result<()> {
     let work = work_folder(root)?;
@@ -63,28 +85,31 @@ pub(crate) fn run(root: &Path, options: &Interop) -> Result<()> {
         None if options.apache_kafka => Broker::start_apache_kafka(root, &work)?,
         None => Broker::start(root, &work)?,
     };
-    let mut matrix = Matrix::default();
-    let mut failures = Vec::new();
-    for (client, script) in clients {
-        println!("{client}");
+    let start = Instant::now();
+    let outcomes = side_by_side(clients, options.jobs.max(1), |client, script| {
         let mut command = Command::new(script);
-        command.arg(&broker.address).env("WORK", &work);
+        command.arg(&broker.address).env("WORK", &work).env_remove("SHORT");
         if options.short {
             command.env("SHORT", "1");
-        } else {
-            command.env_remove("SHORT");
         }
-        let start = Instant::now();
-        let finished = run_script(&client, command)?;
-        println!("    # {:.1} s", start.elapsed().as_secs_f64());
-        failures.extend(finished.failures(&client, options.strict));
-        if !finished.cannot_install() {
-            matrix.add(&client, &finished.cases);
-        }
-    }
+        let mut lines = Vec::new();
+        let finished =
+            run_script(client, &mut command, &work.join("logs"), |line| lines.push(line.to_owned()))?;
+        show(&finished, &lines);
+        Ok(finished)
+    })?;
+    let took = start.elapsed().as_secs_f64();
     drop(broker);
+    let mut matrix = Matrix::default();
+    for finished in outcomes.iter().filter(|finished| finished.cannot_install().is_none()) {
+        matrix.add(&finished.client, &finished.version, &finished.cases);
+    }
     println!("\n{}", if options.markdown { matrix.markdown() } else { matrix.text() });
-    finish(&failures)
+    for finished in &outcomes {
+        println!("{:>6.1} s  {}", finished.took.as_secs_f64(), finished.client);
+    }
+    println!("{took:>6.1} s  all of them, {} at a time", options.jobs.max(1));
+    report(&outcomes, &COMMON_CASES, options.strict, &work.join("broker.log"))
 }
 
 /// Kills a broker under load and reads everything back.
@@ -96,61 +121,72 @@ pub(crate) fn durability(root: &Path, options: &Durability) -> Result<()> {
         .arg(options.gigabytes.to_string())
         .arg(options.kills.to_string())
         .env("WORK", &work);
-    finish(&run_script("durability", command)?.failures("durability", options.strict))
+    let finished = run_script("durability", &mut command, &work.join("logs"), |line| println!("    {line}"))?;
+    report(&[finished], &[], options.strict, &work.join("broker.log"))
 }
 
-/// What a client's script said, and how it ended.
-struct Finished {
-    cases: Vec<(String, Outcome)>,
-    status: ExitStatus,
-}
-
-/// Runs a script and shows its lines as they come.
-fn run_script(client: &str, mut command: Command) -> Result<Finished> {
-    let mut script = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run the script of {client}"))?;
-    let mut cases = Vec::new();
-    for line in BufReader::new(script.stdout.take().context("the script has no output")?).lines() {
-        let line = line?;
-        println!("    {line}");
-        cases.extend(Outcome::parse(&line).map(|(case, outcome)| (case.to_owned(), outcome)));
-    }
-    Ok(Finished { cases, status: script.wait()? })
-}
-
-impl Finished {
-    fn cannot_install(&self) -> bool {
-        self.status.code() == Some(CANNOT_INSTALL)
-    }
-
-    /// What counts as failed, a line each.
-    fn failures(&self, client: &str, strict: bool) -> Vec<String> {
-        let mut failures: Vec<_> = self
-            .cases
-            .iter()
-            .filter_map(|(case, outcome)| match outcome {
-                Outcome::Failed(why) => Some(format!("{client}: {case}: {why}")),
-                Outcome::Ok | Outcome::Skipped(_) => None,
-            })
-            .collect();
-        if self.cannot_install() {
-            failures.extend(strict.then(|| format!("{client}: cannot be installed")));
-        } else if !self.status.success() && failures.is_empty() {
-            failures.push(format!("{client}: ended with {}", self.status));
-        } else if !self.cases.iter().any(|(_, outcome)| *outcome == Outcome::Ok) && failures.is_empty() {
-            failures.push(format!("{client}: ran no case"));
+/// Runs the clients' scripts, so many at a time, and returns what became of them in the clients' order.
+fn side_by_side<'a>(
+    clients: Vec<(String, PathBuf)>,
+    jobs: usize,
+    run: impl Fn(&str, &Path) -> Result<Finished> + Sync + 'a,
+) -> Result<Vec<Finished>> {
+    let mut waiting = clients;
+    // Taken from the end.
+    waiting.sort_by_key(|(client, _)| SLOWEST.iter().rev().position(|slow| slow == client));
+    let waiting = Mutex::new(waiting);
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let mut outcomes = Vec::new();
+    std::thread::scope(|scope| {
+        let worker = || {
+            let mut done = Vec::new();
+            while let Some((client, script)) = next() {
+                done.push(run(&client, &script));
+            }
+            done
+        };
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(worker)).collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(done) => outcomes.extend(done),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
         }
-        failures
-    }
+    });
+    let mut outcomes = outcomes.into_iter().collect::<Result<Vec<_>>>()?;
+    outcomes.sort_by(|a, b| a.client.cmp(&b.client));
+    Ok(outcomes)
 }
 
-fn finish(failures: &[String]) -> Result<()> {
-    for failure in failures {
-        println!("FAILED {failure}");
+/// What a client's script printed, in one piece whoever else prints.
+fn show(finished: &Finished, lines: &[String]) {
+    let lines: String = lines.iter().map(|line| format!("    {line}\n")).collect();
+    println!("{}\n{lines}    # {:.1} s", finished.client, finished.took.as_secs_f64());
+}
+
+/// Says what failed, and what the client and the broker had to say about it; names the clients that are missing.
+fn report(outcomes: &[Finished], expected: &[&str], strict: bool, broker_log: &Path) -> Result<()> {
+    let mut count = 0;
+    for finished in outcomes {
+        let failures = finished.failures(expected, strict);
+        if failures.is_empty() {
+            finished.cannot_install().inspect(|why| println!("SKIPPED {}: {why}", finished.client));
+            continue;
+        }
+        count += failures.len();
+        println!();
+        failures.iter().for_each(|failure| println!("FAILED {failure}"));
+        finished.own_words().iter().for_each(|line| println!("    {}> {line}", finished.client));
     }
-    if failures.is_empty() { Ok(()) } else { bail!("{} cases failed", failures.len()) }
+    if count == 0 {
+        return Ok(());
+    }
+    for line in last_lines(broker_log, |line| {
+        [" WARN ", " ERROR ", "panicked"].iter().any(|mark| line.contains(mark))
+    }) {
+        println!("    broker> {line}");
+    }
+    bail!("{count} cases failed")
 }
 
 /// The clients by name, with their scripts.

@@ -105,6 +105,7 @@ class Member:
 
 class Aiokafka(harness.Adapter):
     name = "aiokafka"
+    notes = {"nulls": "without a record that has neither key nor value, which this client refuses"}
     nulls = [pair for pair in harness.Adapter.nulls if pair != (None, None)]
 
     def __init__(self):

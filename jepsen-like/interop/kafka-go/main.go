@@ -176,5 +176,10 @@ func main() {
 		Headers:      []shared.Header{{Key: "a", Value: []byte("1")}, {Key: "b", Value: []byte("2")}, {Key: "a", Value: []byte("3")}},
 		Nulls:        [][2][]byte{{nil, value}, {key, nil}, {nil, nil}, {key, value}},
 		NoAppendTime: true,
+		Notes: map[string]string{
+			"headers":    "without an empty value and a null, which this client does not tell apart",
+			"nulls":      "without an empty key and value, which this client reads as nulls",
+			"timestamps": "without LogAppendTime: it shows the producer's timestamps whatever the batch's attributes say",
+		},
 	})
 }

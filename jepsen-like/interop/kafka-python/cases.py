@@ -90,6 +90,10 @@ class Member:
 
 class KafkaPython(harness.Adapter):
     name = "kafka-python"
+    notes = {
+        "headers": "without a null, which this client refuses as a header's value",
+        "nulls": "without a record that has neither key nor value, which this client refuses",
+    }
     headers = [header for header in harness.Adapter.headers if header[1] is not None]
     nulls = [pair for pair in harness.Adapter.nulls if pair != (None, None)]
 

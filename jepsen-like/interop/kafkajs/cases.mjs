@@ -47,6 +47,14 @@ const client = {
   name: 'kafkajs',
   codecs: allCodecs,
   idempotence: true,
+  notes: {
+    'produce-consume-snappy': 'with the codec of kafkajs-snappy',
+    'produce-consume-lz4': 'with the codec of @platformatic/wasm-utils',
+    'produce-consume-zstd': 'with the codec of zstd-codec',
+    headers: 'without a null, at which this client fails; values of one name stand together, as it keeps headers in an object',
+    seek: 'as the only member of a group: this client reads in no other way',
+    'offsets-by-time': 'the end of the partition stands for no such record'
+  },
   headers: [['a', bytes(1)], ['a', bytes(3)], ['b', bytes(2)], ['empty', bytes('')]],
   nulls: allNulls,
 

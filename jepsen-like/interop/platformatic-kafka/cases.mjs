@@ -36,6 +36,11 @@ const client = {
   name: 'platformatic-kafka',
   codecs: allCodecs.filter(name => name !== 'zstd' || zlib.zstdCompressSync), // Node brings zstd from 22.15 on
   idempotence: true,
+  notes: {
+    'produce-consume-zstd': 'it uses the zstd of Node, which has one from 22.15 on',
+    timestamps: "without LogAppendTime: it shows the producer's timestamps whatever the batch's attributes say",
+    seek: 'by a new stream that begins at the offset: it has no seek'
+  },
   headers: allHeaders,
   nulls: allNulls,
   noAppendTime: true, // it adds the differences to the first timestamp, whatever the type

@@ -59,6 +59,7 @@ impl Client for Adapter {
             idempotence: true,
             groups: true,
             append_time: true,
+            notes: &[],
             headers: all_headers(),
         }
     }

@@ -30,7 +30,11 @@ impl Client for Adapter {
         let headers: Vec<Header> = [("a", "1"), ("b", "2"), ("empty", "")]
             .map(|(name, value)| (name.to_owned(), Some(bytes(value))))
             .into();
-        Abilities { name: "rskafka", idempotence: false, groups: false, append_time: false, headers }
+        let notes = &[
+            ("headers", "without repeated names and nulls, as it keeps headers in a map"),
+            ("timestamps", "without LogAppendTime: it cannot create a topic with settings"),
+        ];
+        Abilities { name: "rskafka", idempotence: false, groups: false, append_time: false, notes, headers }
     }
 
     async fn create(&self, topic: &str, partitions: i32, config: &[(&str, &str)]) -> Result<()> {

@@ -202,5 +202,8 @@ func main() {
 	if err != nil {
 		panic(err)
 	}
-	shared.Main(shared.Suite{Name: "sarama", Client: client{made, admin}, Idempotence: true})
+	shared.Main(shared.Suite{
+		Name: "sarama", Client: client{made, admin}, Idempotence: true,
+		Notes: map[string]string{"seek": "by opening the partition again at the offset: it has no seek"},
+	})
 }

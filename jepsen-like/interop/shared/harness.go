@@ -72,6 +72,8 @@ type Suite struct {
 	Name        string
 	Client      Client
 	Idempotence bool
+	// Notes say, by case, what of it the client leaves out, or does in its own way; or why it has no means for it.
+	Notes map[string]string
 	// Headers that the client can send and read; nil stands for all kinds.
 	Headers []Header
 	// Nulls are pairs of key and value that the client can tell apart; nil stands for all.
@@ -106,9 +108,14 @@ func Main(suite Suite) {
 	}
 	failed := 0
 	for _, each := range suite.cases() {
+		note, noted := suite.Notes[each.name]
 		switch err := limited(each.run); {
+		case err == nil && noted:
+			fmt.Printf("ok %s  # %s\n", each.name, note)
 		case err == nil:
 			fmt.Println("ok", each.name)
+		case errors.As(err, new(skip)) && noted:
+			fmt.Printf("skip %s: %s\n", each.name, note)
 		case errors.As(err, new(skip)):
 			fmt.Printf("skip %s: %v\n", each.name, err)
 		default:

@@ -1,6 +1,7 @@
 // The cases of the Node clients: `main(client)` runs them against the broker at argv[2]. What a client offers:
 //
 //   name, codecs, idempotence       what it is called, and what it can do
+//   notes                           by case: what of it the client leaves out or does in its own way; or why it has no means for it
 //   headers, nulls                  the headers, and the pairs of key and value, that it can send and read
 //   noAppendTime                    it reads the producer's timestamps whatever the topic's timestamp type is
 //   create(topic, partitions, config)   throws TopicExists when there is such a topic
@@ -87,7 +88,7 @@ async function create (client) {
 }
 
 const codec = name => async client => {
-  if (!client.codecs.includes(name)) throw new Skip(`this client has no ${name} here`)
+  if (!client.codecs.includes(name)) throw new Skip(`this client has no ${name}`)
   const topic = topicName(client, name)
   await client.create(topic, 1)
   const sent = Array.from({ length: records }, (_, number) => ({ value: bytes(`${number} of a codec, of a codec, of a codec`) }))
@@ -256,14 +257,15 @@ export async function main (client) {
   let failed = 0
   process.on('unhandledRejection', error => console.error(error))
   for (const [name, body] of Object.entries(cases)) {
+    const note = client.notes[name]
     const limit = new AbortController()
     const tooLate = sleep(caseSeconds * 1000, null, { signal: limit.signal }).then(() => check(false, `not done within ${caseSeconds} s`))
     try {
       await Promise.race([body(client), tooLate])
-      console.log(`ok ${name}`)
+      console.log(note ? `ok ${name}  # ${note}` : `ok ${name}`)
     } catch (error) {
       if (error instanceof Skip) {
-        console.log(`skip ${name}: ${error.message}`)
+        console.log(`skip ${name}: ${note ?? error.message}`)
       } else {
         failed = 1
         console.log(`not ok ${name}: ${String(error.errors?.[0] ?? error).replaceAll('\n', ' ')}`)

@@ -42,6 +42,8 @@ class Adapter:
     """What the cases need of a client. Senders, readers and members are closed by whoever opened them."""
 
     name = ""
+    # By case: what of it this client leaves out, or does in its own way; or why it has no means for it.
+    notes = {}
     codecs = ALL_CODECS
     idempotence = True
     headers = [("a", b"1"), ("b", b"2"), ("a", b"3"), ("empty", b""), ("null", None)]
@@ -343,9 +345,9 @@ def main(adapter, more_cases=None):
         signal.alarm(CASE_SECONDS)
         try:
             case(adapter)
-            print(f"ok {name}", flush=True)
+            print(f"ok {name}  # {adapter.notes[name]}" if name in adapter.notes else f"ok {name}", flush=True)
         except Skip as why:
-            print(f"skip {name}: {why}", flush=True)
+            print(f"skip {name}: {adapter.notes.get(name, why)}", flush=True)
         except Exception as error:  # whatever the client raises is the case's outcome
             failed = True
             why = str(error).replace("\n", " ")

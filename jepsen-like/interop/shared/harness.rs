@@ -86,6 +86,8 @@ pub struct Abilities {
     pub groups: bool,
     /// Can it create a topic with settings, and does it tell who gave a record its timestamp?
     pub append_time: bool,
+    /// By case: what of it this client leaves out, or does in its own way; or why it has no means for it.
+    pub notes: &'static [(&'static str, &'static str)],
     /// Headers that it can send and read.
     pub headers: Vec<Header>,
 }
@@ -195,9 +197,12 @@ async fn run_cases<C: Client>(client: Rc<C>) -> i32 {
     let mut code = 0;
     for name in cases::NAMES {
         let outcome = tokio::time::timeout(CASE_LIMIT, suite.case(name)).await;
+        let note = suite.abilities.notes.iter().find(|(case, _)| *case == name).map(|(_, note)| *note);
         match outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("not done within {CASE_LIMIT:?}"))) {
-            Ok(()) => println!("ok {name}"),
-            Err(error) if error.is::<Skip>() => println!("skip {name}: {error}"),
+            Ok(()) => println!("ok {name}{}", note.map(|note| format!("  # {note}")).unwrap_or_default()),
+            Err(error) if error.is::<Skip>() => {
+                println!("skip {name}: {}", note.map_or(error.to_string(), str::to_owned));
+            }
             Err(error) => {
                 println!("not ok {name}: {}", format!("{error:#}").replace('\n', " "));
                 code = 1;

@@ -3,39 +3,22 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// What a case ended with.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Outcome {
-    Ok,
-    /// Why.
-    Failed(String),
-    /// Why the client cannot be asked.
-    Skipped(String),
-}
+use super::script::Outcome;
 
 impl Outcome {
-    /// Reads a line of a client's script, `ok NAME`, `not ok NAME: why` or `skip NAME: why`; other lines are remarks.
-    pub(super) fn parse(line: &str) -> Option<(&str, Outcome)> {
-        let split = |rest: &'static str| {
-            let (name, why) = line.strip_prefix(rest)?.split_once(": ")?;
-            Some((name, why.to_owned()))
-        };
-        if let Some((name, why)) = split("not ok ") {
-            return Some((name, Outcome::Failed(why)));
-        }
-        if let Some((name, why)) = split("skip ") {
-            return Some((name, Outcome::Skipped(why)));
-        }
-        // A remark may follow.
-        let name = line.strip_prefix("ok ")?.split("  # ").next()?;
-        Some((name, Outcome::Ok))
-    }
-
     fn mark(&self) -> &'static str {
         match self {
-            Outcome::Ok => "✓",
+            Outcome::Ok(_) => "✓",
             Outcome::Failed(_) => "✗",
             Outcome::Skipped(_) => "–",
+        }
+    }
+
+    /// What is to be said about it.
+    fn note(&self) -> Option<&str> {
+        match self {
+            Outcome::Ok(remark) => remark.as_deref(),
+            Outcome::Failed(why) | Outcome::Skipped(why) => Some(why),
         }
     }
 }
@@ -43,16 +26,17 @@ impl Outcome {
 /// Rows are cases, columns are clients.
 #[derive(Default)]
 pub(super) struct Matrix {
-    clients: Vec<String>,
+    /// Names and versions.
+    clients: Vec<(String, String)>,
     /// In the order in which they came up first; each with the column's index.
     rows: Vec<(String, BTreeMap<usize, Outcome>)>,
 }
 
 impl Matrix {
     /// Adds a column.
-    pub(super) fn add(&mut self, client: &str, outcomes: &[(String, Outcome)]) {
+    pub(super) fn add(&mut self, client: &str, version: &str, outcomes: &[(String, Outcome)]) {
         let column = self.clients.len();
-        self.clients.push(client.to_owned());
+        self.clients.push((client.to_owned(), version.to_owned()));
         for (case, outcome) in outcomes {
             let row = match self.rows.iter().position(|(name, _)| name == case) {
                 Some(row) => row,
@@ -86,29 +70,58 @@ impl Matrix {
             }
         }
         text.push('\n');
-        for (letter, client) in letters.iter().zip(&self.clients) {
-            let _ = write!(text, "\n{letter} {client}");
+        for (letter, (client, version)) in letters.iter().zip(&self.clients) {
+            let _ = write!(text, "\n{letter} {client} {version}");
         }
         text + "\n\n✓ ok   ✗ fails   – the client has no means for it   blank: not asked of it\n"
     }
 
-    /// For docs/compatibility.md: the table, and below it why cases were skipped or failed.
+    /// For docs/compatibility.md: the table, and below it the notes that its numbers stand for.
     pub(super) fn markdown(&self) -> String {
-        let mut text =
-            format!("| case | {} |\n|---|{}\n", self.clients.join(" | "), "---|".repeat(self.clients.len()));
-        let mut remarks = String::new();
+        let mut text = "| case |".to_owned();
+        for (client, version) in &self.clients {
+            let _ = write!(text, " {client} {version} |"); // a String takes everything
+        }
+        let _ = writeln!(text, "\n|---|{}", "---|".repeat(self.clients.len()));
+        let mut notes = Notes::default();
         for (case, outcomes) in self.rows() {
-            let _ = write!(text, "| {case} |"); // a String takes everything
-            for (column, client) in self.clients.iter().enumerate() {
-                let outcome = outcomes.get(&column);
-                let _ = write!(text, " {} |", outcome.map_or("", Outcome::mark));
-                if let Some(Outcome::Failed(why) | Outcome::Skipped(why)) = outcome {
-                    let _ = writeln!(remarks, "- {client}, {case}: {why}");
-                }
+            let _ = write!(text, "| {case} |");
+            for (column, (client, _)) in self.clients.iter().enumerate() {
+                let Some(outcome) = outcomes.get(&column) else {
+                    text.push_str("  |");
+                    continue;
+                };
+                let number = outcome.note().map(|note| format!(" ({})", notes.number(client, case, note)));
+                let _ = write!(text, " {}{} |", outcome.mark(), number.unwrap_or_default());
             }
             text.push('\n');
         }
-        if remarks.is_empty() { text } else { text + "\n" + &remarks }
+        text + &notes.text()
+    }
+}
+
+/// Notes below a table. What a client has to say about several cases stands there once.
+#[derive(Default)]
+struct Notes(Vec<(String, Vec<String>, String)>);
+
+impl Notes {
+    fn number(&mut self, client: &str, case: &str, note: &str) -> usize {
+        let same = |(who, _, what): &(String, Vec<String>, String)| who == client && what == note;
+        let index = self.0.iter().position(same).unwrap_or_else(|| {
+            self.0.push((client.to_owned(), Vec::new(), note.to_owned()));
+            self.0.len() - 1
+        });
+        self.0[index].1.push(case.to_owned());
+        index + 1
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for (index, (client, cases, note)) in self.0.iter().enumerate() {
+            let before = if index == 0 { "\n" } else { "" };
+            let _ = writeln!(text, "{before}{}. {client}, {}: {note}.", index + 1, cases.join(", "));
+        }
+        text
     }
 }
 
@@ -116,41 +129,37 @@ impl Matrix {
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Option<(String, Outcome)> {
-        Outcome::parse(line).map(|(name, outcome)| (name.to_owned(), outcome))
-    }
-
-    #[test]
-    fn the_lines_of_a_script_are_read() {
-        assert_eq!(parse("ok create"), Some(("create".to_owned(), Outcome::Ok)));
-        assert_eq!(parse("ok kills-zstd  # 9 records"), Some(("kills-zstd".to_owned(), Outcome::Ok)));
-        let failed = Outcome::Failed("a: b".to_owned());
-        assert_eq!(parse("not ok fetch-zstd: a: b"), Some(("fetch-zstd".to_owned(), failed)));
-        let skipped = Outcome::Skipped("none".to_owned());
-        assert_eq!(parse("skip idempotence: none"), Some(("idempotence".to_owned(), skipped)));
-        assert_eq!(parse("# a remark"), None);
-    }
-
     fn two_clients() -> Matrix {
         let mut matrix = Matrix::default();
         let case = |name: &str, outcome| (name.to_owned(), outcome);
-        matrix.add("one", &[case("own", Outcome::Ok), case("create", Outcome::Ok)]);
+        matrix.add("one", "1.0", &[case("own", Outcome::Ok(None)), case("create", Outcome::Ok(None))]);
         let skipped = Outcome::Skipped("this client has none".to_owned());
-        matrix.add("two", &[case("create", Outcome::Failed("no".to_owned())), case("group", skipped)]);
+        let remarked = Outcome::Ok(Some("no nulls".to_owned()));
+        let cases = [
+            case("create", Outcome::Failed("no".to_owned())),
+            case("group", skipped.clone()),
+            case("commit", skipped),
+            case("nulls", remarked),
+        ];
+        matrix.add("two", "2.0", &cases);
         matrix
     }
 
     #[test]
     fn cases_of_one_client_stand_below() {
         let text = two_clients().text();
-        let lines: Vec<_> = text.lines().take(4).collect();
-        assert_eq!(lines, ["        a  b", "create  ✓  ✗", "own     ✓   ", "group      –"]);
+        let lines: Vec<_> = text.lines().take(6).collect();
+        assert_eq!(
+            lines,
+            ["        a  b", "create  ✓  ✗", "own     ✓   ", "group      –", "commit     –", "nulls      ✓"]
+        );
     }
 
     #[test]
     fn the_table_for_the_docs_says_why() {
-        let expected = "| case | one | two |\n|---|---|---|\n| create | ✓ | ✗ |\n| own | ✓ |  |\n| group |  | – |\n\n\
-                        - two, create: no\n- two, group: this client has none\n";
+        let expected = "| case | one 1.0 | two 2.0 |\n|---|---|---|\n| create | ✓ | ✗ (1) |\n| own | ✓ |  |\n\
+                        | group |  | – (2) |\n| commit |  | – (2) |\n| nulls |  | ✓ (3) |\n\n\
+                        1. two, create: no.\n2. two, group, commit: this client has none.\n3. two, nulls: no nulls.\n";
         assert_eq!(two_clients().markdown(), expected);
     }
 }
