@@ -41,7 +41,7 @@ pub(super) async fn handle(
         // Before version 1 there was no null, and an empty list asked for all.
         Some(wanted) if !wanted.is_empty() || version >= 1 => {
             let create = api.config.auto_create_topics && (request.allow_auto_topic_creation || version < 4);
-            named(api, wanted, create).await
+            named(api, wanted, create, version).await
         }
         _ => api.image.current().image.topics().map(describe).collect(),
     };
@@ -79,25 +79,31 @@ async fn named(
     api: &Arc<Api>,
     wanted: Vec<MetadataRequestTopic>,
     create: bool,
+    version: i16,
 ) -> Vec<MetadataResponseTopic> {
     let mut topics = Vec::with_capacity(wanted.len());
     let mut created = 0;
     for topic in wanted {
         topics.push(match topic.name {
-            Some(name) => {
+            // Java's Admin sends an empty name beside an id.
+            Some(name) if topic.topic_id.is_nil() => {
                 let may_create = create && created < CREATED_PER_REQUEST_MAX;
                 by_name(api, name, may_create, &mut created).await
             }
-            None => by_id(api, topic.topic_id),
+            _ => by_id(api, topic.topic_id, version),
         });
     }
     topics
 }
 
-fn by_id(api: &Api, id: Uuid) -> MetadataResponseTopic {
+fn by_id(api: &Api, id: Uuid, version: i16) -> MetadataResponseTopic {
     match api.image.current().image.topic(TopicId(id)) {
         Some(topic) => describe(topic),
-        None => failed(None, ResponseError::UnknownTopicId).with_topic_id(id),
+        None => {
+            // An unknown id has no name; before version 12 a name cannot be null.
+            let name = (version < 12).then(TopicName::default);
+            failed(name, ResponseError::UnknownTopicId).with_topic_id(id)
+        }
     }
 }
 
@@ -141,10 +147,7 @@ async fn by_name(
 }
 
 fn failed(name: Option<TopicName>, error: ResponseError) -> MetadataResponseTopic {
-    // Before version 12 a name cannot be null; an unknown id has none.
-    MetadataResponseTopic::default()
-        .with_name(name.or_else(|| Some(TopicName::default())))
-        .with_error_code(error.code())
+    MetadataResponseTopic::default().with_name(name).with_error_code(error.code())
 }
 
 fn describe(topic: &Arc<Topic>) -> MetadataResponseTopic {

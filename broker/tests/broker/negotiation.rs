@@ -109,13 +109,23 @@ fn k04_topics_have_ids_in_metadata_and_are_fetched_by_them() {
         let metadata = client.metadata(12, Some(&["ids"]), false).await;
         let id = metadata.topics[0].topic_id;
         assert!(!id.is_nil());
-        let mut by_id = metadata_request(Some(&["ids"]), false);
-        if let Some(topics) = &mut by_id.topics {
-            topics[0].name = None;
-            topics[0].topic_id = id;
+        let by_id = |name: Option<&str>, id| {
+            let mut request = metadata_request(Some(&["ids"]), false);
+            if let Some(topics) = &mut request.topics {
+                topics[0].name = name.map(topic);
+                topics[0].topic_id = id;
+            }
+            request
+        };
+        // Java's Admin sends an empty name beside an id.
+        for name in [None, Some("")] {
+            let found = &client.call(12, &by_id(name, id)).await.topics[0];
+            assert_eq!((found.error_code, &found.name, found.topic_id), (0, &Some(topic("ids")), id));
+            let nobodys = uuid::Uuid::from_u128(77);
+            let unknown = &client.call(12, &by_id(name, nobodys)).await.topics[0];
+            assert_eq!(unknown.error_code, ResponseError::UnknownTopicId.code());
+            assert_eq!((&unknown.name, unknown.topic_id), (&None, nobodys));
         }
-        let found = client.call(12, &by_id).await;
-        assert_eq!(found.topics[0].name.as_ref().map(|name| name.to_string()), Some("ids".to_owned()));
         let mut request = fetch_request("", 0, 0);
         request.topics[0].topic_id = id;
         request.replica_id = (-1).into();
