@@ -3,129 +3,17 @@
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_groups_request::DescribeGroupsRequest;
-use kafka_protocol::messages::find_coordinator_request::FindCoordinatorRequest;
-use kafka_protocol::messages::join_group_request::{JoinGroupRequest, JoinGroupRequestProtocol};
-use kafka_protocol::messages::offset_commit_request::{
-    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
-};
 use kafka_protocol::messages::offset_delete_request::{
     OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
-use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequest, OffsetFetchRequestTopic};
-use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, GroupId, HeartbeatRequest, JoinGroupResponse, ListGroupsRequest, SyncGroupRequest,
+    DeleteGroupsRequest, JoinGroupRequest, ListGroupsRequest, OffsetCommitRequest,
 };
-use kafka_protocol::protocol::StrBytes;
-use weir_broker::Config;
 use weir_wire::offsets_topic::{GroupValue, Key, OffsetValue};
 use weir_wire::records;
 
-use crate::support::{Broker, Client, batch, config, node_on, run, topic};
-
-fn text(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
-}
-
-fn group(name: &str) -> GroupId {
-    GroupId(text(name))
-}
-
-/// No wait for more members.
-fn quick() -> Config {
-    let mut config = config();
-    config.groups.initial_rebalance_delay = std::time::Duration::ZERO;
-    config.offsets_topic_partitions = 3;
-    config
-}
-
-async fn find(client: &mut Client, name: &str) -> i16 {
-    let request = FindCoordinatorRequest::default().with_key(text(name));
-    client.call(3, &request).await.error_code
-}
-
-fn join_request(name: &str, member: &str) -> JoinGroupRequest {
-    let protocol = JoinGroupRequestProtocol::default()
-        .with_name(text("range"))
-        .with_metadata(Bytes::from_static(b"\0\x01\0\0\0\x01\0\x01t\xff\xff\xff\xff"));
-    JoinGroupRequest::default()
-        .with_group_id(group(name))
-        .with_session_timeout_ms(10_000)
-        .with_rebalance_timeout_ms(10_000)
-        .with_member_id(text(member))
-        .with_group_instance_id(None)
-        .with_protocol_type(text("consumer"))
-        .with_protocols(vec![protocol])
-}
-
-/// Joins in two steps (KIP-394).
-async fn join(client: &mut Client, name: &str) -> JoinGroupResponse {
-    let first = client.call(5, &join_request(name, "")).await;
-    assert_eq!(first.error_code, ResponseError::MemberIdRequired.code());
-    client.call(5, &join_request(name, &first.member_id)).await
-}
-
-async fn sync(client: &mut Client, name: &str, joined: &JoinGroupResponse) -> (i16, Bytes) {
-    let assignment = SyncGroupRequestAssignment::default()
-        .with_member_id(joined.member_id.clone())
-        .with_assignment(Bytes::from_static(b"all"));
-    let request = SyncGroupRequest::default()
-        .with_group_id(group(name))
-        .with_generation_id(joined.generation_id)
-        .with_member_id(joined.member_id.clone())
-        .with_group_instance_id(None)
-        .with_assignments(vec![assignment]);
-    let response = client.call(3, &request).await;
-    (response.error_code, response.assignment)
-}
-
-async fn heartbeat(client: &mut Client, name: &str, joined: &JoinGroupResponse) -> i16 {
-    let request = HeartbeatRequest::default()
-        .with_group_id(group(name))
-        .with_generation_id(joined.generation_id)
-        .with_member_id(joined.member_id.clone())
-        .with_group_instance_id(None);
-    client.call(3, &request).await.error_code
-}
-
-fn commit_request(name: &str, offset: i64, metadata: &str) -> OffsetCommitRequest {
-    let partition = OffsetCommitRequestPartition::default()
-        .with_partition_index(0)
-        .with_committed_offset(offset)
-        .with_committed_leader_epoch(4)
-        .with_committed_metadata(Some(text(metadata)));
-    let data = OffsetCommitRequestTopic::default().with_name(topic("t")).with_partitions(vec![partition]);
-    OffsetCommitRequest::default()
-        .with_group_id(group(name))
-        .with_generation_id_or_member_epoch(-1)
-        .with_group_instance_id(None)
-        .with_topics(vec![data])
-}
-
-async fn commit(client: &mut Client, name: &str, offset: i64, metadata: &str) -> i16 {
-    let response = client.call(7, &commit_request(name, offset, metadata)).await;
-    response.topics[0].partitions[0].error_code
-}
-
-/// The committed offset, its leader epoch and its metadata.
-async fn committed(client: &mut Client, name: &str) -> (i64, i32, String) {
-    let data = OffsetFetchRequestTopic::default().with_name(topic("t")).with_partition_indexes(vec![0]);
-    let request = OffsetFetchRequest::default().with_group_id(group(name)).with_topics(Some(vec![data]));
-    let response = client.call(7, &request).await;
-    assert_eq!(response.error_code, 0);
-    let partition = &response.topics[0].partitions[0];
-    let metadata = partition.metadata.as_ref().map(ToString::to_string).unwrap_or_default();
-    (partition.committed_offset, partition.committed_leader_epoch, metadata)
-}
-
-/// A broker with a topic, and the group's coordinator found.
-async fn ready(name: &str) -> (Broker, Client) {
-    let broker = Broker::with(quick()).await;
-    let mut client = broker.client().await;
-    client.create("t", 1, &[]).await;
-    assert_eq!(find(&mut client, name).await, 0);
-    (broker, client)
-}
+use crate::group_support::*;
+use crate::support::{Broker, Client, batch, node_on, run, topic};
 
 #[test]
 fn k14_a_member_joins_syncs_and_is_in_a_generation() {

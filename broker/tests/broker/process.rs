@@ -15,9 +15,9 @@ use weir_runtime::{task, time};
 use crate::support::{Client, PATIENCE, batch, produce_request, run, values};
 
 /// A broker's process; killed when it is dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Drop for Process {
@@ -36,7 +36,18 @@ fn command(folder: &Path) -> Command {
 }
 
 fn start(folder: &Path) -> Process {
-    let mut child = command(folder).stderr(Stdio::inherit()).spawn().expect("a process");
+    started(command(folder))
+}
+
+/// A process with a file of settings; it has SIGKILL when it is dropped.
+pub(crate) fn start_with(folder: &Path, config: &Path) -> Process {
+    let mut command = command(folder);
+    command.arg("--config").arg(config);
+    started(command)
+}
+
+fn started(mut command: Command) -> Process {
+    let mut child = command.stderr(Stdio::inherit()).spawn().expect("a process");
     let mut line = String::new();
     let stdout = child.stdout.take().expect("its output");
     BufReader::new(stdout).read_line(&mut line).expect("a line");
