@@ -145,6 +145,43 @@ fn k12_the_sequence_wraps_and_an_unknown_producer_may_begin_anywhere() {
 }
 
 #[test]
+fn k12_the_sequence_wraps_also_across_stops_crashes_and_the_loss_of_the_checkpoint() {
+    run(async {
+        let broker = Broker::start().await;
+        let mut client = broker.client().await;
+        client.create("t", 1, &[]).await;
+        let (inside, between) = (new_id(&mut client).await, new_id(&mut client).await);
+        // One batch holds both the last number and 0; another ends with the last number.
+        let wrapping = of_producer(inside, 0, i32::MAX - 1, 3);
+        let last = of_producer(between, 0, i32::MAX, 1);
+        assert_eq!(produce(&mut client, wrapping.clone()).await, (0, 0));
+        assert_eq!(produce(&mut client, last.clone()).await, (0, 3));
+        let gap = ResponseError::OutOfOrderSequenceNumber.code();
+        let holds = async |client: &mut Client, how: &str| {
+            assert_eq!(produce(client, wrapping.clone()).await, (0, 0), "{how}");
+            assert_eq!(produce(client, last.clone()).await, (0, 3), "{how}");
+            assert_eq!(produce(client, of_producer(inside, 0, 2, 1)).await, (gap, -1), "{how}");
+            assert_eq!(produce(client, of_producer(between, 0, 1, 1)).await, (gap, -1), "{how}");
+        };
+        let broker = broker.restart().await;
+        holds(&mut broker.client().await, "after a clean stop").await;
+        let Broker { node, folder } = broker;
+        drop(node);
+        let node = node_on(folder.path(), config()).await;
+        holds(&mut Client::connect(node.address()).await, "after a crash").await;
+        drop(node);
+        open(folder.path()).await.remove("checkpoint").await.expect("a checkpoint");
+        let node = node_on(folder.path(), config()).await;
+        let mut client = Client::connect(node.address()).await;
+        holds(&mut client, "from the log itself").await;
+        assert_eq!(produce(&mut client, of_producer(inside, 0, 1, 1)).await, (0, 4));
+        assert_eq!(produce(&mut client, of_producer(between, 0, 0, 2)).await, (0, 5));
+        assert_eq!(produce(&mut client, wrapping.clone()).await, (0, 0));
+        assert_eq!(values(client.fetch("t", 0, 0).await.records).len(), 7, "each was appended once");
+    });
+}
+
+#[test]
 fn k12_a_producer_that_is_idle_for_too_long_is_forgotten() {
     run(async {
         let quick = std::time::Duration::from_millis(5);

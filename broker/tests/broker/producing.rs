@@ -7,7 +7,9 @@ use weir_runtime::time;
 use weir_wire::codec::Compression;
 use weir_wire::records::{BatchBuilder, BatchHeader, TimestampType, batches};
 
-use crate::support::{Broker, Client, batch, batch_at, fetch_request, produce_request, run, until, values};
+use crate::support::{
+    Broker, Client, batch, batch_at, config, fetch_request, produce_request, run, until, values,
+};
 
 async fn refused(client: &mut Client, what: &str, topic: &str, records: Bytes, error: ResponseError) {
     let answer = client.produce(topic, 0, records).await;
@@ -147,6 +149,79 @@ fn k11_a_batch_that_is_too_large_and_a_record_without_a_key_are_refused() {
         builder.push(time::wall_ms(), None, Some(b"value"), &[]).expect("a record");
         let keyless = builder.finish().expect("a batch");
         refused(&mut client, "no key", "keyed", keyless, ResponseError::InvalidRecord).await;
+    });
+}
+
+/// A batch of exactly so many bytes, as they are sent.
+fn of_size(codec: Compression, bytes: usize) -> Bytes {
+    // Noise does not compress, so that each byte more of it is a byte more of the batch.
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    let noise: Vec<u8> = (0..bytes).map(|_| next()).collect();
+    let mut length = bytes;
+    // The lengths inside of it take bytes of their own.
+    for _ in 0..8 {
+        let mut builder = BatchBuilder::new(codec);
+        builder.push(time::wall_ms(), Some(b"key"), Some(&noise[..length]), &[]).expect("a record");
+        let batch = builder.finish().expect("a batch");
+        if batch.len() == bytes {
+            return batch;
+        }
+        length = length + bytes - batch.len();
+    }
+    panic!("{codec:?} makes no batch of {bytes} bytes");
+}
+
+/// What is as large as may be is taken in, one byte more is refused, and the connection lives on.
+async fn is_the_limit(client: &mut Client, topic: &str, codec: Compression, limit: usize) {
+    let answer = client.produce(topic, 0, of_size(codec, limit)).await;
+    assert_eq!(answer.error_code, 0, "{codec:?}, {limit}: {:?}", answer.error_message);
+    let end = client.fetch(topic, 0, 0).await.high_watermark;
+    let answer = client.produce(topic, 0, of_size(codec, limit + 1)).await;
+    assert_eq!(answer.error_code, ResponseError::MessageTooLarge.code(), "{codec:?}, {limit} and one more");
+    assert_eq!(client.fetch(topic, 0, 0).await.high_watermark, end, "nothing of it is appended");
+}
+
+#[test]
+fn k11_a_batch_of_max_message_bytes_is_taken_in_and_one_byte_more_is_not() {
+    run(async {
+        let mut config = config();
+        config.topic_defaults.insert("message.max.bytes".to_owned(), "3000".to_owned());
+        let broker = Broker::with(config).await;
+        let mut client = broker.client().await;
+        client.create("of-the-broker", 1, &[]).await;
+        client.create("of-its-own", 1, &[("max.message.bytes", "5000")]).await;
+        for codec in Compression::ALL {
+            is_the_limit(&mut client, "of-the-broker", codec, 3_000).await;
+            is_the_limit(&mut client, "of-its-own", codec, 5_000).await;
+        }
+        // What counts is what is sent, not what it decompresses to.
+        let mut builder = BatchBuilder::new(Compression::Zstd);
+        builder.push(time::wall_ms(), None, Some(&[b'x'; 100_000]), &[]).expect("a record");
+        let small = builder.finish().expect("a batch");
+        assert_eq!(client.produce("of-its-own", 0, small).await.error_code, 0);
+    });
+}
+
+#[test]
+fn k11_the_default_limit_is_kafkas_and_a_refused_partition_does_not_refuse_the_others() {
+    run(async {
+        let broker = Broker::start().await;
+        let mut client = broker.client().await;
+        client.create("usual", 2, &[]).await;
+        is_the_limit(&mut client, "usual", Compression::None, 1_048_588).await;
+        let mut request = produce_request("usual", 0, -1, of_size(Compression::None, 1_048_589));
+        let fitting = request.topic_data[0].partition_data[0].clone().with_index(1);
+        request.topic_data[0].partition_data.push(fitting.with_records(Some(batch(&[b"value"]))));
+        let response = client.call(9, &request).await;
+        let codes: Vec<i16> =
+            response.responses[0].partition_responses.iter().map(|answer| answer.error_code).collect();
+        assert_eq!(codes, [ResponseError::MessageTooLarge.code(), 0]);
     });
 }
 
