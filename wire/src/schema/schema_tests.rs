@@ -131,6 +131,22 @@ fn k23_an_absurd_array_length_is_refused_before_the_crate_sees_it() {
 }
 
 #[test]
+fn k23_a_text_longer_than_16_bits_say_is_refused_in_flexible_versions_too() {
+    let metadata = &shape_of(3).unwrap().request;
+    let request = |length: usize| {
+        // One topic by its name, three flags, and no tags.
+        let mut bytes = vec![2];
+        bytes.extend_from_slice(&[(length + 1) as u8 | 0x80, ((length + 1) >> 7) as u8 | 0x80, 2]);
+        bytes.resize(bytes.len() + length, b'n');
+        bytes.extend_from_slice(&[0; 5]);
+        bytes
+    };
+    assert_eq!(walk(metadata, 9, &request(32_767), 10), Ok(Walked { elements: 1 }));
+    let refused = WalkError::Length { message: "MetadataRequest", field: "name", length: 32_768 };
+    assert_eq!(walk(metadata, 9, &request(32_768), 10), Err(refused));
+}
+
+#[test]
 fn k23_a_varint_that_does_not_end_is_refused() {
     let metadata = &shape_of(3).unwrap().request;
     let endless = [0x80u8; 12];

@@ -1,6 +1,10 @@
 use super::{Field, Kind, Message};
 use crate::records::varint;
 
+/// The longest text, as in Kafka: flexible versions, too, hold it to the 16 bits of the others. What is stored and answered
+/// in other formats relies on that.
+const TEXT_BYTES_MAX: i64 = i16::MAX as i64;
+
 /// Why bytes do not follow a message's shape.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WalkError {
@@ -32,7 +36,7 @@ pub enum WalkError {
         /// The field.
         field: &'static str,
     },
-    /// A length that is negative, or null where null is not allowed.
+    /// A length that is negative, or null where null is not allowed, or of a text that is longer than Kafka has any.
     #[error("{message}.{field} has length {length}")]
     Length {
         /// The message.
@@ -156,6 +160,9 @@ impl<'a> Walk<'a> {
             Kind::Uuid => self.skip(name, 16),
             Kind::Str | Kind::NullStr => {
                 let length = if self.flexible { self.compact(name)? } else { self.i16(name)?.into() };
+                if length > TEXT_BYTES_MAX {
+                    return Err(WalkError::Length { message: self.message, field: name, length });
+                }
                 self.content(name, length, matches!(kind, Kind::NullStr))
             }
             Kind::Bytes | Kind::NullBytes => {
