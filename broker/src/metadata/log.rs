@@ -1,5 +1,6 @@
 //! The quorum's log: an ordinary log of the store. An entry is a batch of one record; its offset is the entry's index,
-//! its leader epoch the term, and its value the command. A leader's first entry has no value.
+//! its leader epoch the term, and its value the command. A leader's first entry has no value, a change of voters has the
+//! key `voters`.
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -17,6 +18,9 @@ use super::driver::MetadataError;
 
 /// Bytes that are read at a time when the log is replayed.
 const READ_BYTES: usize = 1 << 20;
+
+/// The key of an entry that changes the voters; commands have none.
+const VOTERS_KEY: &[u8] = b"voters";
 
 /// The quorum's log.
 pub(super) struct MetadataLog {
@@ -42,25 +46,30 @@ impl MetadataLog {
     }
 
     /// The log's shape, for the core.
-    pub(super) fn position(&self) -> LogPosition {
+    pub(super) fn position(&self, entries: &[(Index, Entry)]) -> LogPosition {
         LogPosition {
             start: self.log.start(),
             term_before_start: 0,
             end: self.log.end(),
             terms: self.log.epochs().entries().iter().map(|entry| (entry.epoch, entry.start)).collect(),
+            voters: entries
+                .iter()
+                .filter_map(|(index, entry)| entry.voters().map(|voters| (*index, voters)))
+                .collect(),
         }
     }
 
     /// Appends an entry. It is durable when an event says so.
     pub(super) fn append(&mut self, index: Index, entry: &Entry) -> Result<(), MetadataError> {
         let now_ms = time::wall_ms();
-        let value = match entry.kind {
-            EntryKind::LeaderStart => None,
-            EntryKind::Command => Some(entry.payload.as_ref()),
+        let (key, value) = match entry.kind {
+            EntryKind::LeaderStart => (None, None),
+            EntryKind::Command => (None, Some(entry.payload.as_ref())),
+            EntryKind::Voters => (Some(VOTERS_KEY), Some(entry.payload.as_ref())),
         };
         let refused = |error: records::BatchError| MetadataError::Refused(error.to_string());
         let mut builder = BatchBuilder::new(Compression::None).at(index, entry.term);
-        builder.push(now_ms, None, value, &[]).map_err(refused)?;
+        builder.push(now_ms, key, value, &[]).map_err(refused)?;
         let batch = builder.finish().map_err(refused)?;
         let info = AppendInfo {
             base_offset: index,
@@ -140,7 +149,18 @@ fn entry(batch: &Batch) -> Result<Entry, MetadataError> {
     let (Some(Ok(record)), None) = (values.next(), values.next()) else {
         return Err(damaged(format!("entry {index} is not a batch of one record")));
     };
-    let kind = if record.value.is_some() { EntryKind::Command } else { EntryKind::LeaderStart };
+    let kind = match (record.key, record.value) {
+        (None, None) => EntryKind::LeaderStart,
+        (None, Some(_)) => EntryKind::Command,
+        (Some(VOTERS_KEY), Some(_)) => EntryKind::Voters,
+        _ => return Err(MetadataError::NewerFormat(format!("metadata entry {index} is of an unknown kind"))),
+    };
     let payload = Bytes::copy_from_slice(record.value.unwrap_or_default());
-    Ok(Entry { term: batch.header.leader_epoch, kind, payload })
+    let entry = Entry { term: batch.header.leader_epoch, kind, payload };
+    if kind == EntryKind::Voters && entry.voters().is_none() {
+        return Err(MetadataError::NewerFormat(format!(
+            "the voters in metadata entry {index} cannot be read"
+        )));
+    }
+    Ok(entry)
 }

@@ -8,7 +8,7 @@ use weir_protocol::fact::Fact;
 use weir_protocol::metadata::{Change, Command, Record};
 use weir_protocol::raft::{
     Effect, Entry, EntryKind, HardState, HardStateSeq, Index, Input, Limits, ProposalId, Raft, Refusal,
-    StartState, Term, Timing,
+    StartState, Term, Timing, Voters,
 };
 use weir_protocol::types::VoterId;
 use weir_runtime::disk::{BatchError, Disk};
@@ -29,7 +29,7 @@ pub(super) type Reply = oneshot::Sender<Result<Change, ProposeError>>;
 #[derive(Debug)]
 pub(super) struct Committed {
     pub(super) index: Index,
-    /// `None`: a leader's first entry.
+    /// `None`: a leader's first entry, or a change of voters.
     pub(super) command: Option<Command>,
     /// Who proposed it here and waits.
     pub(super) reply: Option<Reply>,
@@ -95,7 +95,9 @@ impl Quorum {
                 return Err(MetadataError::Damaged { what: "quorum-state".to_owned(), reason });
             }
         };
-        let start = StartState { me, voters: vec![me], hard_state, log: log.position(), sound: true };
+        let position = log.position(&entries);
+        let voters = Voters::new([me]).map_err(|error| MetadataError::Refused(error.to_string()))?;
+        let start = StartState { me, voters, hard_state, log: position, sound: true };
         let limits = Limits::default();
         let mut effects = Vec::new();
         let raft = Raft::start(start, Timing::default(), limits, now(), random::u64(), &mut effects);
@@ -352,15 +354,17 @@ fn refuse(reply: Option<Reply>, error: ProposeError) {
 
 fn of_refusal(reason: Refusal) -> ProposeError {
     match reason {
-        Refusal::NotLeader(_) => ProposeError::NotController,
+        // A command changes no voters.
+        Refusal::NotLeader(_) | Refusal::Change(_) => ProposeError::NotController,
         Refusal::Overloaded => ProposeError::Overloaded,
         Refusal::TooLarge => ProposeError::TooLarge,
     }
 }
 
 fn decode(index: Index, entry: &Entry) -> Result<Option<Command>, MetadataError> {
-    if entry.kind == EntryKind::LeaderStart {
-        return Ok(None);
+    match entry.kind {
+        EntryKind::LeaderStart | EntryKind::Voters => return Ok(None),
+        EntryKind::Command => {}
     }
     match internal::decode(&entry.payload, Limits::default().entry_bytes_max) {
         Ok(Record::V1(command)) => Ok(Some(command)),

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use weir_defect::{Defect, switch_on};
 
-use super::harness::Cluster;
+use super::VoterChange;
+use super::harness::{Cluster, voters};
 
 /// How often what happens in a run: drawn per seed, so that some runs have many elections and others long logs.
 struct Profile {
     /// The faces of the die, each with its weight.
-    weights: [(usize, Action); 14],
+    weights: [(usize, Action); 15],
     pass_us_max: usize,
 }
 
@@ -29,10 +30,11 @@ enum Action {
     CutOff,
     Pause,
     HealOrResign,
+    ChangeVoters,
 }
 
 impl Profile {
-    fn draw(cluster: &mut Cluster) -> Profile {
+    fn draw(cluster: &mut Cluster, changes: bool) -> Profile {
         let mut weigh = |base: usize| base * [1, 4, 4, 4, 16][cluster.random.below(5)];
         let weights = [
             (weigh(330), Action::Deliver),
@@ -49,6 +51,7 @@ impl Profile {
             (weigh(2), Action::CutOff),
             (weigh(1), Action::Pause),
             (weigh(8), Action::HealOrResign),
+            (if changes { weigh(6) } else { 0 }, Action::ChangeVoters),
         ];
         Profile { weights, pass_us_max: [2_000, 10_000, 50_000][cluster.random.below(3)] }
     }
@@ -64,10 +67,25 @@ impl Profile {
     }
 }
 
+/// What happens besides loss, pauses and power failures.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Special {
+    Nothing,
+    /// A node comes back with an empty folder.
+    Wipes,
+    /// Voters come and go.
+    Changes,
+}
+
 /// One random run. `Err` says which property is broken.
-fn run(nodes: usize, seed: u64, steps: usize, wipes: bool) -> Result<Cluster, String> {
+fn run(nodes: usize, seed: u64, steps: usize, special: Special) -> Result<Cluster, String> {
+    let (wipes, changes) = (special == Special::Wipes, special == Special::Changes);
     let mut cluster = Cluster::new(nodes, seed);
-    let profile = Profile::draw(&mut cluster);
+    if changes {
+        let first = 1 + cluster.random.below(nodes);
+        cluster = Cluster::with_voters(nodes, voters(first), seed);
+    }
+    let profile = Profile::draw(&mut cluster, changes);
     for step in 0..steps {
         if cluster.broken.is_some() {
             break;
@@ -130,6 +148,15 @@ fn random_step(cluster: &mut Cluster, profile: &Profile) {
         Action::Pause => {
             cluster.paused.insert(node);
         }
+        Action::ChangeVoters => {
+            let id = cluster.nodes[cluster.random.below(cluster.nodes.len())].id;
+            let leader = cluster.leader().unwrap_or(node);
+            let change = match cluster.raft_if_up(leader).is_some_and(|raft| raft.voters().contains(id)) {
+                true => VoterChange::Remove(id),
+                false => VoterChange::Add(id),
+            };
+            cluster.change_voters(leader, change);
+        }
         Action::HealOrResign => match cluster.random.below(8) {
             0 => cluster.fail_append(node),
             1 => cluster.step(node, super::Input::Resign),
@@ -156,45 +183,51 @@ fn expect_progress(cluster: &mut Cluster) {
     }
 }
 
-fn run_many(nodes: usize, seeds: std::ops::Range<u64>, steps: usize, wipes: bool) -> Result<(), String> {
+fn run_many(nodes: usize, seeds: std::ops::Range<u64>, steps: usize, special: Special) -> Result<(), String> {
     let (mut committed, mut reads) = (0, 0);
     for seed in seeds {
-        let cluster = run(nodes, seed, steps, wipes)?;
+        let cluster = run(nodes, seed, steps, special)?;
         committed += cluster.committed.len();
         reads += cluster.reads_ready;
     }
     println!("{nodes} nodes: {committed} entries committed, {reads} reads answered");
-    assert!(wipes || (committed > 0 && reads > 0), "the runs do something");
+    assert!(special == Special::Wipes || (committed > 0 && reads > 0), "the runs do something");
     Ok(())
 }
 
 #[test]
 fn a_sole_voter_loses_nothing_that_it_committed() {
-    run_many(1, 0..100, 2_000, false).unwrap();
+    run_many(1, 0..100, 2_000, Special::Nothing).unwrap();
 }
 
 #[test]
 fn three_voters_keep_raft_s_properties_under_loss_and_power_failures() {
-    run_many(3, 0..150, 4_000, false).unwrap();
+    run_many(3, 0..150, 4_000, Special::Nothing).unwrap();
 }
 
 #[test]
 fn five_voters_keep_raft_s_properties_under_loss_and_power_failures() {
-    run_many(5, 0..60, 6_000, false).unwrap();
+    run_many(5, 0..60, 6_000, Special::Nothing).unwrap();
 }
 
 #[test]
 fn a_voter_that_returns_with_an_empty_folder_breaks_nothing() {
     // Contract 6
-    run_many(3, 0..100, 3_000, true).unwrap();
+    run_many(3, 0..100, 3_000, Special::Wipes).unwrap();
+}
+
+#[test]
+fn voters_come_and_go_one_at_a_time_and_nothing_committed_is_lost() {
+    run_many(3, 0..100, 4_000, Special::Changes).unwrap();
+    run_many(5, 0..100, 6_000, Special::Changes).unwrap();
 }
 
 /// With a defect switched on the same runs break a property; a build without switches has nothing to show here.
-fn expect_found(defect: Defect, nodes: usize, wipes: bool) {
+fn expect_found(defect: Defect, nodes: usize, special: Special) {
     if !switch_on(&[defect]) {
         return;
     }
-    let found = (0..4_000).find_map(|seed| run(nodes, seed, 4_000, wipes).err());
+    let found = (0..4_000).find_map(|seed| run(nodes, seed, 4_000, special).err());
     switch_on(&[]);
     println!("{defect:?}: {found:?}");
     assert!(found.is_some(), "{defect:?} is not found");
@@ -202,25 +235,25 @@ fn expect_found(defect: Defect, nodes: usize, wipes: bool) {
 
 #[test]
 fn a_vote_that_is_not_synced_is_found() {
-    expect_found(Defect::no_fsync_vote, 3, false);
+    expect_found(Defect::no_fsync_vote, 3, Special::Nothing);
 }
 
 #[test]
 fn a_term_that_is_resumed_after_a_restart_is_found() {
-    expect_found(Defect::resume_same_epoch, 3, false);
+    expect_found(Defect::resume_same_epoch, 3, Special::Nothing);
 }
 
 #[test]
 fn a_commit_of_an_older_term_is_found() {
-    expect_found(Defect::commit_prior_term, 3, false);
+    expect_found(Defect::commit_prior_term, 3, Special::Nothing);
 }
 
 #[test]
 fn a_read_that_nobody_confirmed_is_found() {
-    expect_found(Defect::reuse_read_context, 3, false);
+    expect_found(Defect::reuse_read_context, 3, Special::Nothing);
 }
 
 #[test]
 fn a_wiped_voter_that_votes_is_found() {
-    expect_found(Defect::wiped_voter_votes, 3, true);
+    expect_found(Defect::wiped_voter_votes, 3, Special::Wipes);
 }

@@ -71,7 +71,7 @@ impl Raft {
     }
 
     pub(super) fn on_pre_vote(&mut self, from: VoterId, candidacy: Candidacy, effects: &mut Vec<Effect>) {
-        if matches!(self.role, Role::Observer) {
+        if !self.may_vote() {
             return;
         }
         let granted = candidacy.term > self.hard.term
@@ -83,19 +83,19 @@ impl Raft {
 
     pub(super) fn on_pre_vote_granted(&mut self, from: VoterId, term: Term, effects: &mut Vec<Effect>) {
         let voter = self.voter(from);
-        let quorum = self.quorum();
+        let majority = self.majority();
         let Role::PreCandidate { grants, .. } = &mut self.role else { return };
         if Some(term) != self.hard.term.checked_add(1) {
             return;
         }
         grants.extend(voter);
-        if grants.len() >= quorum {
+        if grants.len() >= majority {
             self.campaign(effects);
         }
     }
 
     pub(super) fn on_vote(&mut self, from: VoterId, candidacy: Candidacy, effects: &mut Vec<Effect>) {
-        if matches!(self.role, Role::Observer) {
+        if !self.may_vote() {
             return;
         }
         if candidacy.term > self.hard.term {
@@ -144,13 +144,13 @@ impl Raft {
     /// forget.
     pub(super) fn count_votes(&mut self, effects: &mut Vec<Effect>) {
         let own = self.voter(self.me);
-        let quorum = self.quorum();
+        let majority = self.majority();
         if self.hard_durable < self.hard_seq && !defect!(no_fsync_vote) {
             return;
         }
         let Role::Candidate { grants, .. } = &mut self.role else { return };
         grants.extend(own);
-        if grants.len() >= quorum {
+        if grants.len() >= majority {
             self.become_leader(effects);
         }
     }

@@ -66,11 +66,13 @@ impl Raft {
             }
             self.matched_end = conflict;
             self.log.begin_cut(conflict);
+            self.refresh_role();
             effects.push(Effect::TruncateLog { to: conflict });
             return AppendOutcome::Busy;
         }
         self.log.append(&fresh);
         self.matched_end = self.log.end();
+        self.refresh_role();
         effects.push(Effect::AppendEntries { first: conflict, entries: fresh });
         self.accepted()
     }
@@ -109,12 +111,14 @@ impl Raft {
         let leader = self.leader.filter(|leader| !self.is_me(*leader));
         self.become_follower(self.hard.term, leader, effects);
         self.log.forget_from(from);
+        self.refresh_role();
         self.matched_end = self.matched_end.min(from);
     }
 
     pub(super) fn raise_commit(&mut self, end: Index, effects: &mut Vec<Effect>) {
         if end > self.commit {
             self.commit = end;
+            self.refresh_role();
             effects.push(Effect::Commit { end });
         }
     }
@@ -149,5 +153,5 @@ fn is_sensible(append: &Append, term: super::Term) -> bool {
         && append.entries.iter().map(terms).is_sorted()
         && append.entries.first().is_none_or(|entry| entry.term >= append.previous_term)
         && append.entries.last().is_none_or(|entry| entry.term <= term)
-        && append.entries.iter().all(|entry| entry.term > 0)
+        && append.entries.iter().all(super::Entry::is_sensible)
 }

@@ -38,6 +38,11 @@ pub(super) fn voter(node: usize, folder: u128) -> VoterId {
     VoterId { broker: BrokerId(node as i32), folder: FolderId(Uuid::from_u128(folder)) }
 }
 
+/// The first `nodes` nodes with the folder 1.
+pub(super) fn voters(nodes: usize) -> Voters {
+    Voters::new((0..nodes).map(|node| voter(node, 1))).expect("distinct nodes")
+}
+
 /// What a node's disk holds, and what of it would survive.
 #[derive(Default)]
 struct Disk {
@@ -70,7 +75,7 @@ pub(super) struct Cluster {
     pub(super) cut_off: BTreeSet<usize>,
     /// Processes that are stopped: they neither hear nor tick, but their disk goes on.
     pub(super) paused: BTreeSet<usize>,
-    voters: Vec<VoterId>,
+    voters: Voters,
     leaders: BTreeMap<Term, VoterId>,
     pub(super) committed: Vec<Entry>,
     reads: BTreeMap<ReadId, usize>,
@@ -86,12 +91,17 @@ pub(super) fn limits() -> Limits {
         cache_bytes_max: 300,
         uncommitted_max: 16,
         reads_max: 4,
+        observers_max: 8,
     }
 }
 
 impl Cluster {
     pub(super) fn new(nodes: usize, seed: u64) -> Cluster {
-        let voters: Vec<_> = (0..nodes).map(|node| voter(node, 1)).collect();
+        Cluster::with_voters(nodes, voters(nodes), seed)
+    }
+
+    /// A cluster in which some nodes only follow.
+    pub(super) fn with_voters(nodes: usize, voters: Voters, seed: u64) -> Cluster {
         let new_node = |id| Node {
             id,
             raft: None,
@@ -104,7 +114,7 @@ impl Cluster {
         let mut cluster = Cluster {
             random: Random::new(seed),
             now: Duration::ZERO,
-            nodes: voters.iter().copied().map(new_node).collect(),
+            nodes: (0..nodes).map(|node| new_node(voter(node, 1))).collect(),
             network: Vec::new(),
             cut_off: BTreeSet::new(),
             paused: BTreeSet::new(),
@@ -132,7 +142,9 @@ impl Cluster {
                 terms.push((entry.term, index));
             }
         }
-        let log = LogPosition { start: 0, term_before_start: 0, end: disk.log.len() as Index, terms };
+        let changes = (0..).zip(&disk.log).filter_map(|(index, entry)| Some((index, entry.voters()?)));
+        let voters = changes.collect();
+        let log = LogPosition { end: disk.log.len() as Index, terms, voters, ..LogPosition::default() };
         let state =
             StartState { me: *id, voters: self.voters.clone(), hard_state: disk.hard, log, sound: true };
         let mut effects = Vec::new();
@@ -167,6 +179,9 @@ impl Cluster {
         self.nodes[node].disk = Disk::default();
         self.nodes[node].id.folder = FolderId(Uuid::from_u128(2));
         self.restart(node);
+        if let Some(leader) = self.leader() {
+            self.tell_observers(leader);
+        }
     }
 
     pub(super) fn step(&mut self, node: usize, input: Input) {
@@ -180,6 +195,7 @@ impl Cluster {
     }
 
     fn carry_out(&mut self, node: usize, effects: Vec<Effect>) {
+        let mut new_leader = false;
         for effect in effects {
             let Node { id, disk, timer, held, reads, .. } = &mut self.nodes[node];
             match effect {
@@ -204,7 +220,10 @@ impl Cluster {
                 Effect::SetTimer(at) => *timer = Some(at),
                 Effect::ReadEntries { to, term, from, .. } => reads.push((to, term, from)),
                 Effect::Commit { end } => self.check_commit(node, end as usize),
-                Effect::BecameLeader { term } => self.check_leader(node, term),
+                Effect::BecameLeader { term } => {
+                    self.check_leader(node, term);
+                    new_leader = true;
+                }
                 Effect::ReadReady { id, commit } => self.check_read(id, commit as usize),
                 Effect::Complain { about, what } => self.break_law(format!("{about}: {what}")),
                 Effect::SnapshotNeeded { .. } => self.break_law("no log starts later than at 0".to_owned()),
@@ -215,6 +234,15 @@ impl Cluster {
                 | Effect::ReadRefused { .. } => {}
             }
         }
+        if new_leader {
+            self.tell_observers(node);
+        }
+    }
+
+    /// Everyone follows, whoever votes.
+    fn tell_observers(&mut self, node: usize) {
+        let everyone = self.nodes.iter().map(|node| node.id).collect();
+        self.step(node, Input::Observers(everyone));
     }
 
     fn break_law(&mut self, law: String) {
@@ -358,6 +386,11 @@ impl Cluster {
         self.step(node, Input::Propose { id: ProposalId(self.next_id), payload });
     }
 
+    pub(super) fn change_voters(&mut self, node: usize, change: VoterChange) {
+        self.next_id += 1;
+        self.step(node, Input::ChangeVoters { id: ProposalId(self.next_id), change });
+    }
+
     pub(super) fn read(&mut self, node: usize) {
         self.next_id += 1;
         let id = ReadId(self.next_id);
@@ -392,6 +425,10 @@ impl Cluster {
 
     pub(super) fn raft(&self, node: usize) -> &Raft {
         self.nodes[node].raft.as_ref().expect("the node is up")
+    }
+
+    pub(super) fn raft_if_up(&self, node: usize) -> Option<&Raft> {
+        self.nodes[node].raft.as_ref()
     }
 
     pub(super) fn log_of(&self, node: usize) -> &[Entry] {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::message::{Entry, Envelope, HardState, Index, Message, Term};
+use super::voters::{VoterChange, Voters};
 use crate::types::VoterId;
 
 /// The driver's name for a proposal.
@@ -25,8 +26,9 @@ pub struct HardStateSeq(pub u64);
 pub struct StartState {
     /// This node with its folder.
     pub me: VoterId,
-    /// The voters. A node whose id is here with another folder is none of them (contract 6).
-    pub voters: Vec<VoterId>,
+    /// The voters before the log's first change of voters: the snapshot's, or those that formed the cluster. A node
+    /// whose id is here with another folder is none of them (contract 6).
+    pub voters: Voters,
     /// As last persisted; the default in a new folder.
     pub hard_state: HardState,
     /// The log as recovered, all of it durable.
@@ -46,6 +48,8 @@ pub struct LogPosition {
     pub end: Index,
     /// Each term in the log with the index of its first entry, both growing: storage's epoch history.
     pub terms: Vec<(Term, Index)>,
+    /// The changes of voters in the log: the index of each such entry, growing, with what it holds.
+    pub voters: Vec<(Index, Voters)>,
 }
 
 /// What happens to the core.
@@ -65,6 +69,17 @@ pub enum Input {
         /// Opaque, at most [`Limits::entry_bytes_max`].
         payload: Bytes,
     },
+    /// Change the voters; the outcome is reported as a proposal's. At most one change is under way, a leader changes
+    /// nothing before an entry of its own term is committed, and who is added must hold what is committed.
+    ChangeVoters {
+        /// Under which name the outcome is reported.
+        id: ProposalId,
+        /// What to change.
+        change: VoterChange,
+    },
+    /// Who gets the log besides the voters, replacing those before: brokers that only follow, and nodes that are to
+    /// become voters. More than [`Limits::observers_max`] are not served.
+    Observers(Vec<VoterId>),
     /// A linearizable read: how far must the state machine have applied?
     Read {
         /// Under which name the outcome is reported.
@@ -237,6 +252,32 @@ pub enum Refusal {
     /// Larger than [`Limits::entry_bytes_max`].
     #[error("the entry is too large")]
     TooLarge,
+    /// The voters may not be changed so, or not yet.
+    #[error(transparent)]
+    Change(#[from] ChangeRefusal),
+}
+
+/// Why the voters are not changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ChangeRefusal {
+    /// A leader that has not committed an entry of its term does not know whether it may change the voters.
+    #[error("the leader's term has no committed entry yet")]
+    TermNotCommitted,
+    /// The change before is not committed.
+    #[error("another change of voters is under way")]
+    ChangeUnderWay,
+    /// Who is to vote does not hold what is committed, or is no observer.
+    #[error("the new voter has not caught up")]
+    NotCaughtUp,
+    /// The node votes already, with this or another folder: remove that one first.
+    #[error("the node is a voter already")]
+    VoterExists,
+    /// Nobody to remove.
+    #[error("there is no such voter")]
+    NoSuchVoter,
+    /// A quorum has at least one voter, and a bounded number of them.
+    #[error("a quorum cannot have so few or so many voters")]
+    BadNumberOfVoters,
 }
 
 /// What cannot be, unless a peer or a disk lies.
@@ -254,7 +295,7 @@ pub enum Complaint {
 }
 
 /// How long to wait for what.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// How often a leader shows that it is there.
     pub heartbeat: Duration,
@@ -276,7 +317,7 @@ impl Default for Timing {
 }
 
 /// Bounds of the core.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// The largest payload.
     pub entry_bytes_max: usize,
@@ -288,6 +329,8 @@ pub struct Limits {
     pub uncommitted_max: usize,
     /// How many reads may wait.
     pub reads_max: usize,
+    /// How many nodes that do not vote get the log.
+    pub observers_max: usize,
 }
 
 impl Default for Limits {
@@ -298,6 +341,7 @@ impl Default for Limits {
             cache_bytes_max: 4 << 20,
             uncommitted_max: 4_096,
             reads_max: 4_096,
+            observers_max: 1_024,
         }
     }
 }

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use super::interface::LogPosition;
 use super::message::{Entry, Index, Term};
+use super::voters::Voters;
 
 /// The log as the core sees it. Its content lives in storage.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LogView {
     start: Index,
     term_before_start: Term,
@@ -16,6 +17,9 @@ pub(super) struct LogView {
     durable_end: Index,
     /// Each term with its first index. Invariant: both grow; indexes lie in `start..end`.
     terms: Vec<(Term, Index)>,
+    /// Voters, with the end of the shortest log in which they are the voters. The first were there before the log's
+    /// start or before the first change. Invariant: not empty, the ends grow and are `<= end`.
+    voters: Vec<(Index, Voters)>,
     /// Invariant: the last entries of the log, up to `end`.
     cache: VecDeque<Entry>,
     /// Invariant: the bytes in `cache`.
@@ -27,15 +31,19 @@ pub(super) struct LogView {
 }
 
 impl LogView {
-    pub(super) fn new(mut position: LogPosition, cache_bytes_max: usize) -> LogView {
+    /// A recovered log, with the voters before its changes of voters.
+    pub(super) fn new(mut position: LogPosition, voters: (Index, Voters), cache_bytes_max: usize) -> LogView {
         // Storage may know of a term that begins at the end: it has no entry yet.
         position.terms.retain(|(_, first)| *first < position.end);
+        let changes = position.voters.into_iter().map(|(index, voters)| (index + 1, voters));
+        let later = changes.filter(|(end, _)| voters.0 < *end && *end <= position.end).collect::<Vec<_>>();
         LogView {
             start: position.start,
             term_before_start: position.term_before_start,
             end: position.end,
             durable_end: position.end,
             terms: position.terms,
+            voters: [voters].into_iter().chain(later).collect(),
             cache: VecDeque::new(),
             cache_bytes: 0,
             cache_bytes_max,
@@ -86,12 +94,28 @@ impl LogView {
         (last_term, end) >= (self.last_term(), self.end)
     }
 
+    /// The voters of this log: those of its newest change, committed or not (thesis §4.1).
+    pub(super) fn voters(&self) -> &Voters {
+        &self.voters[self.voters.len() - 1].1
+    }
+
+    /// The end of the shortest log with these voters: they are certain once the commit has reached it.
+    pub(super) fn voters_end(&self) -> Index {
+        self.voters[self.voters.len() - 1].0
+    }
+
+    /// The voters before [`LogView::voters`].
+    pub(super) fn former_voters(&self) -> Option<&Voters> {
+        self.voters.len().checked_sub(2).map(|at| &self.voters[at].1)
+    }
+
     pub(super) fn append(&mut self, entries: &[Entry]) {
         for entry in entries {
             if entry.term > self.last_term() {
                 self.terms.push((entry.term, self.end));
             }
             self.end += 1;
+            self.voters.extend(entry.voters().map(|voters| (self.end, voters)));
             self.cache_bytes += entry.size_bytes();
             self.cache.push_back(entry.clone());
         }
@@ -125,6 +149,8 @@ impl LogView {
             }
         }
         self.terms.truncate(self.terms.partition_point(|(_, first)| *first < to));
+        let kept = self.voters.partition_point(|(end, _)| *end <= to);
+        self.voters.truncate(kept.max(1));
         self.durable_end = self.durable_end.min(self.end);
     }
 
@@ -149,6 +175,11 @@ impl LogView {
         law(
             self.terms.iter().all(|(_, first)| self.start <= *first && *first < self.end),
             "terms have entries",
+        )?;
+        law(
+            self.voters.is_sorted_by(|a, b| a.0 < b.0)
+                && self.voters.last().is_some_and(|(at, _)| *at <= self.end),
+            "voters have entries",
         )?;
         law(self.cache.len() as i64 <= self.end - self.start, "the cache holds entries of the log")?;
         let bytes: usize = self.cache.iter().map(Entry::size_bytes).sum();

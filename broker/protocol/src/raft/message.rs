@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::voters::Voters;
 use crate::types::{LeaderEpoch, Offset, VoterId};
 
 /// A term; 0 before the first election. The leader epoch of the metadata log.
@@ -12,16 +13,18 @@ pub type Term = LeaderEpoch;
 pub type Index = Offset;
 
 /// What an entry is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum EntryKind {
     /// A leader's first entry in its term (§8): carries nothing, but what precedes it commits with it.
     LeaderStart,
     /// A command of the state machine above.
     Command,
+    /// The voters from this entry on, committed or not (thesis §4.1); see [`Voters::encode`].
+    Voters,
 }
 
 /// An entry of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Entry {
     /// In which it was proposed.
     pub term: Term,
@@ -32,6 +35,21 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The voters that this entry makes, if that is its kind. `None` too if they cannot be read: [`Entry::is_sensible`].
+    pub fn voters(&self) -> Option<Voters> {
+        match self.kind {
+            EntryKind::Voters => Voters::decode(&self.payload).ok(),
+            EntryKind::LeaderStart | EntryKind::Command => None,
+        }
+    }
+
+    /// Whether a leader could have written this.
+    pub(super) fn is_sensible(&self) -> bool {
+        let readable =
+            self.kind != EntryKind::Voters || self.voters().is_some_and(|voters| !voters.ids().is_empty());
+        self.term > 0 && readable
+    }
+
     /// About what it takes in memory and on the wire.
     pub(super) fn size_bytes(&self) -> usize {
         self.payload.len() + 32
@@ -39,7 +57,7 @@ impl Entry {
 }
 
 /// What a voter must not forget (§5.2): written and synced before anything is said that depends on it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HardState {
     /// The newest term heard of.
     pub term: Term,
@@ -48,7 +66,7 @@ pub struct HardState {
 }
 
 /// A message with its sender and addressee. Messages may be lost, repeated and reordered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Envelope {
     /// Who says it.
     pub from: VoterId,
@@ -59,7 +77,7 @@ pub struct Envelope {
 }
 
 /// What a candidate shows of itself (§5.4.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Candidacy {
     /// The term that is campaigned for.
     pub term: Term,
@@ -70,7 +88,7 @@ pub struct Candidacy {
 }
 
 /// A message between voters.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Message {
     /// "Would you vote for me?" Changes nothing at the receiver (Ongaro's thesis, §9.6).
     PreVote(Candidacy),
@@ -117,7 +135,7 @@ impl Message {
 }
 
 /// Entries of the leader's log (§5.3).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Append {
     /// The leader's term.
     pub term: Term,
@@ -134,7 +152,7 @@ pub struct Append {
 }
 
 /// How an [`Append`] went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum AppendOutcome {
     /// The follower's log agrees with the leader's.
     Accepted {

@@ -9,23 +9,28 @@
 //!
 //! | role | input | next role |
 //! |---|---|---|
+//! | Observer | a change admits it | Follower |
 //! | Follower | timeout | PreCandidate |
+//! | Follower | its removal is committed | Observer |
 //! | PreCandidate | newer term | Follower |
 //! | PreCandidate | a leader of the term | Follower |
 //! | PreCandidate | pre-votes of a majority | Candidate |
 //! | PreCandidate | resign | Follower |
+//! | PreCandidate | its removal is committed | Observer |
 //! | Candidate | timeout | PreCandidate |
 //! | Candidate | newer term | Follower |
 //! | Candidate | a leader of the term | Follower |
 //! | Candidate | votes of a majority | Leader |
 //! | Candidate | resign | Follower |
+//! | Candidate | its removal is committed | Observer |
 //! | Leader | newer term | Follower |
 //! | Leader | no majority heard | Follower |
 //! | Leader | own log failed | Follower |
 //! | Leader | resign | Follower |
+//! | Leader | its removal is committed | Observer |
 //!
-//! An `Observer` follows but neither votes nor campaigns: a node that is not among the voters with its folder, or one
-//! whose log or vote is damaged (contract 6). It joins the table with the change of voters.
+//! An `Observer` follows and does not campaign: a node that is not among the voters with its folder, or one whose log or
+//! vote is damaged (contract 6). It gives its vote to who knows it as a voter, unless it is damaged or empty.
 //!
 //! # What is synced before what
 //! Each message waits for the hard state that it was said under ([`SyncPoint`]), a candidate's own vote counts when it
@@ -37,16 +42,25 @@ mod follow;
 mod interface;
 mod lead;
 mod log;
+mod membership;
 mod message;
+mod progress;
+mod reads;
+mod replicate;
+mod voters;
 
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod membership_tests;
+#[cfg(test)]
 mod scenario_tests;
 #[cfg(test)]
 mod table_tests;
+#[cfg(test)]
+mod voters_tests;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -54,18 +68,19 @@ use std::time::Duration;
 use weir_defect::defect;
 
 pub use interface::{
-    Complaint, Effect, HardStateSeq, Input, Limits, LogPosition, ProposalId, ReadId, Refusal, StartState,
-    SyncPoint, Timing,
+    ChangeRefusal, Complaint, Effect, HardStateSeq, Input, Limits, LogPosition, ProposalId, ReadId, Refusal,
+    StartState, SyncPoint, Timing,
 };
 pub use message::{
     Append, AppendOutcome, Candidacy, Entry, EntryKind, Envelope, HardState, Index, Message, Term,
 };
+pub use voters::{VOTERS_MAX, VoterChange, Voters, VotersError};
 
 use self::lead::Leading;
 use self::log::LogView;
 use crate::types::VoterId;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Role {
     /// Follows, without a voice.
     Observer,
@@ -80,11 +95,13 @@ enum Role {
 }
 
 /// One node of the metadata quorum.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Raft {
     me: VoterId,
-    /// Invariant: sorted, none twice.
-    voters: Vec<VoterId>,
+    /// Whether log and vote are whole.
+    sound: bool,
+    /// Who gets the log besides the voters while this node leads.
+    observers: BTreeSet<VoterId>,
     timing: Timing,
     limits: Limits,
     /// Invariant: the term never goes back; within a term the vote is given once.
@@ -123,11 +140,8 @@ impl Raft {
         jitter: u64,
         effects: &mut Vec<Effect>,
     ) -> Raft {
-        let mut voters = state.voters;
-        voters.sort_unstable();
-        voters.dedup();
         let start = state.log.start;
-        let log = LogView::new(state.log, limits.cache_bytes_max);
+        let log = LogView::new(state.log, (start, state.voters), limits.cache_bytes_max);
         // An entry of a newer term may be durable although the hard state was not yet: the term is known all the same.
         let hard = match log.last_term() {
             newer if newer > state.hard_state.term => HardState { term: newer, vote: None },
@@ -135,7 +149,8 @@ impl Raft {
         };
         let mut raft = Raft {
             me: state.me,
-            voters,
+            sound: state.sound,
+            observers: BTreeSet::new(),
             timing,
             limits,
             hard,
@@ -152,13 +167,13 @@ impl Raft {
             now,
             armed: None,
         };
-        if state.sound && raft.voters.iter().any(|voter| raft.is_me(*voter)) {
-            raft.role = Role::Follower { deadline: raft.election_deadline() };
+        raft.refresh_role();
+        if !matches!(raft.role, Role::Observer) {
             // Z42: what it led before the restart may have lost its tail; the term is over.
             let led = hard.vote == Some(raft.me) && raft.log.last_term() == hard.term;
             if led && defect!(resume_same_epoch) {
                 raft.become_leader(effects);
-            } else if raft.quorum() == 1 {
+            } else if raft.votes() && raft.majority() == 1 {
                 raft.campaign(effects);
             }
         }
@@ -173,6 +188,8 @@ impl Raft {
             Input::Tick { jitter } => self.on_tick(jitter, effects),
             Input::Message(envelope) => self.on_message(envelope, effects),
             Input::Propose { id, payload } => self.on_propose(id, payload, effects),
+            Input::ChangeVoters { id, change } => self.on_change_voters(id, change, effects),
+            Input::Observers(observers) => self.on_observers(observers, effects),
             Input::Read { id } => self.on_read(id, effects),
             Input::Persisted { end } => self.on_persisted(end, effects),
             Input::HardStatePersisted { seq } => {
@@ -232,6 +249,7 @@ impl Raft {
         if !matches!(self.role, Role::Observer) {
             self.role = Role::Follower { deadline: self.election_deadline() };
         }
+        self.refresh_role();
     }
 
     fn leave_leadership(&mut self, effects: &mut Vec<Effect>) {
@@ -260,11 +278,12 @@ impl Raft {
     }
 
     fn peers(&self) -> impl Iterator<Item = VoterId> + '_ {
-        self.voters.iter().copied().filter(|voter| !self.is_me(*voter))
+        self.log.voters().ids().iter().copied().filter(|voter| !self.is_me(*voter))
     }
 
-    fn quorum(&self) -> usize {
-        self.voters.len() / 2 + 1
+    /// How many of the voters are a majority.
+    fn majority(&self) -> usize {
+        self.log.voters().majority()
     }
 
     /// Z58: a node that returns with an empty folder has forgotten its votes and its entries; it is another voter.
@@ -278,7 +297,7 @@ impl Raft {
 
     /// The voter that `id` is, if it is one.
     fn voter(&self, id: VoterId) -> Option<VoterId> {
-        self.voters.iter().copied().find(|voter| Raft::is_same(*voter, id))
+        self.log.voters().ids().iter().copied().find(|voter| Raft::is_same(*voter, id))
     }
 
     fn election_deadline(&self) -> Duration {
@@ -308,9 +327,9 @@ impl Raft {
         self.me
     }
 
-    /// The voters, sorted.
-    pub fn voters(&self) -> &[VoterId] {
-        &self.voters
+    /// The voters of this node's log, committed or not.
+    pub fn voters(&self) -> &Voters {
+        self.log.voters()
     }
 
     /// The newest term heard of.
@@ -370,7 +389,6 @@ impl Raft {
             if holds { Ok(()) } else { Err(format!("{}: {what}: {self:?}", self.me)) }
         };
         self.log.invariants()?;
-        law(self.voters.is_sorted_by(|a, b| a < b), "voters are sorted, none twice")?;
         law(
             self.log.start() <= self.commit && self.commit <= self.log.durable_end(),
             "the commit is durable here",

@@ -2,7 +2,7 @@
 
 use weir_defect::defect;
 
-use super::harness::{Cluster, limits, voter};
+use super::harness::{Cluster, limits, voter, voters};
 use super::*;
 
 const STEP: Duration = Duration::from_millis(1);
@@ -15,7 +15,7 @@ struct Bench {
 
 impl Bench {
     fn start(nodes: usize, hard_state: HardState, log: LogPosition) -> (Bench, Vec<Effect>) {
-        let voters = (0..nodes).map(|node| voter(node, 1)).collect();
+        let voters = voters(nodes);
         let state = StartState { me: voter(0, 1), voters, hard_state, log, sound: true };
         let mut effects = Vec::new();
         let raft = Raft::start(state, Timing::default(), limits(), Duration::ZERO, 0, &mut effects);
@@ -87,7 +87,7 @@ fn a_quorum_of_one_leads_as_soon_as_its_own_vote_is_durable() {
 fn a_restart_ends_the_term_even_of_a_quorum_of_one() {
     // Z42: what the former self wrote in term 3 may have lost its tail.
     let hard_state = HardState { term: 3, vote: Some(voter(0, 1)) };
-    let log = LogPosition { start: 0, term_before_start: 0, end: 5, terms: vec![(1, 0), (3, 4)] };
+    let log = LogPosition { end: 5, terms: vec![(1, 0), (3, 4)], ..LogPosition::default() };
     let (mut bench, effects) = Bench::start(1, hard_state, log);
     if !defect!(resume_same_epoch) {
         let state = HardState { term: 4, vote: Some(voter(0, 1)) };
@@ -100,7 +100,7 @@ fn a_restart_ends_the_term_even_of_a_quorum_of_one() {
 
 #[test]
 fn a_term_that_only_the_log_remembers_is_not_used_again() {
-    let log = LogPosition { start: 0, term_before_start: 0, end: 2, terms: vec![(5, 0)] };
+    let log = LogPosition { end: 2, terms: vec![(5, 0)], ..LogPosition::default() };
     let (bench, _) = Bench::start(3, HardState { term: 4, vote: Some(voter(0, 1)) }, log);
     assert_eq!(bench.raft.term(), 5);
 }
@@ -124,7 +124,7 @@ fn a_vote_is_given_once_in_a_term_and_said_only_after_it_is_synced() {
 #[test]
 fn a_candidate_whose_log_is_older_gets_no_vote() {
     // §5.4.1: the last term decides, then the length.
-    let log = || LogPosition { start: 0, term_before_start: 0, end: 4, terms: vec![(1, 0), (3, 2)] };
+    let log = || LogPosition { end: 4, terms: vec![(1, 0), (3, 2)], ..LogPosition::default() };
     for (last_term, end, granted) in [(3, 4, true), (4, 1, true), (3, 5, true), (3, 3, false), (2, 9, false)]
     {
         let (mut bench, _) = Bench::start(3, HardState { term: 3, vote: None }, log());
@@ -153,7 +153,7 @@ fn who_hears_a_leader_votes_for_nobody_else() {
 #[test]
 fn a_follower_cuts_what_contradicts_the_leader_and_takes_nothing_until_that_is_durable() {
     // §5.3, figure 7
-    let log = LogPosition { start: 0, term_before_start: 0, end: 6, terms: vec![(1, 0), (2, 3)] };
+    let log = LogPosition { end: 6, terms: vec![(1, 0), (2, 3)], ..LogPosition::default() };
     let (mut bench, _) = Bench::start(3, HardState { term: 2, vote: None }, log);
     let diverged = AppendOutcome::Diverged { term: 2, end: 6 };
     let message = Message::AppendAnswer { term: 4, round: 0, outcome: diverged };
@@ -188,7 +188,7 @@ fn a_late_or_repeated_append_cuts_nothing() {
 
 #[test]
 fn a_follower_commits_what_it_has_synced_and_what_matches_the_leader() {
-    let log = LogPosition { start: 0, term_before_start: 0, end: 3, terms: vec![(1, 0)] };
+    let log = LogPosition { end: 3, terms: vec![(1, 0)], ..LogPosition::default() };
     let (mut bench, _) = Bench::start(3, HardState { term: 1, vote: None }, log);
     let effects = bench.hear(1, append(2, 1, 1, &[], 3));
     assert!(effects.contains(&Effect::Commit { end: 1 }), "the rest may not be the leader's");
@@ -235,7 +235,7 @@ fn leader_of_three(term: Term, log: LogPosition) -> Bench {
 #[test]
 fn figure_8_an_entry_of_an_older_term_is_committed_only_with_one_of_the_leaders_own() {
     // §5.4.2; Z43
-    let log = LogPosition { start: 0, term_before_start: 0, end: 2, terms: vec![(1, 0), (2, 1)] };
+    let log = LogPosition { end: 2, terms: vec![(1, 0), (2, 1)], ..LogPosition::default() };
     let mut bench = leader_of_three(4, log);
     bench.step(Input::Persisted { end: 3 });
     let effects = bench.hear(1, accepted(4, 2, 2));
@@ -257,7 +257,7 @@ fn what_a_follower_has_not_synced_does_not_count() {
 #[test]
 fn a_leader_goes_back_a_whole_term_at_a_time() {
     // §5.3, the end; KIP-595
-    let log = LogPosition { start: 0, term_before_start: 0, end: 9, terms: vec![(1, 0), (4, 3), (6, 7)] };
+    let log = LogPosition { end: 9, terms: vec![(1, 0), (4, 3), (6, 7)], ..LogPosition::default() };
     let mut bench = leader_of_three(7, log);
     let diverged = |term, end| {
         let outcome = AppendOutcome::Diverged { term, end };

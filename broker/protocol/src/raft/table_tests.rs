@@ -1,9 +1,9 @@
 //! The table of roles in the module's documentation is what the code does.
 
-use super::harness::{Cluster, limits, voter};
+use super::harness::{Cluster, limits, voter, voters};
 use super::*;
 
-type Reach = fn(&mut Cluster);
+type Reach = fn() -> Cluster;
 type Do = fn(&mut Cluster);
 
 const NEWER: Term = 9;
@@ -28,30 +28,60 @@ fn grant_votes(cluster: &mut Cluster) {
     say(cluster, 1, Message::VoteAnswer { term, granted: true });
 }
 
-fn be_pre_candidate(cluster: &mut Cluster) {
-    tick(cluster);
+fn follower() -> Cluster {
+    Cluster::new(3, 1)
 }
 
-fn be_candidate(cluster: &mut Cluster) {
-    tick(cluster);
-    grant_pre_votes(cluster);
+fn observer() -> Cluster {
+    let others = Voters::new((1..4).map(|node| voter(node, 1))).expect("distinct nodes");
+    Cluster::with_voters(4, others, 1)
 }
 
-fn be_leader(cluster: &mut Cluster) {
-    be_candidate(cluster);
-    grant_votes(cluster);
+fn pre_candidate() -> Cluster {
+    let mut cluster = follower();
+    tick(&mut cluster);
+    cluster
 }
 
-/// How each role is reached by node 0 of three.
-const ROLES: [(&str, Reach); 4] = [
-    ("Follower", |_| {}),
-    ("PreCandidate", be_pre_candidate),
-    ("Candidate", be_candidate),
-    ("Leader", be_leader),
+fn candidate() -> Cluster {
+    let mut cluster = pre_candidate();
+    grant_pre_votes(&mut cluster);
+    cluster
+}
+
+fn leader() -> Cluster {
+    let mut cluster = candidate();
+    grant_votes(&mut cluster);
+    cluster
+}
+
+/// How each role is reached by node 0.
+const ROLES: [(&str, Reach); 5] = [
+    ("Observer", observer),
+    ("Follower", follower),
+    ("PreCandidate", pre_candidate),
+    ("Candidate", candidate),
+    ("Leader", leader),
 ];
 
+/// What a leader of a newer term says that makes these nodes the voters.
+fn hear_of_voters(cluster: &mut Cluster, nodes: std::ops::Range<usize>, commit: Index) {
+    let payload = Voters::new(nodes.map(|node| voter(node, 1))).expect("distinct nodes").encode();
+    let entries = vec![Entry { term: NEWER, kind: EntryKind::Voters, payload }];
+    let append = Append { term: NEWER, base: 0, previous_term: 0, entries, commit, round: 0 };
+    say(cluster, 1, Message::Append(append));
+    cluster.sync_all(0);
+}
+
+fn accept(cluster: &mut Cluster, end: Index) {
+    cluster.sync_all(0);
+    let term = cluster.raft(0).term();
+    let outcome = AppendOutcome::Accepted { matched_end: end, durable_end: end };
+    (1..3).for_each(|from| say(cluster, from, Message::AppendAnswer { term, round: 0, outcome }));
+}
+
 /// Each input, with the conditions that matter to it.
-const INPUTS: [(&str, Do); 10] = [
+const INPUTS: [(&str, Do); 12] = [
     ("timeout", |cluster| {
         if !cluster.raft(0).is_leader() {
             tick(cluster);
@@ -86,6 +116,20 @@ const INPUTS: [(&str, Do); 10] = [
         cluster.fail_append(0);
     }),
     ("resign", |cluster| cluster.step(0, Input::Resign)),
+    ("a change admits it", |cluster| {
+        if cluster.raft(0).role_name() == "Observer" {
+            hear_of_voters(cluster, 0..4, 0);
+        }
+    }),
+    ("its removal is committed", |cluster| {
+        if cluster.raft(0).is_leader() {
+            accept(cluster, 1);
+            cluster.change_voters(0, VoterChange::Remove(voter(0, 1)));
+            accept(cluster, 2);
+        } else {
+            hear_of_voters(cluster, 1..4, 1);
+        }
+    }),
     ("a proposal", |cluster| cluster.propose(0)),
     ("a heartbeat's time", |cluster| {
         let leads = cluster.raft(0).is_leader();
@@ -99,8 +143,7 @@ fn the_table_of_roles_is_what_the_code_does() {
     let mut observed = Vec::new();
     for (role, reach) in ROLES {
         for (name, act) in INPUTS {
-            let mut cluster = Cluster::new(3, 1);
-            reach(&mut cluster);
+            let mut cluster = reach();
             assert_eq!(cluster.raft(0).role_name(), role);
             act(&mut cluster);
             let next = cluster.raft(0).role_name();
@@ -125,7 +168,7 @@ fn an_observer_never_campaigns() {
     for (me, sound) in [(stranger, true), (voter(0, 1), false)] {
         let state = StartState {
             me,
-            voters: (0..3).map(|node| voter(node, 1)).collect(),
+            voters: voters(3),
             hard_state: HardState::default(),
             log: LogPosition::default(),
             sound,

@@ -1,0 +1,153 @@
+//! Replication (§5.3): what each follower gets next, and what it has said.
+
+use super::interface::{Complaint, Effect};
+use super::log::take_bytes;
+use super::message::{Append, AppendOutcome, Entry, Index, Message, Term};
+use super::progress::Progress;
+use super::{Raft, Role};
+use crate::types::VoterId;
+
+impl Raft {
+    /// Shows everyone that this node leads, how far the commit is, and sends again what was lost.
+    pub(super) fn send_heartbeats(&mut self, effects: &mut Vec<Effect>) {
+        for follower in self.followers() {
+            if !self.send_entries(follower, effects) {
+                self.send_append(follower, Vec::new(), effects);
+            }
+        }
+    }
+
+    /// Sends what the follower lacks, unless that is under way. Returns whether it sent a message.
+    pub(super) fn send_entries(&mut self, to: VoterId, effects: &mut Vec<Effect>) -> bool {
+        let (now, term, bytes_max) = (self.now, self.hard.term, self.limits.append_bytes_max);
+        let resend_at = now + 2 * self.timing.heartbeat;
+        let (log_start, log_end) = (self.log.start(), self.log.end());
+        let Some(progress) = self.progress(to) else { return false };
+        let under_way = progress.resend_at.is_some_and(|at| now < at);
+        let from = progress.next;
+        if under_way || from >= log_end {
+            return false;
+        }
+        progress.resend_at = Some(resend_at);
+        if from < log_start {
+            effects.push(Effect::SnapshotNeeded { to });
+            return false;
+        }
+        match self.log.cached(from, bytes_max) {
+            Some(entries) => {
+                self.send_append(to, entries, effects);
+                true
+            }
+            None => {
+                effects.push(Effect::ReadEntries { to, term, from, bytes_max });
+                false
+            }
+        }
+    }
+
+    pub(super) fn on_entries_read(
+        &mut self,
+        to: VoterId,
+        term: Term,
+        from: Index,
+        entries: Vec<Entry>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let bytes_max = self.limits.append_bytes_max;
+        let behind = usize::try_from(self.log.end() - from).unwrap_or_default();
+        let current = term == self.hard.term;
+        match self.progress(to) {
+            Some(progress) if current && progress.next == from && !entries.is_empty() => {
+                let entries = take_bytes(entries.into_iter().take(behind), bytes_max);
+                self.send_append(to, entries, effects);
+            }
+            _ => {}
+        }
+    }
+
+    fn send_append(&self, to: VoterId, entries: Vec<Entry>, effects: &mut Vec<Effect>) {
+        let Role::Leader(leading) = &self.role else { return };
+        let Some(progress) = leading.followers.get(&to) else { return };
+        // A follower that lags behind the log's start needs the snapshot; until then this only shows that we lead.
+        let base = progress.next.max(self.log.start());
+        let Some(previous_term) = self.log.term_before(base) else { return };
+        let append = Append {
+            term: self.hard.term,
+            base,
+            previous_term,
+            entries,
+            commit: self.commit,
+            round: leading.round,
+        };
+        self.send(to, Message::Append(append), effects);
+    }
+
+    pub(super) fn on_append_answer(
+        &mut self,
+        from: VoterId,
+        term: Term,
+        round: u64,
+        outcome: AppendOutcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(follower) = self.follower(from) else { return };
+        let (now, log_end, log_start) = (self.now, self.log.end(), self.log.start());
+        if term != self.hard.term {
+            return;
+        }
+        let offered_end = match outcome {
+            AppendOutcome::Diverged { term, end } => self.log.end_of(term).1.min(end),
+            _ => 0,
+        };
+        let Role::Leader(leading) = &mut self.role else { return };
+        let newest_round = leading.round;
+        let Some(progress) = leading.followers.get_mut(&follower) else { return };
+        progress.heard = now;
+        progress.round = progress.round.max(round.min(newest_round));
+        match outcome {
+            AppendOutcome::Accepted { matched_end, durable_end } => {
+                if matched_end > log_end || durable_end > matched_end {
+                    effects.push(Effect::Complain { about: from, what: Complaint::Nonsense });
+                    return;
+                }
+                if matched_end > progress.next || progress.busy {
+                    progress.resend_at = None;
+                }
+                progress.busy = false;
+                progress.next = progress.next.max(matched_end);
+                progress.durable_end = progress.durable_end.max(durable_end);
+                self.advance_commit(effects);
+            }
+            AppendOutcome::Diverged { .. } => {
+                // What is durable there agrees: an answer that says less is an old one.
+                progress.next =
+                    offered_end.clamp(progress.durable_end.max(log_start).min(progress.next), progress.next);
+                progress.resend_at = None;
+                progress.busy = false;
+            }
+            AppendOutcome::Busy => progress.busy = true,
+        }
+        self.finish_reads(effects);
+        self.send_entries(follower, effects);
+    }
+
+    /// Everyone who gets the log from this node, if it leads.
+    pub(super) fn followers(&self) -> Vec<VoterId> {
+        match &self.role {
+            Role::Leader(leading) => leading.followers.keys().copied().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The follower that `id` is, if it is one.
+    fn follower(&self, id: VoterId) -> Option<VoterId> {
+        self.followers().into_iter().find(|follower| Raft::is_same(*follower, id))
+    }
+
+    fn progress(&mut self, of: VoterId) -> Option<&mut Progress> {
+        match &mut self.role {
+            Role::Leader(leading) => leading.followers.get_mut(&of),
+            _ => None,
+        }
+    }
+}
