@@ -97,7 +97,7 @@ impl Quorum {
         };
         let position = log.position(&entries);
         let voters = Voters::new([me]).map_err(|error| MetadataError::Refused(error.to_string()))?;
-        let start = StartState { me, voters, hard_state, log: position, sound: true };
+        let start = StartState { me, voters, hard_state, snapshot: None, log: position, sound: true };
         let limits = Limits::default();
         let mut effects = Vec::new();
         let raft = Raft::start(start, Timing::default(), limits, now(), random::u64(), &mut effects);
@@ -271,10 +271,15 @@ impl Quorum {
                 Effect::Complain { about, what } => {
                     tracing::warn!(%about, %what, "a voter says what cannot be")
                 }
-                // A quorum of one has nobody to talk to and no reads of its own: the transport between voters joins here.
+                // A quorum of one has nobody to talk to, no reads of its own and no snapshots: the transport between
+                // voters and the snapshots' files join here.
                 Effect::Send { .. }
                 | Effect::ReadEntries { .. }
-                | Effect::SnapshotNeeded { .. }
+                | Effect::CompactLog { .. }
+                | Effect::ResetLog { .. }
+                | Effect::ReadSnapshot { .. }
+                | Effect::WriteSnapshot { .. }
+                | Effect::InstallSnapshot { .. }
                 | Effect::ReadReady { .. }
                 | Effect::ReadRefused { .. } => {
                     tracing::error!(?effect, "a quorum of one has no use for this");

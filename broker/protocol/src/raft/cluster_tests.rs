@@ -10,7 +10,7 @@ use super::harness::{Cluster, voters};
 /// How often what happens in a run: drawn per seed, so that some runs have many elections and others long logs.
 struct Profile {
     /// The faces of the die, each with its weight.
-    weights: [(usize, Action); 15],
+    weights: [(usize, Action); 16],
     pass_us_max: usize,
 }
 
@@ -31,6 +31,7 @@ enum Action {
     Pause,
     HealOrResign,
     ChangeVoters,
+    TakeSnapshot,
 }
 
 impl Profile {
@@ -52,6 +53,7 @@ impl Profile {
             (weigh(1), Action::Pause),
             (weigh(8), Action::HealOrResign),
             (if changes { weigh(6) } else { 0 }, Action::ChangeVoters),
+            (weigh(6) * cluster.random.below(2), Action::TakeSnapshot),
         ];
         Profile { weights, pass_us_max: [2_000, 10_000, 50_000][cluster.random.below(3)] }
     }
@@ -129,7 +131,7 @@ fn random_step(cluster: &mut Cluster, profile: &Profile) {
         Action::Repeat => cluster.network.push(cluster.network[message].clone()),
         Action::SyncHardState => cluster.sync_hard_state(node),
         Action::SyncLog => {
-            let end = cluster.log_of(node).len();
+            let end = cluster.log_end_of(node);
             let unsynced = cluster.random.below(4);
             cluster.sync_log(node, end.saturating_sub(unsynced));
         }
@@ -148,6 +150,7 @@ fn random_step(cluster: &mut Cluster, profile: &Profile) {
         Action::Pause => {
             cluster.paused.insert(node);
         }
+        Action::TakeSnapshot => cluster.take_snapshot(node),
         Action::ChangeVoters => {
             let id = cluster.nodes[cluster.random.below(cluster.nodes.len())].id;
             let leader = cluster.leader().unwrap_or(node);
@@ -184,13 +187,16 @@ fn expect_progress(cluster: &mut Cluster) {
 }
 
 fn run_many(nodes: usize, seeds: std::ops::Range<u64>, steps: usize, special: Special) -> Result<(), String> {
-    let (mut committed, mut reads) = (0, 0);
+    let (mut committed, mut reads, mut snapshots) = (0, 0, 0);
     for seed in seeds {
         let cluster = run(nodes, seed, steps, special)?;
         committed += cluster.committed.len();
         reads += cluster.reads_ready;
+        snapshots += cluster.snapshots_installed;
     }
-    println!("{nodes} nodes: {committed} entries committed, {reads} reads answered");
+    println!(
+        "{nodes} nodes: {committed} entries committed, {reads} reads answered, {snapshots} snapshots installed"
+    );
     assert!(special == Special::Wipes || (committed > 0 && reads > 0), "the runs do something");
     Ok(())
 }
@@ -256,4 +262,14 @@ fn a_read_that_nobody_confirmed_is_found() {
 #[test]
 fn a_wiped_voter_that_votes_is_found() {
     expect_found(Defect::wiped_voter_votes, 3, Special::Wipes);
+}
+
+#[test]
+fn a_log_that_drops_what_no_snapshot_holds_is_found() {
+    expect_found(Defect::retention_past_snapshot, 3, Special::Nothing);
+}
+
+#[test]
+fn a_snapshot_that_names_what_it_does_not_hold_is_found() {
+    expect_found(Defect::snapshot_index_early, 3, Special::Nothing);
 }

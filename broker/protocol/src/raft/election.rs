@@ -31,7 +31,7 @@ impl Raft {
         let deadline = self.election_deadline();
         self.leader = None;
         // What stands behind the cut would come back if power failed now: finish that first.
-        if self.log.is_cutting() {
+        if self.is_log_busy() {
             self.role = Role::Follower { deadline };
             return;
         }

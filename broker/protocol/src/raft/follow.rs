@@ -1,24 +1,16 @@
 //! Following: taking entries in, and cutting what contradicts the leader (§5.3).
 
 use super::interface::{Complaint, Effect};
-use super::message::{Append, AppendOutcome, Entry, Index, Message};
+use super::message::{Append, AppendOutcome, Entry, Index, Message, Term};
 use super::{Raft, Role};
 use crate::types::VoterId;
 
 impl Raft {
     pub(super) fn on_append(&mut self, from: VoterId, append: Append, effects: &mut Vec<Effect>) {
         let round = append.round;
-        if append.term < self.hard.term {
-            // Tells a leader of old that its term is over.
-            self.answer_append(from, round, AppendOutcome::Busy, effects);
+        if !self.hear_leader(from, append.term, round, effects) {
             return;
         }
-        if append.term == self.hard.term && self.is_leader() {
-            effects.push(Effect::Complain { about: from, what: Complaint::SecondLeader });
-            return;
-        }
-        self.leader_heard = self.now;
-        self.become_follower(append.term, Some(from), effects);
         if !is_sensible(&append, self.hard.term) {
             effects.push(Effect::Complain { about: from, what: Complaint::Nonsense });
             return;
@@ -29,9 +21,31 @@ impl Raft {
         self.answer_append(from, round, outcome, effects);
     }
 
+    /// Follows who leads, and returns whether that is `from` in `term`.
+    pub(super) fn hear_leader(
+        &mut self,
+        from: VoterId,
+        term: Term,
+        round: u64,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if term < self.hard.term {
+            // Tells a leader of old that its term is over.
+            self.answer_append(from, round, AppendOutcome::Busy, effects);
+            return false;
+        }
+        if term == self.hard.term && self.is_leader() {
+            effects.push(Effect::Complain { about: from, what: Complaint::SecondLeader });
+            return false;
+        }
+        self.leader_heard = self.now;
+        self.become_follower(term, Some(from), effects);
+        true
+    }
+
     /// Appends what is new, or begins to cut what contradicts the leader.
     fn take_in(&mut self, from: VoterId, append: Append, effects: &mut Vec<Effect>) -> AppendOutcome {
-        if self.log.is_cutting() {
+        if self.is_log_busy() {
             return AppendOutcome::Busy;
         }
         let Append { base, previous_term, mut entries, .. } = append;
@@ -98,7 +112,7 @@ impl Raft {
     }
 
     /// What the leader has committed is committed here once it is known to be the same and is durable here too.
-    fn follow_commit(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn follow_commit(&mut self, effects: &mut Vec<Effect>) {
         self.raise_commit(self.known_commit.min(self.matched_end).min(self.log.durable_end()), effects);
     }
 
@@ -123,13 +137,13 @@ impl Raft {
         }
     }
 
-    fn accepted(&self) -> AppendOutcome {
+    pub(super) fn accepted(&self) -> AppendOutcome {
         let durable_end = self.log.durable_end().min(self.matched_end);
         AppendOutcome::Accepted { matched_end: self.matched_end, durable_end }
     }
 
     /// Tells the leader at once what has become durable.
-    fn report_progress(&self, effects: &mut Vec<Effect>) {
+    pub(super) fn report_progress(&self, effects: &mut Vec<Effect>) {
         if matches!(self.role, Role::Follower { .. } | Role::Observer)
             && let Some(leader) = self.leader
         {
@@ -138,13 +152,19 @@ impl Raft {
         }
     }
 
-    fn answer_append(&self, to: VoterId, round: u64, outcome: AppendOutcome, effects: &mut Vec<Effect>) {
+    pub(super) fn answer_append(
+        &self,
+        to: VoterId,
+        round: u64,
+        outcome: AppendOutcome,
+        effects: &mut Vec<Effect>,
+    ) {
         self.send(to, Message::AppendAnswer { term: self.hard.term, round, outcome }, effects);
     }
 }
 
 /// Whether a leader could say this: terms that do not shrink, none newer than its own, indexes that exist.
-fn is_sensible(append: &Append, term: super::Term) -> bool {
+fn is_sensible(append: &Append, term: Term) -> bool {
     let terms = |entry: &Entry| entry.term;
     append.base >= 0
         && append.commit >= 0

@@ -48,10 +48,67 @@ pub(super) fn voters(nodes: usize) -> Voters {
 struct Disk {
     hard: HardState,
     hard_unsynced: VecDeque<(HardStateSeq, HardState)>,
+    /// The index of the log's first entry.
+    start: usize,
+    term_before_start: Term,
     log: Vec<Entry>,
+    /// An index, as in the core.
     durable_end: usize,
     /// A cut that is not synced, and the durable log as it was before it.
     cut: Option<(Index, Vec<Entry>)>,
+    /// The newest snapshot, with the entries that made its state.
+    snapshot: Option<(Snapshot, Vec<Entry>)>,
+    /// A snapshot that is arriving, and how much of it is there.
+    arriving: Option<(Snapshot, u64)>,
+    installing: bool,
+}
+
+impl Disk {
+    fn end(&self) -> usize {
+        self.start + self.log.len()
+    }
+
+    fn get(&self, index: usize) -> Option<&Entry> {
+        self.log.get(index.checked_sub(self.start)?)
+    }
+
+    fn truncate(&mut self, to: usize) {
+        self.log.truncate(to - self.start);
+        self.durable_end = self.durable_end.min(to);
+    }
+
+    fn position(&self) -> LogPosition {
+        let mut terms: Vec<(Term, Index)> = Vec::new();
+        for (index, entry) in (self.start as Index..).zip(&self.log) {
+            if terms.last().is_none_or(|(term, _)| *term < entry.term) {
+                terms.push((entry.term, index));
+            }
+        }
+        let changes = (self.start as Index..).zip(&self.log);
+        let voters = changes.filter_map(|(index, entry)| Some((index, entry.voters()?))).collect();
+        let (start, end) = (self.start as Index, self.end() as Index);
+        LogPosition { start, term_before_start: self.term_before_start, end, terms, voters }
+    }
+
+    fn drop_below(&mut self, to: usize) {
+        if to > self.start {
+            let gone = self.log.drain(..to - self.start).next_back();
+            self.term_before_start = gone.map_or(0, |entry| entry.term);
+            self.start = to;
+        }
+    }
+
+    /// The snapshot takes the log's place; `log_too` is false if power fails in between.
+    fn install(&mut self, snapshot: Snapshot, made_by: &[Entry], log_too: bool) {
+        if log_too {
+            self.log.clear();
+            self.start = snapshot.at.end as usize;
+            self.durable_end = self.start;
+            self.term_before_start = snapshot.at.term;
+        }
+        self.snapshot = Some((snapshot, made_by.to_vec()));
+        (self.arriving, self.installing) = (None, false);
+    }
 }
 
 pub(super) struct Node {
@@ -62,7 +119,9 @@ pub(super) struct Node {
     timer: Option<Duration>,
     held: Vec<(HardStateSeq, Envelope)>,
     reads: Vec<(VoterId, Term, Index)>,
-    applied: usize,
+    snapshot_reads: Vec<(VoterId, Term, Snapshot, u64)>,
+    /// The state machine: what was applied. Behind the commit by what the node has not got around to.
+    state: Vec<Entry>,
 }
 
 /// The cluster, and what must hold of it for ever.
@@ -81,6 +140,7 @@ pub(super) struct Cluster {
     reads: BTreeMap<ReadId, usize>,
     next_id: u64,
     pub(super) reads_ready: usize,
+    pub(super) snapshots_installed: usize,
     pub(super) broken: Option<String>,
 }
 
@@ -92,6 +152,8 @@ pub(super) fn limits() -> Limits {
         uncommitted_max: 16,
         reads_max: 4,
         observers_max: 8,
+        entries_retained: 3,
+        snapshot_bytes_max: 1 << 20,
     }
 }
 
@@ -109,7 +171,8 @@ impl Cluster {
             timer: None,
             held: Vec::new(),
             reads: Vec::new(),
-            applied: 0,
+            snapshot_reads: Vec::new(),
+            state: Vec::new(),
         };
         let mut cluster = Cluster {
             random: Random::new(seed),
@@ -124,6 +187,7 @@ impl Cluster {
             reads: BTreeMap::new(),
             next_id: 0,
             reads_ready: 0,
+            snapshots_installed: 0,
             broken: None,
         };
         (0..nodes).for_each(|node| cluster.restart(node));
@@ -136,41 +200,51 @@ impl Cluster {
         if raft.is_some() {
             return;
         }
-        let mut terms: Vec<(Term, Index)> = Vec::new();
-        for (index, entry) in (0..).zip(&disk.log) {
-            if terms.last().is_none_or(|(term, _)| *term < entry.term) {
-                terms.push((entry.term, index));
-            }
-        }
-        let changes = (0..).zip(&disk.log).filter_map(|(index, entry)| Some((index, entry.voters()?)));
-        let voters = changes.collect();
-        let log = LogPosition { end: disk.log.len() as Index, terms, voters, ..LogPosition::default() };
-        let state =
-            StartState { me: *id, voters: self.voters.clone(), hard_state: disk.hard, log, sound: true };
+        let (snapshot, state) = disk.snapshot.clone().unzip();
+        let start = StartState {
+            me: *id,
+            voters: self.voters.clone(),
+            hard_state: disk.hard,
+            snapshot,
+            log: disk.position(),
+            sound: true,
+        };
         let mut effects = Vec::new();
         let timing = Timing::default();
-        *raft = Some(Raft::start(state, timing, limits(), self.now, jitter, &mut effects));
-        self.nodes[node].applied = 0;
+        *raft = Some(Raft::start(start, timing, limits(), self.now, jitter, &mut effects));
+        self.nodes[node].state = state.unwrap_or_default();
+        // What a snapshot holds is what the entries below its end have made.
+        let snapshot_end = self.nodes[node].disk.snapshot.as_ref().map_or(0, |(snapshot, _)| snapshot.at.end);
+        if self.committed.get(..snapshot_end as usize) != Some(&self.nodes[node].state) {
+            self.break_law(format!("the snapshot of {node} at {snapshot_end} is not the state there"));
+        }
         self.carry_out(node, effects);
     }
 
     /// Power fails: what is not synced is lost, all or in part.
     pub(super) fn crash(&mut self, node: usize) {
-        let Cluster { random, nodes, .. } = self;
-        let Node { raft, disk, timer, held, reads, .. } = &mut nodes[node];
+        let Cluster { random, nodes, committed, .. } = self;
+        let Node { raft, disk, timer, held, reads, snapshot_reads, .. } = &mut nodes[node];
         (*raft, *timer) = (None, None);
         held.clear();
         reads.clear();
+        snapshot_reads.clear();
         disk.hard_unsynced.clear();
         match disk.cut.take() {
             Some((_, before)) if random.percent(50) => disk.log = before,
-            Some((to, _)) => disk.log.truncate(to as usize),
+            Some((to, _)) => disk.truncate(to as usize),
             None => {
-                let unsynced = disk.log.len() - disk.durable_end;
-                disk.log.truncate(disk.durable_end + random.below(unsynced + 1));
+                let unsynced = disk.end() - disk.durable_end;
+                disk.truncate(disk.durable_end + random.below(unsynced + 1));
             }
         }
-        disk.durable_end = disk.log.len();
+        disk.durable_end = disk.end();
+        if disk.installing && random.percent(50) {
+            let (snapshot, _) = disk.arriving.take().expect("what is installed has arrived");
+            let made_by = &committed[..snapshot.at.end as usize];
+            disk.install(snapshot, made_by, random.percent(50));
+        }
+        (disk.arriving, disk.installing) = (None, false);
     }
 
     /// The disk is lost: the node comes back with an empty folder, which is another voter.
@@ -197,18 +271,17 @@ impl Cluster {
     fn carry_out(&mut self, node: usize, effects: Vec<Effect>) {
         let mut new_leader = false;
         for effect in effects {
-            let Node { id, disk, timer, held, reads, .. } = &mut self.nodes[node];
+            let Node { id, disk, timer, held, reads, snapshot_reads, .. } = &mut self.nodes[node];
             match effect {
                 Effect::PersistHardState { seq, state } => disk.hard_unsynced.push_back((seq, state)),
                 Effect::AppendEntries { first, entries } => {
-                    assert_eq!(first as usize, disk.log.len(), "entries go to the end of the log");
+                    assert_eq!(first as usize, disk.end(), "entries go to the end of the log");
                     assert!(disk.cut.is_none(), "nothing is appended while the log is cut");
                     disk.log.extend(entries);
                 }
                 Effect::TruncateLog { to } => {
-                    disk.cut = Some((to, disk.log[..disk.durable_end].to_vec()));
-                    disk.log.truncate(to as usize);
-                    disk.durable_end = disk.durable_end.min(to as usize);
+                    disk.cut = Some((to, disk.log[..disk.durable_end - disk.start].to_vec()));
+                    disk.truncate(to as usize);
                 }
                 Effect::Send { to, message, after } => {
                     let envelope = Envelope { from: *id, to, message };
@@ -226,7 +299,29 @@ impl Cluster {
                 }
                 Effect::ReadReady { id, commit } => self.check_read(id, commit as usize),
                 Effect::Complain { about, what } => self.break_law(format!("{about}: {what}")),
-                Effect::SnapshotNeeded { .. } => self.break_law("no log starts later than at 0".to_owned()),
+                // At leisure: some do so at once, some never.
+                Effect::CompactLog { to } if node.is_multiple_of(2) && disk.cut.is_none() => {
+                    disk.drop_below(to as usize)
+                }
+                Effect::CompactLog { .. } => {}
+                Effect::ResetLog { start } => {
+                    let (snapshot, made_by) = disk.snapshot.take().expect("a snapshot beyond the log");
+                    assert_eq!(snapshot.at.end, start);
+                    disk.install(snapshot, &made_by, true);
+                }
+                Effect::ReadSnapshot { to, term, snapshot, offset, .. } => {
+                    snapshot_reads.push((to, term, snapshot, offset));
+                }
+                Effect::WriteSnapshot { snapshot, offset, bytes } => {
+                    let before =
+                        disk.arriving.take().filter(|(arriving, _)| offset > 0 && *arriving == snapshot);
+                    assert_eq!(before.map_or(0, |(_, received)| received), offset, "pieces arrive in order");
+                    disk.arriving = Some((snapshot, offset + bytes.len() as u64));
+                }
+                Effect::InstallSnapshot { snapshot } => {
+                    assert_eq!(disk.arriving, Some((snapshot.clone(), snapshot.bytes)));
+                    disk.installing = true;
+                }
                 Effect::Resigned { .. }
                 | Effect::Following { .. }
                 | Effect::ProposalAccepted { .. }
@@ -251,8 +346,10 @@ impl Cluster {
 
     /// Committed entries never change (State Machine Safety, figure 3).
     fn check_commit(&mut self, node: usize, end: usize) {
-        for index in self.nodes[node].applied..end {
-            let Some(entry) = self.nodes[node].disk.log.get(index).cloned() else {
+        // A state machine may be behind.
+        let lag = if self.random.percent(20) { self.random.below(3) } else { 0 };
+        for index in self.nodes[node].state.len()..end {
+            let Some(entry) = self.nodes[node].disk.get(index).cloned() else {
                 return self.break_law(format!("{index} is committed on {node} and not in its log"));
             };
             match self.committed.get(index) {
@@ -260,10 +357,12 @@ impl Cluster {
                     return self.break_law(format!("{index} was committed as {known:?} and as {entry:?}"));
                 }
                 Some(_) => {}
-                None => self.committed.push(entry),
+                None => self.committed.push(entry.clone()),
+            }
+            if index + lag < end {
+                self.nodes[node].state.push(entry);
             }
         }
-        self.nodes[node].applied = end;
     }
 
     /// Election Safety and Leader Completeness (figure 3).
@@ -271,7 +370,9 @@ impl Cluster {
         if let Some(other) = self.leaders.insert(term, self.nodes[node].id) {
             self.break_law(format!("{other} and {} lead term {term}", self.nodes[node].id));
         }
-        if !self.nodes[node].disk.log.starts_with(&self.committed) {
+        let disk = &self.nodes[node].disk;
+        let lacks = |(index, entry)| index >= disk.start && disk.get(index) != Some(entry);
+        if self.committed.iter().enumerate().any(lacks) {
             self.break_law(format!("the leader of term {term} lacks a committed entry"));
         }
     }
@@ -287,14 +388,16 @@ impl Cluster {
 
     /// Log Matching (figure 3): where two logs have an entry of one term at one index, they agree up to there.
     pub(super) fn check_logs(&mut self) {
-        let logs: Vec<&Vec<Entry>> = self.nodes.iter().map(|node| &node.disk.log).collect();
+        let disks: Vec<&Disk> = self.nodes.iter().map(|node| &node.disk).collect();
         let mut broken = None;
-        for (at, one) in logs.iter().enumerate() {
-            for other in &logs[at + 1..] {
-                let common = one.iter().zip(other.iter()).rposition(|(a, b)| a.term == b.term);
-                let end = common.map_or(0, |index| index + 1);
-                if one[..end] != other[..end] {
-                    broken = Some(format!("logs agree at {end} and not before: {one:?} {other:?}"));
+        for (at, one) in disks.iter().enumerate() {
+            for other in &disks[at + 1..] {
+                let both = one.start.max(other.start)..one.end().min(other.end());
+                let term = |disk: &Disk, index| disk.get(index).map(|entry| entry.term);
+                let common = both.clone().rev().find(|index| term(one, *index) == term(other, *index));
+                let agree = |index: &usize| one.get(*index) == other.get(*index);
+                if let Some(last) = common.filter(|last| !(both.start..*last).all(|index| agree(&index))) {
+                    broken = Some(format!("logs agree at {last} and not before"));
                 }
             }
         }
@@ -314,18 +417,38 @@ impl Cluster {
         self.step(node, Input::HardStatePersisted { seq });
     }
 
-    /// Syncs the log up to `end`, a cut first.
+    /// Syncs the log up to `end`, a cut or a snapshot first.
     pub(super) fn sync_log(&mut self, node: usize, end: usize) {
-        let disk = &mut self.nodes[node].disk;
+        let Node { disk, state, .. } = &mut self.nodes[node];
         if let Some((to, _)) = disk.cut.take() {
             self.step(node, Input::Truncated { to });
             return;
         }
-        let end = end.min(disk.log.len());
+        if disk.installing {
+            let (snapshot, _) = disk.arriving.take().expect("what is installed has arrived");
+            let at = snapshot.at.clone();
+            *state = self.committed[..at.end as usize].to_vec();
+            self.snapshots_installed += 1;
+            disk.install(snapshot, state, true);
+            self.step(node, Input::SnapshotInstalled { end: at.end });
+            return;
+        }
+        let end = end.min(disk.end());
         if end > disk.durable_end {
             disk.durable_end = end;
             self.step(node, Input::Persisted { end: end as Index });
         }
+    }
+
+    /// Takes a snapshot of what is applied.
+    pub(super) fn take_snapshot(&mut self, node: usize) {
+        let Node { raft: Some(raft), disk, state, .. } = &mut self.nodes[node] else { return };
+        let Some(at) = raft.snapshot_point(state.len() as Index) else { return };
+        // The pieces' content is not looked at: its length and the point name it.
+        let bytes = 1 + at.end as u64 * 7;
+        let snapshot = Snapshot { at, bytes, checksum: 1 };
+        disk.snapshot = Some((snapshot.clone(), state.clone()));
+        self.step(node, Input::SnapshotPersisted(snapshot));
     }
 
     pub(super) fn sync_all(&mut self, node: usize) {
@@ -337,24 +460,29 @@ impl Cluster {
     pub(super) fn fail_append(&mut self, node: usize) {
         let Cluster { random, nodes, .. } = self;
         let disk = &mut nodes[node].disk;
-        let unsynced = disk.log.len() - disk.durable_end;
+        let unsynced = disk.end() - disk.durable_end;
         if disk.cut.is_some() || unsynced == 0 {
             return;
         }
         let from = disk.durable_end + random.below(unsynced);
-        disk.log.truncate(from);
+        disk.truncate(from);
         self.step(node, Input::AppendFailed { from: from as Index });
     }
 
     pub(super) fn read_for_followers(&mut self, node: usize) {
-        let Node { reads, disk, .. } = &mut self.nodes[node];
-        let answers: Vec<_> = reads
-            .drain(..)
-            .map(|(to, term, from)| {
-                let entries = disk.log.iter().skip(from as usize).take(3).cloned().collect();
-                Input::EntriesRead { to, term, from, entries }
-            })
-            .collect();
+        let Node { reads, snapshot_reads, disk, .. } = &mut self.nodes[node];
+        let entries = reads.drain(..).map(|(to, term, from)| {
+            let skipped = (from as usize).saturating_sub(disk.start);
+            let entries = disk.log.iter().skip(skipped).take(3).cloned().collect();
+            Input::EntriesRead { to, term, from, entries }
+        });
+        let newest = disk.snapshot.as_ref().map(|(snapshot, _)| snapshot);
+        let pieces = snapshot_reads.drain(..).map(|(to, term, snapshot, offset)| {
+            let left = if newest == Some(&snapshot) { snapshot.bytes - offset } else { 0 };
+            let bytes = vec![0; left.min(32) as usize].into();
+            Input::SnapshotRead { to, term, snapshot, offset, bytes }
+        });
+        let answers: Vec<_> = entries.chain(pieces).collect();
         answers.into_iter().for_each(|input| self.step(node, input));
     }
 
@@ -433,5 +561,13 @@ impl Cluster {
 
     pub(super) fn log_of(&self, node: usize) -> &[Entry] {
         &self.nodes[node].disk.log
+    }
+
+    pub(super) fn log_end_of(&self, node: usize) -> usize {
+        self.nodes[node].disk.end()
+    }
+
+    pub(super) fn state_of(&self, node: usize) -> &[Entry] {
+        &self.nodes[node].state
     }
 }

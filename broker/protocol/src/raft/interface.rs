@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::message::{Entry, Envelope, HardState, Index, Message, Term};
+use super::message::{Entry, Envelope, HardState, Index, Message, Snapshot, Term};
 use super::voters::{VoterChange, Voters};
 use crate::types::VoterId;
 
@@ -31,6 +31,8 @@ pub struct StartState {
     pub voters: Voters,
     /// As last persisted; the default in a new folder.
     pub hard_state: HardState,
+    /// The newest snapshot, if there is one: the state machine starts from it.
+    pub snapshot: Option<Snapshot>,
     /// The log as recovered, all of it durable.
     pub log: LogPosition,
     /// Whether log and vote are known to be whole. A voter that is damaged neither votes nor campaigns (contract 6).
@@ -115,6 +117,32 @@ pub enum Input {
         from: Index,
         /// From there on, as many as fit; none if they cannot be read.
         entries: Vec<Entry>,
+    },
+    /// A snapshot of the state machine is durable: see [`super::Raft::snapshot_point`].
+    SnapshotPersisted(Snapshot),
+    /// The answer to [`Effect::ReadSnapshot`].
+    SnapshotRead {
+        /// As asked.
+        to: VoterId,
+        /// As asked.
+        term: Term,
+        /// As asked.
+        snapshot: Snapshot,
+        /// As asked.
+        offset: u64,
+        /// From there on; none if the snapshot is gone or cannot be read.
+        bytes: Bytes,
+    },
+    /// The snapshot of [`Effect::InstallSnapshot`] has durably replaced the log and the state machine's state. After
+    /// this no [`Input::Persisted`] speaks of the log before.
+    SnapshotInstalled {
+        /// [`super::SnapshotPoint::end`] of which.
+        end: Index,
+    },
+    /// What arrived does not have the snapshot's checksum, or cannot be read; log and state are as they were.
+    SnapshotRefused {
+        /// [`super::SnapshotPoint::end`] of which.
+        end: Index,
     },
     /// Lead no longer and do not campaign for one election timeout (a clean stop).
     Resign,
@@ -224,10 +252,46 @@ pub enum Effect {
         /// At least one entry, and not many more bytes than this.
         bytes_max: usize,
     },
-    /// The follower needs entries from before the log's start. Sending the snapshot joins here with snapshots.
-    SnapshotNeeded {
-        /// Who.
+    /// Entries below may be dropped, at leisure: a snapshot holds what they have made.
+    CompactLog {
+        /// The new start.
+        to: Index,
+    },
+    /// The log and the snapshot do not join: what is in the log is older than the snapshot, which a crash kept from
+    /// taking the log's place. Drop the whole log, before anything is appended to it.
+    ResetLog {
+        /// The index of the next entry.
+        start: Index,
+    },
+    /// Read a piece of a snapshot for a follower; answer with [`Input::SnapshotRead`].
+    ReadSnapshot {
+        /// For whom.
         to: VoterId,
+        /// The term that asks.
+        term: Term,
+        /// Which. One that a newer one has replaced may be gone.
+        snapshot: Snapshot,
+        /// From where.
+        offset: u64,
+        /// At most so much.
+        bytes_max: usize,
+    },
+    /// Keep a piece of a snapshot aside. A piece at 0 begins anew: whatever was kept before is dropped.
+    WriteSnapshot {
+        /// Of which.
+        snapshot: Snapshot,
+        /// Where it begins: at the end of the pieces before.
+        offset: u64,
+        /// The piece.
+        bytes: Bytes,
+    },
+    /// All pieces are there: check the content's length and checksum, make it durable as the newest snapshot, then
+    /// drop the whole log so that it begins at the snapshot's end, give the state to the state machine, and say so with
+    /// [`Input::SnapshotInstalled`]; or touch nothing and say [`Input::SnapshotRefused`]. Everything below the snapshot's
+    /// end is committed; no [`Effect::Commit`] says so.
+    InstallSnapshot {
+        /// Which.
+        snapshot: Snapshot,
     },
     /// A peer said what cannot be: log it and count it.
     Complain {
@@ -292,6 +356,9 @@ pub enum Complaint {
     /// Indexes that no log has.
     #[error("the message's indexes or terms make no sense")]
     Nonsense,
+    /// Damaged on the way, or on the peer's disk.
+    #[error("the snapshot does not have its checksum")]
+    DamagedSnapshot,
 }
 
 /// How long to wait for what.
@@ -321,7 +388,7 @@ impl Default for Timing {
 pub struct Limits {
     /// The largest payload.
     pub entry_bytes_max: usize,
-    /// The largest message with entries; one entry is always sent.
+    /// The largest message with entries, or piece of a snapshot; one entry is always sent.
     pub append_bytes_max: usize,
     /// The newest entries that are kept in memory for followers.
     pub cache_bytes_max: usize,
@@ -331,6 +398,10 @@ pub struct Limits {
     pub reads_max: usize,
     /// How many nodes that do not vote get the log.
     pub observers_max: usize,
+    /// How many entries behind a snapshot stay in the log, for followers that are not far behind.
+    pub entries_retained: u32,
+    /// The largest snapshot that is taken from a leader.
+    pub snapshot_bytes_max: u64,
 }
 
 impl Default for Limits {
@@ -342,6 +413,8 @@ impl Default for Limits {
             uncommitted_max: 4_096,
             reads_max: 4_096,
             observers_max: 1_024,
+            entries_retained: 10_000,
+            snapshot_bytes_max: 4 << 30,
         }
     }
 }

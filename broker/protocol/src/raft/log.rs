@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::interface::LogPosition;
-use super::message::{Entry, Index, Term};
+use super::message::{Entry, Index, SnapshotPoint, Term};
 use super::voters::Voters;
 
 /// The log as the core sees it. Its content lives in storage.
@@ -107,6 +107,44 @@ impl LogView {
     /// The voters before [`LogView::voters`].
     pub(super) fn former_voters(&self) -> Option<&Voters> {
         self.voters.len().checked_sub(2).map(|at| &self.voters[at].1)
+    }
+
+    /// What a snapshot of all entries below `end` says of itself; `None` outside the log.
+    pub(super) fn point(&self, end: Index) -> Option<SnapshotPoint> {
+        let term = self.term_before(end)?;
+        let known = self.voters.partition_point(|(at, _)| *at <= end).checked_sub(1)?;
+        Some(SnapshotPoint { end, term, voters: self.voters[known].1.clone() })
+    }
+
+    /// Drops the entries below `to`.
+    pub(super) fn compact(&mut self, to: Index) {
+        let Some(term_before_start) = self.term_before(to) else { return };
+        // The term that goes on at the new start, if one does, begins there.
+        let gone = self.terms.partition_point(|(_, first)| *first <= to);
+        if let Some(last) = gone.checked_sub(1).filter(|_| to < self.end) {
+            self.terms[last].1 = to;
+            self.terms.drain(..last);
+        } else {
+            self.terms.drain(..gone);
+        }
+        let older = self.voters.partition_point(|(at, _)| *at <= to).saturating_sub(1);
+        self.voters.drain(..older);
+        (self.start, self.term_before_start) = (to, term_before_start);
+        while self.cache.len() as Index > self.end - self.start {
+            let Some(oldest) = self.cache.pop_front() else { break };
+            self.cache_bytes -= oldest.size_bytes();
+        }
+    }
+
+    /// A snapshot takes the place of all entries.
+    pub(super) fn reset(&mut self, at: &SnapshotPoint) {
+        (self.start, self.end, self.durable_end) = (at.end, at.end, at.end);
+        self.term_before_start = at.term;
+        self.terms.clear();
+        self.voters = vec![(at.end, at.voters.clone())];
+        self.cache.clear();
+        self.cache_bytes = 0;
+        self.cutting = None;
     }
 
     pub(super) fn append(&mut self, entries: &[Entry]) {

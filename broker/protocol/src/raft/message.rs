@@ -65,6 +65,29 @@ pub struct HardState {
     pub vote: Option<VoterId>,
 }
 
+/// Where in the log a snapshot was taken (§7).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SnapshotPoint {
+    /// The snapshot holds what all entries below have made. Invariant: they are committed.
+    pub end: Index,
+    /// The term of the last of them.
+    pub term: Term,
+    /// The voters that they have made.
+    pub voters: Voters,
+}
+
+/// A snapshot without its content, which is the driver's: one file that holds this description and the state, both
+/// sealed with checksums, and that takes its place at once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Where it was taken.
+    pub at: SnapshotPoint,
+    /// The length of its content.
+    pub bytes: u64,
+    /// The CRC-32C of its content: who receives it checks it before it takes the log's place.
+    pub checksum: u32,
+}
+
 /// A message with its sender and addressee. Messages may be lost, repeated and reordered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Envelope {
@@ -110,11 +133,13 @@ pub enum Message {
     },
     /// Entries of the leader's log, or none: a heartbeat.
     Append(Append),
-    /// The answer to [`Message::Append`].
+    /// A piece of a snapshot, for a follower that needs entries from before the log's start (§7).
+    Snapshot(SnapshotChunk),
+    /// The answer to [`Message::Append`] and [`Message::Snapshot`].
     AppendAnswer {
         /// The follower's term.
         term: Term,
-        /// [`Append::round`] of the message that is answered.
+        /// [`Append::round`], or the chunk's, of the message that is answered.
         round: u64,
         /// How it went.
         outcome: AppendOutcome,
@@ -130,6 +155,7 @@ impl Message {
             | Message::VoteAnswer { term, .. }
             | Message::AppendAnswer { term, .. } => *term,
             Message::Append(append) => append.term,
+            Message::Snapshot(chunk) => chunk.term,
         }
     }
 }
@@ -151,7 +177,22 @@ pub struct Append {
     pub round: u64,
 }
 
-/// How an [`Append`] went.
+/// A piece of the leader's snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SnapshotChunk {
+    /// The leader's term.
+    pub term: Term,
+    /// Of which this is a piece.
+    pub snapshot: Snapshot,
+    /// Where in the content the piece begins.
+    pub offset: u64,
+    /// The piece.
+    pub bytes: Bytes,
+    /// As [`Append::round`].
+    pub round: u64,
+}
+
+/// How an [`Append`] or a [`SnapshotChunk`] went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum AppendOutcome {
     /// The follower's log agrees with the leader's.
@@ -169,6 +210,13 @@ pub enum AppendOutcome {
         /// Where that term ends in the follower's log.
         end: Index,
     },
-    /// The follower is cutting its log and takes nothing until that is durable.
+    /// The follower is cutting its log, or puts a snapshot in its place, and takes nothing until that is durable.
     Busy,
+    /// The follower takes the snapshot in.
+    Receiving {
+        /// [`SnapshotPoint::end`] of which.
+        end: Index,
+        /// How many bytes of it have arrived.
+        received: u64,
+    },
 }

@@ -47,6 +47,7 @@ mod message;
 mod progress;
 mod reads;
 mod replicate;
+mod snapshot;
 mod voters;
 
 #[cfg(test)]
@@ -57,6 +58,8 @@ mod harness;
 mod membership_tests;
 #[cfg(test)]
 mod scenario_tests;
+#[cfg(test)]
+mod snapshot_tests;
 #[cfg(test)]
 mod table_tests;
 #[cfg(test)]
@@ -72,12 +75,14 @@ pub use interface::{
     StartState, SyncPoint, Timing,
 };
 pub use message::{
-    Append, AppendOutcome, Candidacy, Entry, EntryKind, Envelope, HardState, Index, Message, Term,
+    Append, AppendOutcome, Candidacy, Entry, EntryKind, Envelope, HardState, Index, Message, Snapshot,
+    SnapshotChunk, SnapshotPoint, Term,
 };
 pub use voters::{VOTERS_MAX, VoterChange, Voters, VotersError};
 
 use self::lead::Leading;
 use self::log::LogView;
+use self::snapshot::Receiving;
 use crate::types::VoterId;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -111,6 +116,10 @@ pub struct Raft {
     /// Invariant: `<= hard_seq`.
     hard_durable: HardStateSeq,
     log: LogView,
+    /// The newest one. Invariant: its end is `<= commit` and not before the log's start.
+    snapshot: Option<Snapshot>,
+    /// Another node's, which is arriving.
+    receiving: Option<Receiving>,
     /// Invariant: never goes back; `<=` durable end, so that no restart goes back behind what was applied.
     commit: Index,
     /// The largest commit that any leader has spoken of: this log may not hold all of it, or not the same.
@@ -140,8 +149,20 @@ impl Raft {
         jitter: u64,
         effects: &mut Vec<Effect>,
     ) -> Raft {
-        let start = state.log.start;
-        let log = LogView::new(state.log, (start, state.voters), limits.cache_bytes_max);
+        let base = match &state.snapshot {
+            Some(snapshot) => (snapshot.at.end, snapshot.at.voters.clone()),
+            None => (state.log.start, state.voters),
+        };
+        let mut log = LogView::new(state.log, base, limits.cache_bytes_max);
+        // Z45: what lies between snapshot and log is lost.
+        let joined = state.snapshot.as_ref().map_or(0, |snapshot| snapshot.at.end) >= log.start();
+        if let Some(Snapshot { at, .. }) = &state.snapshot
+            && log.term_before(at.end) != Some(at.term)
+        {
+            effects.push(Effect::ResetLog { start: at.end });
+            log.reset(at);
+        }
+        let start = state.snapshot.as_ref().map_or(log.start(), |snapshot| snapshot.at.end);
         // An entry of a newer term may be durable although the hard state was not yet: the term is known all the same.
         let hard = match log.last_term() {
             newer if newer > state.hard_state.term => HardState { term: newer, vote: None },
@@ -149,7 +170,7 @@ impl Raft {
         };
         let mut raft = Raft {
             me: state.me,
-            sound: state.sound,
+            sound: state.sound && joined,
             observers: BTreeSet::new(),
             timing,
             limits,
@@ -157,6 +178,8 @@ impl Raft {
             hard_seq: HardStateSeq(0),
             hard_durable: HardStateSeq(0),
             log,
+            snapshot: state.snapshot,
+            receiving: None,
             commit: start,
             known_commit: start,
             matched_end: start,
@@ -201,6 +224,12 @@ impl Raft {
             Input::EntriesRead { to, term, from, entries } => {
                 self.on_entries_read(to, term, from, entries, effects);
             }
+            Input::SnapshotPersisted(snapshot) => self.on_snapshot_persisted(snapshot, effects),
+            Input::SnapshotRead { to, term, snapshot, offset, bytes } => {
+                self.on_snapshot_read(to, term, (snapshot, offset, bytes), effects);
+            }
+            Input::SnapshotInstalled { end } => self.on_snapshot_installed(end, effects),
+            Input::SnapshotRefused { end } => self.on_snapshot_refused(end, effects),
             Input::Resign => {
                 if !matches!(self.role, Role::Observer) {
                     let leader = self.leader.filter(|leader| *leader != self.me);
@@ -223,6 +252,7 @@ impl Raft {
             Message::PreVoteAnswer { granted: true, term } => self.on_pre_vote_granted(from, term, effects),
             Message::Vote(candidacy) => self.on_vote(from, candidacy, effects),
             Message::Append(append) => self.on_append(from, append, effects),
+            Message::Snapshot(chunk) => self.on_snapshot(from, chunk, effects),
             _ if newer => self.become_follower(message.term(), None, effects),
             Message::PreVoteAnswer { granted: false, .. } => {}
             Message::VoteAnswer { term, granted } => self.on_vote_answer(from, term, granted, effects),
@@ -393,13 +423,21 @@ impl Raft {
             self.log.start() <= self.commit && self.commit <= self.log.durable_end(),
             "the commit is durable here",
         )?;
+        law(
+            self.snapshot.as_ref().map_or(0, |snapshot| snapshot.at.end) >= self.log.start(),
+            "the snapshot reaches the log's start",
+        )?;
+        law(
+            self.snapshot.as_ref().is_none_or(|snapshot| snapshot.at.end <= self.commit),
+            "what a snapshot holds is committed",
+        )?;
         law(self.matched_end <= self.log.end(), "what matches the leader lies in the log")?;
         law(self.hard_durable <= self.hard_seq, "what is durable was asked for")?;
         law(self.log.last_term() <= self.hard.term, "no entry is newer than the term")?;
         if let Role::Leader(leading) = &self.role {
             law(self.leader == Some(self.me), "a leader knows that it leads")?;
             law(self.log.last_term() == self.hard.term, "a leader's log ends in its term")?;
-            law(!self.log.is_cutting(), "a leader cuts nothing")?;
+            law(!self.is_log_busy(), "a leader cuts nothing")?;
             leading.invariants(self)?;
         }
         Ok(())

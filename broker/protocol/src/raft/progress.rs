@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::message::Index;
+use super::message::{Index, Snapshot};
 
 /// What a leader knows about one follower.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,10 +19,12 @@ pub(super) struct Progress {
     pub(super) heard: Duration,
     /// The newest round that it has answered.
     pub(super) round: u64,
+    /// What it gets instead of entries that the log no longer has, and how much of that it has.
+    pub(super) snapshot: Option<(Snapshot, u64)>,
 }
 
 impl Progress {
     pub(super) fn new(next: Index, now: Duration) -> Progress {
-        Progress { next, durable_end: 0, resend_at: None, busy: false, heard: now, round: 0 }
+        Progress { next, durable_end: 0, resend_at: None, busy: false, heard: now, round: 0, snapshot: None }
     }
 }

@@ -30,7 +30,7 @@ impl Raft {
         }
         progress.resend_at = Some(resend_at);
         if from < log_start {
-            effects.push(Effect::SnapshotNeeded { to });
+            self.read_snapshot(to, effects);
             return false;
         }
         match self.log.cached(from, bytes_max) {
@@ -55,7 +55,8 @@ impl Raft {
     ) {
         let bytes_max = self.limits.append_bytes_max;
         let behind = usize::try_from(self.log.end() - from).unwrap_or_default();
-        let current = term == self.hard.term;
+        // What was dropped while it was read has no term before it any more: the follower gets the snapshot.
+        let current = term == self.hard.term && from >= self.log.start();
         match self.progress(to) {
             Some(progress) if current && progress.next == from && !entries.is_empty() => {
                 let entries = take_bytes(entries.into_iter().take(behind), bytes_max);
@@ -96,7 +97,11 @@ impl Raft {
             return;
         }
         let offered_end = match outcome {
-            AppendOutcome::Diverged { term, end } => self.log.end_of(term).1.min(end),
+            AppendOutcome::Diverged { term, end } => match self.log.end_of(term) {
+                // They agree somewhere before this log's start.
+                (found, _) if found > term => log_start - 1,
+                (_, own_end) => own_end.min(end),
+            },
             _ => 0,
         };
         let Role::Leader(leading) = &mut self.role else { return };
@@ -115,17 +120,31 @@ impl Raft {
                 }
                 progress.busy = false;
                 progress.next = progress.next.max(matched_end);
+                if progress.next >= log_start {
+                    progress.snapshot = None;
+                }
                 progress.durable_end = progress.durable_end.max(durable_end);
                 self.advance_commit(effects);
             }
             AppendOutcome::Diverged { .. } => {
                 // What is durable there agrees: an answer that says less is an old one.
-                progress.next =
-                    offered_end.clamp(progress.durable_end.max(log_start).min(progress.next), progress.next);
-                progress.resend_at = None;
+                progress.next = offered_end.clamp(progress.durable_end, progress.next);
                 progress.busy = false;
+                // A piece of a snapshot that is under way says more than this.
+                if progress.snapshot.is_none() {
+                    progress.resend_at = None;
+                }
             }
             AppendOutcome::Busy => progress.busy = true,
+            AppendOutcome::Receiving { end, received } => {
+                if let Some((snapshot, offset)) = &mut progress.snapshot
+                    && snapshot.at.end == end
+                {
+                    *offset = received.min(snapshot.bytes);
+                    progress.resend_at = None;
+                    progress.busy = false;
+                }
+            }
         }
         self.finish_reads(effects);
         self.send_entries(follower, effects);
@@ -144,7 +163,7 @@ impl Raft {
         self.followers().into_iter().find(|follower| Raft::is_same(*follower, id))
     }
 
-    fn progress(&mut self, of: VoterId) -> Option<&mut Progress> {
+    pub(super) fn progress(&mut self, of: VoterId) -> Option<&mut Progress> {
         match &mut self.role {
             Role::Leader(leading) => leading.followers.get_mut(&of),
             _ => None,

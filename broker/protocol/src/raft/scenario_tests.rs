@@ -16,7 +16,7 @@ struct Bench {
 impl Bench {
     fn start(nodes: usize, hard_state: HardState, log: LogPosition) -> (Bench, Vec<Effect>) {
         let voters = voters(nodes);
-        let state = StartState { me: voter(0, 1), voters, hard_state, log, sound: true };
+        let state = StartState { me: voter(0, 1), voters, hard_state, snapshot: None, log, sound: true };
         let mut effects = Vec::new();
         let raft = Raft::start(state, Timing::default(), limits(), Duration::ZERO, 0, &mut effects);
         (Bench { raft, now: Duration::ZERO }, effects)

@@ -170,6 +170,7 @@ fn an_observer_never_campaigns() {
             me,
             voters: voters(3),
             hard_state: HardState::default(),
+            snapshot: None,
             log: LogPosition::default(),
             sound,
         };

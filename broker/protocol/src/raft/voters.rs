@@ -16,7 +16,7 @@ const HEADER_BYTES: usize = 3;
 const VOTER_BYTES: usize = 20;
 
 /// A set of voters, each a node with its folder (contract 6; KIP-853). No node stands in it with two folders.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "Vec<VoterId>", into = "Vec<VoterId>")]
 pub struct Voters {
     /// Invariant: sorted, no node twice, at most [`VOTERS_MAX`].

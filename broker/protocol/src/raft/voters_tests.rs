@@ -1,8 +1,8 @@
 //! Sets of voters, as they stand in an entry.
 
-use super::harness::{voter, voters};
 use bytes::Bytes;
 
+use super::harness::{voter, voters};
 use super::*;
 
 #[test]
