@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
+use weir_protocol::group::Limits;
 use weir_protocol::metadata::Endpoint;
 use weir_protocol::types::BrokerId;
 use weir_runtime::disk::Disk;
@@ -122,6 +123,13 @@ impl FailureFlag {
     }
 }
 
+/// What a group appends at once must fit into a file of the journal, with what else it holds.
+fn group_limits(config: &Config) -> Limits {
+    let file_bytes = config.journal_bytes / u64::from(config.journal_files.max(1));
+    let append_bytes_max = usize::try_from(file_bytes / 2).unwrap_or(usize::MAX);
+    Limits { append_bytes_max: append_bytes_max.min(config.groups.append_bytes_max), ..config.groups }
+}
+
 /// A running broker.
 pub struct Node {
     address: SocketAddr,
@@ -192,7 +200,7 @@ impl Node {
             image: driver.reader(),
             shards: shards.clone(),
             disk: disk.clone(),
-            limits: config.groups,
+            limits: group_limits(&config),
         });
         let (stage, stage_reader) = watch::channel(Stage::Running);
         let api = Arc::new(Api {

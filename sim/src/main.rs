@@ -210,7 +210,6 @@ fn read_plan(path: &Path) -> Result<Plan, String> {
 }
 
 /// Runs the plans of a folder; all of them, so that one failure does not hide another.
-#[expect(clippy::disallowed_methods, reason = "the tool's own files, outside any simulation")]
 fn regressions(folder: &Path) -> Result<bool, String> {
     let unreadable = |error: std::io::Error| format!("cannot read {}: {error}", folder.display());
     let mut paths = Vec::new();

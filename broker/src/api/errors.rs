@@ -54,6 +54,8 @@ pub(crate) fn of_group(error: GroupError) -> ResponseError {
         GroupError::NonEmptyGroup => ResponseError::NonEmptyGroup,
         GroupError::GroupSubscribedToTopic => ResponseError::GroupSubscribedToTopic,
         GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
+        GroupError::CommitTooLarge => ResponseError::InvalidCommitOffsetSize,
+        GroupError::GroupTooLarge => ResponseError::MessageTooLarge,
         GroupError::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
         GroupError::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
         // Clients look for the coordinator again, and know that the commit may be there.

@@ -18,6 +18,9 @@ use crate::shard::{Message, ProduceCall, ProducePart, ShardError, Shards};
 /// Records of one batch, more or less: those of one append stay together.
 const BATCH_RECORDS_MAX: usize = 2_000;
 
+/// Bytes of one batch, where one append is not larger.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
 /// Groups up to which the core's laws are checked after each step, where they are checked at all.
 const CHECKED_GROUPS_MAX: usize = 100;
 
@@ -113,10 +116,15 @@ impl Active {
             return;
         }
         let mut batch: Vec<Record> = Vec::new();
-        let (mut first, mut last) = (None, None);
+        let (mut first, mut last, mut bytes) = (None, None, 0);
         while batch.len() < BATCH_RECORDS_MAX
-            && let Some((seq, records)) = self.waiting.pop_front()
+            && let Some((_, records)) = self.waiting.front()
         {
+            bytes += records.iter().map(Record::bytes).sum::<usize>();
+            if bytes > BATCH_BYTES_MAX && first.is_some() {
+                break;
+            }
+            let Some((seq, records)) = self.waiting.pop_front() else { break };
             batch.extend(records);
             first = first.or(Some(seq));
             last = Some(seq);

@@ -8,6 +8,7 @@ mod configurations;
 mod consuming;
 mod group_members;
 mod group_restarts;
+mod group_sizes;
 mod group_support;
 mod groups;
 mod hostile;

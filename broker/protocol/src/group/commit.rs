@@ -11,6 +11,9 @@ use super::out::{Out, Then};
 
 type Results = Vec<Result<(), GroupError>>;
 
+/// Of a committed offset in the log, its texts aside.
+const COMMIT_PART_BYTES: usize = 64;
+
 impl Group {
     pub(super) fn on_commit(
         &mut self,
@@ -21,6 +24,12 @@ impl Group {
     ) {
         if let Err(error) = self.check_commit(member, out) {
             out.reply(call, Reply::Commit(Err(error)));
+            return;
+        }
+        let bytes =
+            |part: &CommitPart| COMMIT_PART_BYTES + self.id.len() + part.topic.len() + part.metadata.len();
+        if parts.iter().map(bytes).sum::<usize>() > out.limits.append_bytes_max {
+            out.reply(call, Reply::Commit(Err(GroupError::CommitTooLarge)));
             return;
         }
         let (mut results, mut records) = (Results::new(), Vec::new());

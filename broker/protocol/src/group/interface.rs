@@ -70,6 +70,12 @@ pub enum GroupError {
     /// The metadata of an offset is too long.
     #[error("the metadata of the offset is too long")]
     OffsetMetadataTooLarge,
+    /// The offsets of one commit do not fit into one append.
+    #[error("the commit is too large")]
+    CommitTooLarge,
+    /// What the members say, and what they are assigned, does not fit into one append.
+    #[error("the group's subscriptions and assignments are too large together")]
+    GroupTooLarge,
     /// What the coordinator wrote for the request was not kept: nothing has changed.
     #[error("the coordinator could not write")]
     CoordinatorNotAvailable,
@@ -307,6 +313,31 @@ pub enum Record {
     },
 }
 
+impl Record {
+    /// About as many bytes as it takes in the log; hardly more.
+    pub fn bytes(&self) -> usize {
+        /// Of lengths, numbers and what a batch adds to each record.
+        const FIXED_BYTES: usize = 64;
+        let text = |name: &Option<Name>| name.as_ref().map_or(0, |name| name.len());
+        let members = |members: &[MemberState]| -> usize {
+            members.iter().map(|member| FIXED_BYTES + member.bytes() + text(&member.instance_id)).sum()
+        };
+        FIXED_BYTES
+            + match self {
+                Record::Group { group, value } => {
+                    let value = value.as_ref().map_or(0, |state| {
+                        let texts = text(&state.protocol) + text(&state.leader);
+                        state.protocol_type.len() + texts + members(&state.members)
+                    });
+                    group.len() + value
+                }
+                Record::Offset { group, topic, value, .. } => {
+                    group.len() + topic.len() + value.as_ref().map_or(0, |offset| offset.metadata.len())
+                }
+            }
+    }
+}
+
 /// A generation as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupState {
@@ -343,6 +374,14 @@ pub struct MemberState {
     pub subscription: Bytes,
     /// What it was assigned.
     pub assignment: Bytes,
+}
+
+impl MemberState {
+    /// Of what has no fixed size, its instance id aside.
+    fn bytes(&self) -> usize {
+        let texts = self.member_id.len() + self.client_id.len() + self.client_host.len();
+        texts + self.subscription.len() + self.assignment.len()
+    }
 }
 
 /// A committed offset.
@@ -394,6 +433,8 @@ pub struct Limits {
     pub pending_member_wait: Duration,
     /// Groups of one coordinator; one more is refused.
     pub groups_max: usize,
+    /// The most that is appended for one request, by [`Record::bytes`].
+    pub append_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -409,6 +450,7 @@ impl Default for Limits {
             new_member_timeout: Duration::from_secs(5 * 60),
             pending_member_wait: Duration::from_secs(3),
             groups_max: 1 << 20,
+            append_bytes_max: 16 << 20,
         }
     }
 }

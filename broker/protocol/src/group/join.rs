@@ -6,6 +6,9 @@ use super::classic::{Group, Pending, State};
 use super::interface::{CallId, GroupError, JoinRefused, JoinRequest, Joined, MemberRef, Name, Reply};
 use super::out::{Deadline, Out, Then};
 
+/// The longest part of a member's id that is the client's own. The whole is a text of the protocol, of 16 bits.
+const OWN_NAME_BYTES_MAX: usize = 32_000;
+
 impl Group {
     pub(super) fn on_join(&mut self, call: CallId, request: &JoinRequest, out: &mut Out) {
         let outcome = if request.member_id.is_empty() {
@@ -33,6 +36,7 @@ impl Group {
             return Err(refused(GroupError::InconsistentGroupProtocol));
         }
         let named = request.instance_id.as_ref().unwrap_or(&request.client_id);
+        let named = &named[..named.floor_char_boundary(OWN_NAME_BYTES_MAX)];
         let id = Name::from(format!("{named}-{}", uuid::Uuid::from_u128(request.fresh)));
         if let Some(old) = known {
             return self.rejoin_static(call, &old, id, request, out);
@@ -140,7 +144,8 @@ impl Group {
         self.replace_static(old, new.clone(), out);
         self.update(&new, request, out);
         let keeps_protocol = self.protocol.is_some() && self.select_protocol() == self.protocol;
-        if self.state != State::Stable || !keeps_protocol {
+        let fits = self.record().bytes() <= out.limits.append_bytes_max;
+        if self.state != State::Stable || !keeps_protocol || !fits {
             if !defect!(no_persist_static_rejoin) {
                 self.unwritten.insert(new.clone());
             }

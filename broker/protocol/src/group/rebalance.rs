@@ -124,8 +124,7 @@ impl Group {
             self.become_empty(out);
             return;
         }
-        if !self.unwritten.is_empty() {
-            self.write_ids(out);
+        if !self.unwritten.is_empty() && self.writes_ids(out) {
             return;
         }
         let has_joined = |id: &Name| self.members.get(id).is_some_and(|member| member.join_call.is_some());
@@ -148,19 +147,25 @@ impl Group {
         out.wake_at(sync_by, Deadline::Rebalance { group: self.id.clone() });
     }
 
-    /// Writes the group as it is between two generations. Static members learn their new ids when a coordinator that comes
-    /// to be later knows them too: it would fence them otherwise (KIP-345, K17).
-    fn write_ids(&mut self, out: &mut Out) {
+    /// Writes the group as it is between two generations, if it can be written. Static members learn their new ids when a
+    /// coordinator that comes to be later knows them too: it would fence them otherwise (KIP-345, K17).
+    fn writes_ids(&mut self, out: &mut Out) -> bool {
         if self.writing.is_some() {
-            return;
+            return true;
         }
         let mut record = self.record_with(self.select_protocol());
         if let Record::Group { value: Some(state), .. } = &mut record {
             state.leader = None;
             state.members.iter_mut().for_each(|member| member.assignment = bytes::Bytes::new());
         }
+        if record.bytes() > out.limits.append_bytes_max {
+            // Nor will there be an assignment: the leader is told why.
+            self.unwritten.clear();
+            return false;
+        }
         let ids = self.unwritten.iter().cloned().collect();
         self.writing = Some(out.append(vec![record], Then::BeginGeneration { group: self.id.clone(), ids }));
+        true
     }
 
     /// The log knows these ids.

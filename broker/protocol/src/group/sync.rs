@@ -31,6 +31,14 @@ impl Group {
     }
 
     fn sync(&mut self, call: CallId, id: Name, request: &SyncRequest, out: &mut Out) {
+        let is_leader = self.leader.as_ref() == Some(&id);
+        let decides = self.state == State::CompletingRebalance && is_leader && self.assigning.is_none();
+        let assigned = decides.then(|| self.assigned(&request.assignments));
+        if assigned.as_ref().is_some_and(|record| record.bytes() > out.limits.append_bytes_max) {
+            // It may decide otherwise, until it is removed as one that has not synced.
+            out.reply(call, Reply::Sync(Err(GroupError::GroupTooLarge)));
+            return;
+        }
         self.unsynced.remove(&id);
         if self.unsynced.is_empty() {
             self.sync_by = None;
@@ -46,13 +54,15 @@ impl Group {
         self.heard_of(&id, out);
         if self.state == State::Stable {
             out.reply(call, Reply::Sync(Ok(self.synced(&id))));
-        } else if self.leader.as_ref() == Some(&id) && self.assigning.is_none() {
-            self.assign(&request.assignments, out);
+        } else if let Some(record) = assigned {
+            // It holds, and is told, when it is committed (K17).
+            let then = Then::Assign { group: self.id.clone() };
+            self.assigning = Some(out.append(vec![record], then));
         }
     }
 
-    /// Writes the leader's assignment. It holds, and is told, when it is committed (K17).
-    fn assign(&mut self, assignments: &[(Name, Bytes)], out: &mut Out) {
+    /// The group as the leader has decided.
+    fn assigned(&self, assignments: &[(Name, Bytes)]) -> Record {
         let assigned: BTreeMap<&Name, &Bytes> = assignments.iter().map(|(id, bytes)| (id, bytes)).collect();
         let mut record = self.record();
         if let Record::Group { value: Some(GroupState { members, .. }), .. } = &mut record {
@@ -61,8 +71,7 @@ impl Group {
                 member.assignment = assignment.map(|bytes| (*bytes).clone()).unwrap_or_default();
             }
         }
-        let then = Then::Assign { group: self.id.clone() };
-        self.assigning = Some(out.append(vec![record], then));
+        record
     }
 
     /// The assignment is committed.
