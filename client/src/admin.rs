@@ -69,6 +69,8 @@ pub struct TopicListing {
     pub is_internal: bool,
     /// How many partitions.
     pub partitions: usize,
+    /// How many replicas a partition has; the largest number, where they differ.
+    pub replicas: usize,
 }
 
 /// A topic and its partitions.
@@ -195,6 +197,7 @@ impl Admin {
             id: topic.topic_id,
             is_internal: topic.is_internal,
             partitions: topic.partitions.len(),
+            replicas: topic.partitions.iter().map(|p| p.replica_nodes.len()).max().unwrap_or_default(),
         });
         let mut listed: Vec<TopicListing> = listed.collect();
         listed.sort_by(|a, b| a.name.cmp(&b.name));

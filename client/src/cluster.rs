@@ -25,6 +25,8 @@ pub struct ClientConfig {
     pub bootstrap: Vec<String>,
     /// What the client calls itself to brokers.
     pub client_id: String,
+    /// How long [`Client::connect`] tries again while no broker answers; never longer than `operation_timeout`.
+    pub bootstrap_timeout: Duration,
     /// How long a connection may take to be made and to agree upon versions.
     pub connect_timeout: Duration,
     /// How long an answer may take.
@@ -50,6 +52,7 @@ impl Default for ClientConfig {
         Self {
             bootstrap: vec!["127.0.0.1:9092".to_owned()],
             client_id: "weir-client".to_owned(),
+            bootstrap_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             operation_timeout: Duration::from_secs(60),
@@ -96,7 +99,8 @@ impl Client {
     /// Connects to the first broker that answers and learns who else is there.
     ///
     /// # Errors
-    /// [`Error::NoBroker`] where none of the addresses leads to a broker within the operation's time.
+    /// Where none of the addresses leads to a broker in time: what came of the only one,
+    /// or [`Error::NoBroker`] with what came of each.
     pub async fn connect(config: ClientConfig) -> Result<Self, Error> {
         let options = ConnectionOptions {
             client_id: StrBytes::from_string(config.client_id.clone()),
@@ -113,7 +117,9 @@ impl Client {
             next_lane: AtomicU64::new(SHARED_LANE + 1),
             refreshing: tokio::sync::Mutex::default(),
         }));
-        client.retry(client.deadline(), || client.refresh_brokers()).await?;
+        let limit = client.0.config.bootstrap_timeout.min(client.0.config.operation_timeout);
+        let deadline = time::now() + limit;
+        client.retry(deadline, || client.refresh_brokers()).await?;
         Ok(client)
     }
 

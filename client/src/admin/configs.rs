@@ -13,7 +13,7 @@ use weir_wire::kafka::messages::{
     CreatePartitionsRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest,
 };
 
-use super::{Admin, Attempts, check, is, silent};
+use super::{Admin, Attempts, UNKNOWN_TOPIC_OR_PARTITION, check, is, silent};
 use crate::error::Error;
 
 const INVALID_PARTITIONS: i16 = 37;
@@ -152,7 +152,8 @@ impl Admin {
     /// The settings of a resource, by name, with their values and where those come from.
     ///
     /// # Errors
-    /// What the broker says, such as UNKNOWN_TOPIC_OR_PARTITION.
+    /// What the broker says, such as UNKNOWN_TOPIC_OR_PARTITION, at once; [`Error::Invalid`] for a broker that the cluster
+    /// does not have.
     pub async fn describe_configs(&self, resource: &ConfigResource) -> Result<Vec<ConfigEntry>, Error> {
         let (kind, name) = resource.on_the_wire();
         let asked = DescribeConfigsResource::default()
@@ -162,31 +163,48 @@ impl Admin {
         let request =
             DescribeConfigsRequest::default().with_resources(vec![asked]).with_include_documentation(false);
         let about = resource.to_string();
-        let deadline = self.client.deadline();
         let limit = self.client.config().request_timeout;
-        self.client
-            .retry(deadline, || async {
-                let (address, response) = match resource.broker() {
-                    Some(broker) => self.client.ask(broker, &request, limit).await?,
-                    None => self.client.ask_any(&request).await?,
-                };
-                let mut results = response.results.iter();
-                let answer = results.find(|told| told.resource_type == kind && *told.resource_name == *name);
-                let answer = answer.ok_or_else(|| silent::<DescribeConfigsRequest>(&address, &about))?;
-                let message = answer.error_message.as_ref().map(|message| message.to_string());
-                check::<DescribeConfigsRequest>(&address, &about, answer.error_code, message)?;
-                let mut entries: Vec<ConfigEntry> = answer.configs.iter().map(entry).collect();
-                entries.sort_by(|a, b| a.name.cmp(&b.name));
-                Ok(entries)
-            })
-            .await
+        self.must_know_broker_of(resource).await?;
+        let ask = || async {
+            let (address, response) = match resource.broker() {
+                Some(broker) => self.client.ask(broker, &request, limit).await?,
+                None => self.client.ask_any(&request).await?,
+            };
+            let mut results = response.results.iter();
+            let answer = results.find(|told| told.resource_type == kind && *told.resource_name == *name);
+            let answer = answer.ok_or_else(|| silent::<DescribeConfigsRequest>(&address, &about))?;
+            let message = answer.error_message.as_ref().map(|message| message.to_string());
+            match check::<DescribeConfigsRequest>(&address, &about, answer.error_code, message) {
+                // Who waits for a topic that may come does not ask for its settings.
+                Err(error) if is(&error, UNKNOWN_TOPIC_OR_PARTITION) => return Ok(Err(error)),
+                checked => checked?,
+            }
+            let mut entries: Vec<ConfigEntry> = answer.configs.iter().map(entry).collect();
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(Ok(entries))
+        };
+        self.client.retry(self.client.deadline(), ask).await?
+    }
+
+    /// A broker that the cluster does not have is not waited for.
+    async fn must_know_broker_of(&self, resource: &ConfigResource) -> Result<(), Error> {
+        let Some(broker) = resource.broker() else { return Ok(()) };
+        if self.client.knows_broker(broker) {
+            return Ok(());
+        }
+        self.client.retry(self.client.deadline(), || self.client.refresh_brokers()).await?;
+        if self.client.knows_broker(broker) {
+            return Ok(());
+        }
+        let known: Vec<String> = self.client.brokers().iter().map(|broker| broker.id.to_string()).collect();
+        Err(Error::Invalid(format!("the cluster has no broker {broker}; it has {}", known.join(", "))))
     }
 
     /// Changes settings of a resource; those that are not named stay. With `validate_only` nothing changes, and the answer
     /// is that of the real thing.
     ///
     /// # Errors
-    /// What the broker says, such as INVALID_CONFIG.
+    /// What the broker says, such as INVALID_CONFIG; [`Error::Invalid`] for a broker that the cluster does not have.
     pub async fn alter_configs(
         &self,
         resource: &ConfigResource,
@@ -209,6 +227,7 @@ impl Admin {
             .with_resources(vec![altered])
             .with_validate_only(validate_only);
         let about = resource.to_string();
+        self.must_know_broker_of(resource).await?;
         let mut attempts = Attempts::new(&self.client);
         loop {
             let asked = match resource.broker() {
@@ -224,6 +243,7 @@ impl Admin {
             });
             match result {
                 Ok(()) => return Ok(()),
+                Err(error) if is(&error, UNKNOWN_TOPIC_OR_PARTITION) => return Err(error),
                 Err(error) => attempts.wait_after(error).await?,
             }
         }
@@ -258,6 +278,7 @@ impl Admin {
                     }
                     return Err(error);
                 }
+                Err(error) if is(&error, UNKNOWN_TOPIC_OR_PARTITION) => return Err(error),
                 Err(error) => attempts.wait_after(error).await?,
             }
         }

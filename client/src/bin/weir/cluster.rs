@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use crate::output::{self, Columns};
-use crate::{Context, Failure};
+use crate::{Context, failure::Failure};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cluster {
@@ -26,7 +26,7 @@ pub(crate) async fn run(context: &Context, cluster: Cluster) -> Result<(), Failu
         return output::json(&json!({ "id": told.id, "controller": told.controller, "brokers": brokers }));
     }
     output::line(&format!("cluster {}", told.id))?;
-    let mut columns = Columns::new(&["broker>", "address", "rack", "controller"]);
+    let mut columns = Columns::new(&["broker>", "address", "rack?", "controller"]);
     for broker in &told.brokers {
         let controller = if Some(broker.id) == told.controller { "yes" } else { "" };
         let rack = broker.rack.clone().unwrap_or_default();

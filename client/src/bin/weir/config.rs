@@ -8,7 +8,7 @@ use weir_client::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
 
 use crate::output::{self, Columns};
 use crate::parse;
-use crate::{Context, Failure};
+use crate::{Context, failure::Failure};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
@@ -16,7 +16,7 @@ pub(crate) enum Config {
     #[command(
         after_help = "Examples:\n  weir config describe topic greetings\n      What was set for it.\n  \
                             weir config describe topic greetings --all\n      What holds for it.\n  \
-                            weir config describe broker 0 --all\n  weir config describe broker all"
+                            weir config describe broker 1 --all\n  weir config describe broker all\n      What was set for all brokers while they run."
     )]
     Describe {
         #[command(flatten)]
@@ -70,20 +70,30 @@ enum Kind {
 }
 
 impl Resource {
-    fn resource(self) -> Result<ConfigResource, Failure> {
-        Ok(match (self.kind, self.name) {
-            (Kind::Topic, name) => ConfigResource::Topic(name),
-            (Kind::Group, name) => ConfigResource::Group(name),
-            (Kind::Broker, name) if name == "all" => ConfigResource::AllBrokers,
+    fn resource(&self) -> Result<ConfigResource, Failure> {
+        Ok(match (self.kind, self.name.as_str()) {
+            (Kind::Topic, name) => ConfigResource::Topic(name.to_owned()),
+            (Kind::Group, name) => ConfigResource::Group(name.to_owned()),
+            (Kind::Broker, "all") => ConfigResource::AllBrokers,
             (Kind::Broker, name) => match name.parse() {
                 Ok(id) => ConfigResource::Broker(id),
                 Err(_) => {
-                    return Err(Failure::Usage(format!(
-                        "a broker has a number, or is all; {name:?} is neither"
+                    return Err(Failure::usage(format!(
+                        "a broker is named by its id, or all brokers by 'all', not by {name:?}"
                     )));
                 }
             },
         })
+    }
+}
+
+impl Config {
+    /// Refuses a resource that cannot be.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let (Config::Describe { resource, .. }
+        | Config::Set { resource, .. }
+        | Config::Delete { resource, .. }) = self;
+        resource.resource().map(drop)
     }
 }
 
@@ -109,7 +119,7 @@ async fn alter(
     dry_run: bool,
 ) -> Result<(), Failure> {
     context.admin.alter_configs(resource, &changes, dry_run).await?;
-    let what = if dry_run { "it would be changed" } else { "changed" };
+    let what = if dry_run { "the settings would be changed; nothing was" } else { "settings changed" };
     if context.output.is_json() {
         let names: Vec<&String> = changes.keys().collect();
         return output::json(
@@ -134,7 +144,7 @@ async fn describe(context: &Context, resource: &ConfigResource, all: bool) -> Re
         });
         return output::json(&told.collect());
     }
-    let mut columns = Columns::new(&["name", "value", "source", "notes"]);
+    let mut columns = Columns::new(&["name", "value", "from", "notes?"]);
     for entry in entries {
         let notes = match (entry.read_only, entry.sensitive) {
             (true, true) => "read-only, secret",
@@ -143,9 +153,22 @@ async fn describe(context: &Context, resource: &ConfigResource, all: bool) -> Re
             (false, false) => "",
         };
         let value = entry.value.unwrap_or_default();
-        columns.row(vec![entry.name, value, entry.source.name(), notes.to_owned()]);
+        columns.row(vec![entry.name, value, source(entry.source), notes.to_owned()]);
     }
-    columns.print()
+    columns.print_or_note(&format!("nothing is set for {resource}; --all shows what holds for it"))
+}
+
+/// Where a value comes from, in people's words.
+fn source(source: ConfigSource) -> String {
+    match source {
+        ConfigSource::Topic => "topic".to_owned(),
+        ConfigSource::Broker => "broker".to_owned(),
+        ConfigSource::AllBrokers => "all brokers".to_owned(),
+        ConfigSource::File => "the broker's file or flags".to_owned(),
+        ConfigSource::Default => "default".to_owned(),
+        ConfigSource::Group => "group".to_owned(),
+        ConfigSource::Other(_) => source.name(),
+    }
 }
 
 /// Set for the resource itself; for a broker also in its file.

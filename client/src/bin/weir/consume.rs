@@ -1,23 +1,21 @@
 //! `weir consume`
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufWriter, Write};
 use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
 use weir_client::{
-    Assignor, Consumer, ConsumerConfig, ConsumerRecord, GroupConfig, GroupConsumer, IsolationLevel,
-    OffsetSpec, Polled, Rebalance, Start, TopicPartition,
+    Assignor, Consumer, ConsumerConfig, GroupConfig, GroupConsumer, IsolationLevel, OffsetSpec, Rebalance,
+    Start, TopicPartition,
 };
 use weir_runtime::task;
 
+use crate::Context;
+use crate::failure::Failure;
 use crate::format::Format;
-use crate::output::written;
 use crate::parse::{self, From};
-use crate::{Context, Failure};
+use crate::printer::Printer;
 
 /// How long one poll waits. What ends the command is looked at in between.
 const POLL: Duration = Duration::from_millis(200);
@@ -28,7 +26,7 @@ const EXAMPLES: &str = "\
 Examples:
   weir consume greetings
       What comes from now on, a line each, until you interrupt it.
-  weir consume greetings --from beginning -e
+  weir consume greetings -e
       Everything that is there.
   weir consume greetings --from -10 -e
       The last ten of each partition.
@@ -38,8 +36,11 @@ Examples:
       In a format of your own, which is kcat's:
         %t topic   %p partition   %o offset   %T timestamp in ms   %h headers   %% a percent sign
         %k key     %K its length  %s value    %S its length        \\n \\r \\t \\0 \\\\ \\xHH
+        %R the value's length as 4 bytes, big-endian; lengths are -1 where there is no key or value
   weir consume orders -p 0 --from 42 -c 1 -o json
       One record, with all that belongs to it.
+  weir consume orders -e -o json | weir produce copy --json
+      A copy, with keys, headers and timestamps.
   weir consume orders -g billing
       As a member of a group: it shares the partitions with the other members and goes on where the group has been.";
 
@@ -49,11 +50,11 @@ pub(crate) struct Consume {
     /// What to read
     #[arg(required = true, value_name = "TOPIC")]
     topics: Vec<String>,
-    /// Only these partitions
-    #[arg(short, long, value_name = "N", conflicts_with = "group", value_delimiter = ',')]
-    partitions: Vec<i32>,
+    /// Only these partitions: 0,2,5-7
+    #[arg(short, long, value_name = "N,...", conflicts_with = "group", value_parser = Partitions::parse)]
+    partitions: Option<Partitions>,
     /// Read as a member of this group, and commit what was printed
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "NAME")]
     group: Option<String>,
     /// This member's name for good (KIP-345)
     #[arg(long, requires = "group", value_name = "NAME")]
@@ -63,23 +64,23 @@ pub(crate) struct Consume {
         default_value = "range,cooperative-sticky")]
     assignor: Vec<Assignor>,
     /// Where to begin: beginning, end, an offset, -N before the end, @TIME; a group begins there only where it has
-    /// committed nothing
-    #[arg(long, value_name = "PLACE", value_parser = parse::from, allow_hyphen_values = true, default_value = "end")]
-    from: From,
+    /// committed nothing [default: end; with --exit beginning]
+    #[arg(long, value_name = "PLACE", value_parser = parse::from, allow_hyphen_values = true)]
+    from: Option<From>,
     /// End when everything is read that was there at the start
     #[arg(short = 'e', long)]
     exit: bool,
     /// End after so many records
     #[arg(short, long, value_name = "N")]
     count: Option<u64>,
-    /// How to print a record
+    /// How to print a record; see the examples
     #[arg(short, long, value_parser = Format::parse, default_value = "%s\\n")]
     format: Format,
     /// What to print for a key or value that is none
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     null: String,
     /// Whether records of transactions that are open or were aborted are read
-    #[arg(long, value_enum, default_value_t = Isolation::Committed)]
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t = Isolation::Committed)]
     isolation: Isolation,
 }
 
@@ -89,7 +90,31 @@ enum Isolation {
     Uncommitted,
 }
 
+/// Partitions as an argument.
+#[derive(Clone, Debug)]
+struct Partitions(BTreeSet<i32>);
+
+impl Partitions {
+    fn parse(text: &str) -> Result<Self, String> {
+        parse::partitions(text).map(Self)
+    }
+}
+
 impl Consume {
+    /// Refuses a place at which a group cannot begin.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match (&self.group, self.from) {
+            (Some(_), Some(From::BeforeEnd(_))) => {
+                Err(Failure::usage("a group begins at the beginning, the end, an offset or a time"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn from(&self) -> From {
+        self.from.unwrap_or(From::Place(if self.exit { Start::Beginning } else { Start::End }))
+    }
+
     fn consumer_config(&self) -> ConsumerConfig {
         let most = self.count.and_then(|count| usize::try_from(count).ok()).unwrap_or(RECORDS_PER_POLL_MAX);
         ConsumerConfig {
@@ -107,7 +132,7 @@ pub(crate) async fn run(context: &Context, consume: Consume) -> Result<(), Failu
     if consume.count == Some(0) {
         return Ok(());
     }
-    let mut printer = Printer::new(context, &consume);
+    let mut printer = Printer::new(&consume.format, &consume.null, context.output.is_json(), consume.count);
     match &consume.group {
         Some(group) => in_group(context, &consume, group, &mut printer).await,
         None => alone(context, &consume, &mut printer).await,
@@ -118,7 +143,7 @@ async fn alone(context: &Context, consume: &Consume, printer: &mut Printer<'_>) 
     let partitions = chosen(context, consume).await?;
     let ends = ends(context, &partitions).await?;
     let mut consumer = Consumer::new(&context.client, consume.consumer_config());
-    consumer.assign(starts(context, consume.from, &ends).await?);
+    consumer.assign(starts(context, consume.from(), &ends).await?);
     let mut interrupted = Box::pin(task::interrupted());
     loop {
         let Some(polled) = until(&mut interrupted, consumer.poll(POLL)).await else { return printer.end() };
@@ -140,10 +165,12 @@ async fn in_group(
     group: &str,
     printer: &mut Printer<'_>,
 ) -> Result<(), Failure> {
-    let From::Place(start) = consume.from else {
-        return Err(Failure::Usage(
-            "a group begins at the beginning, the end, an offset or a time".to_owned(),
-        ));
+    for topic in &consume.topics {
+        context.admin.describe_topic(topic).await?;
+    }
+    let start = match consume.from() {
+        From::Place(start) => start,
+        From::BeforeEnd(_) => return consume.check(),
     };
     let config = GroupConfig {
         instance: consume.instance.clone(),
@@ -227,13 +254,12 @@ async fn chosen(context: &Context, consume: &Consume) -> Result<BTreeSet<TopicPa
     for topic in &consume.topics {
         let described = context.admin.describe_topic(topic).await?;
         let there: BTreeSet<i32> = described.partitions.iter().map(|info| info.partition).collect();
-        if let Some(missing) = consume.partitions.iter().find(|partition| !there.contains(partition)) {
-            return Err(Failure::Failed(format!("topic {topic} has no partition {missing}")));
+        let wanted = consume.partitions.as_ref().map_or(&there, |partitions| &partitions.0);
+        if let Some(missing) = wanted.difference(&there).next() {
+            let has = parse::partitions_text(&there);
+            return Err(Failure::failed(format!("topic {topic} has no partition {missing}; it has {has}")));
         }
-        let wanted =
-            |partition: &&i32| consume.partitions.is_empty() || consume.partitions.contains(partition);
-        let named = |&partition: &i32| TopicPartition::new(topic.as_str(), partition);
-        chosen.extend(there.iter().filter(wanted).map(named));
+        chosen.extend(wanted.iter().map(|&partition| TopicPartition::new(topic.as_str(), partition)));
     }
     Ok(chosen)
 }
@@ -274,86 +300,5 @@ async fn starts(
             };
             Ok(ends.iter().map(start).collect())
         }
-    }
-}
-
-/// Prints records.
-struct Printer<'a> {
-    consume: &'a Consume,
-    json: bool,
-    out: BufWriter<io::StdoutLock<'static>>,
-    /// How many more are asked for.
-    left: u64,
-}
-
-impl<'a> Printer<'a> {
-    fn new(context: &Context, consume: &'a Consume) -> Self {
-        let out = BufWriter::new(io::stdout().lock());
-        Self { consume, json: context.output.is_json(), out, left: consume.count.unwrap_or(u64::MAX) }
-    }
-
-    /// Prints what was read, as far as it is asked for. When that is all: where each partition goes on, of which something
-    /// was not printed.
-    fn print(&mut self, polled: &Polled) -> Result<Option<BTreeMap<TopicPartition, i64>>, Failure> {
-        let mut not_printed = BTreeMap::new();
-        for (partition, record) in polled.records() {
-            if self.left == 0 {
-                not_printed.entry(partition.clone()).or_insert(record.offset);
-                continue;
-            }
-            self.left -= 1;
-            let printed = if self.json {
-                writeln!(self.out, "{}", as_json(partition, record))
-            } else {
-                self.consume.format.write(&mut self.out, partition, record, self.consume.null.as_bytes())
-            };
-            written(printed)?;
-        }
-        written(self.out.flush())?;
-        for failure in &polled.failures {
-            if failure.stopped {
-                return Err(Failure::Failed(failure.error.to_string()));
-            }
-            eprintln!("weir: {}", failure.error);
-        }
-        Ok((self.left == 0).then_some(not_printed))
-    }
-
-    fn end(&mut self) -> Result<(), Failure> {
-        written(self.out.flush())
-    }
-}
-
-/// Text stays text; other bytes become `{"hex": "..."}`.
-fn text(bytes: Option<&Bytes>) -> Value {
-    let Some(bytes) = bytes else { return Value::Null };
-    match std::str::from_utf8(bytes) {
-        Ok(text) => text.into(),
-        Err(_) => json!({ "hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() }),
-    }
-}
-
-fn as_json(partition: &TopicPartition, record: &ConsumerRecord) -> Value {
-    let headers = record.headers.iter().map(|(key, value)| json!([text(Some(key)), text(value.as_ref())]));
-    json!({
-        "topic": &*partition.topic,
-        "partition": partition.partition,
-        "offset": record.offset,
-        "timestamp_ms": record.timestamp_ms,
-        "key": text(record.key.as_ref()),
-        "value": text(record.value.as_ref()),
-        "headers": headers.collect::<Vec<_>>(),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_that_are_no_text_are_printed_as_hex() {
-        assert_eq!(text(Some(&Bytes::from_static(b"a\xc3\xa9"))), json!("a\u{e9}"));
-        assert_eq!(text(Some(&Bytes::from_static(b"\xff\x00"))), json!({ "hex": "ff00" }));
-        assert_eq!(text(None), Value::Null);
     }
 }

@@ -20,6 +20,7 @@ enum Part {
     KeyBytes,
     Value,
     ValueBytes,
+    ValueBytesBinary,
     Timestamp,
     Headers,
 }
@@ -41,6 +42,7 @@ impl Format {
                 'K' => Part::KeyBytes,
                 's' => Part::Value,
                 'S' => Part::ValueBytes,
+                'R' => Part::ValueBytesBinary,
                 'T' => Part::Timestamp,
                 'h' => Part::Headers,
                 '%' => Part::Text(b"%".to_vec()),
@@ -73,6 +75,10 @@ impl Format {
                 Part::KeyBytes => write!(out, "{}", length(record.key.as_deref()))?,
                 Part::Value => out.write_all(record.value.as_deref().unwrap_or(null))?,
                 Part::ValueBytes => write!(out, "{}", length(record.value.as_deref()))?,
+                Part::ValueBytesBinary => {
+                    let bytes = i32::try_from(length(record.value.as_deref())).unwrap_or(i32::MAX);
+                    out.write_all(&bytes.to_be_bytes())?;
+                }
                 Part::Timestamp => write!(out, "{}", record.timestamp_ms)?,
                 Part::Headers => write_headers(out, record, null)?,
             }
@@ -120,6 +126,7 @@ mod tests {
         assert_eq!(printed(r"%t %p %o %k %s\n", Some("k")), "t 3 7 k value\n");
         assert_eq!(printed(r"%K %S %T %h\x21", None), "-1 5 1000 a=1,b=NULL!");
         assert_eq!(printed("100%% %k", None), "100% NULL");
+        assert_eq!(printed("%R%s", None), "\0\0\0\x05value");
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! `weir group`
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use clap::Subcommand;
 use serde_json::json;
-use weir_client::{GroupDescription, TopicPartition};
+use weir_client::{GroupDescription, GroupMember};
 
 use crate::output::{self, Columns};
-use crate::{Context, Failure, lag, reset};
+use crate::parse;
+use crate::{Context, failure::Failure, lag, reset};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Group {
@@ -15,8 +18,8 @@ pub(crate) enum Group {
                             weir -o json group list | jq -r '.[].group'"
     )]
     List {
-        /// Only groups in this state
-        #[arg(long)]
+        /// Only groups in this state: Stable, Empty, PreparingRebalance, CompletingRebalance, Dead
+        #[arg(long, value_name = "STATE")]
         state: Vec<String>,
     },
     /// A group's state and its members with what they read
@@ -61,17 +64,17 @@ async fn list(context: &Context, states: &[String]) -> Result<(), Failure> {
             json!({
                 "group": group.id,
                 "state": group.state,
-                "type": group.kind,
+                "type": if group.kind.is_empty() { None } else { Some(group.kind) },
                 "protocol_type": group.protocol_type,
             })
         });
         return output::json(&told.collect());
     }
-    let mut columns = Columns::new(&["group", "state", "type", "protocol"]);
+    let mut columns = Columns::new(&["group", "state", "type?", "protocol"]);
     for group in groups {
         columns.row(vec![group.id, group.state, group.kind, group.protocol_type]);
     }
-    columns.print()
+    columns.print_or_note("no groups")
 }
 
 async fn describe(context: &Context, groups: &[String]) -> Result<(), Failure> {
@@ -82,26 +85,41 @@ async fn describe(context: &Context, groups: &[String]) -> Result<(), Failure> {
             told.push(as_json(&group));
             continue;
         }
-        let assignor = if group.assignor.is_empty() { "none" } else { &group.assignor };
-        output::line(&format!(
-            "group {}  state {}  coordinator {}  assignor {assignor}  members {}",
-            group.id,
-            group.state,
-            group.coordinator,
-            group.members.len()
-        ))?;
-        if group.members.is_empty() {
-            continue;
-        }
-        let mut columns = Columns::new(&["member", "instance", "client", "host", "partitions"]);
-        for member in group.members {
-            let partitions: Vec<String> = member.partitions.iter().map(TopicPartition::to_string).collect();
-            let instance = member.instance.unwrap_or_default();
-            columns.row(vec![member.id, instance, member.client_id, member.host, partitions.join(" ")]);
-        }
-        columns.print()?;
+        print(&group)?;
     }
     if context.output.is_json() { output::json(&told.into()) } else { Ok(()) }
+}
+
+fn print(group: &GroupDescription) -> Result<(), Failure> {
+    let assignor = if group.assignor.is_empty() { "none" } else { &group.assignor };
+    output::line(&format!(
+        "group {}  state {}  coordinator {}  assignor {assignor}  members {}",
+        group.id,
+        group.state,
+        group.coordinator,
+        group.members.len()
+    ))?;
+    if group.members.is_empty() {
+        return Ok(());
+    }
+    let mut columns = Columns::new(&["member", "instance?", "client", "host", "partitions"]);
+    for member in &group.members {
+        let instance = member.instance.clone().unwrap_or_default();
+        // Brokers in Java put a slash there.
+        let host = member.host.trim_start_matches('/').to_owned();
+        columns.row(vec![member.id.clone(), instance, member.client_id.clone(), host, reads(member)]);
+    }
+    columns.print()
+}
+
+/// What a member reads, as `orders:0-3 greetings:1`.
+fn reads(member: &GroupMember) -> String {
+    let mut topics: BTreeMap<&str, BTreeSet<i32>> = BTreeMap::new();
+    for partition in &member.partitions {
+        topics.entry(&partition.topic).or_default().insert(partition.partition);
+    }
+    let topics = topics.iter().map(|(topic, numbers)| format!("{topic}:{}", parse::partitions_text(numbers)));
+    topics.collect::<Vec<_>>().join(" ")
 }
 
 fn as_json(group: &GroupDescription) -> serde_json::Value {

@@ -4,12 +4,16 @@
 mod cluster;
 mod config;
 mod consume;
+mod failure;
 mod format;
 mod group;
+mod input;
 mod lag;
 mod output;
 mod parse;
+mod printer;
 mod produce;
+mod progress;
 mod reset;
 mod topic;
 
@@ -22,6 +26,7 @@ use tracing_subscriber::EnvFilter;
 use weir_client::{Admin, Client, ClientConfig};
 use weir_runtime::task::{self, RuntimeOptions};
 
+use failure::Failure;
 use output::Output;
 
 const EXAMPLES: &str = "\
@@ -38,7 +43,7 @@ Examples:
   weir group reset-offsets billing --topic orders --to-time 2026-01-31T08:00Z
       What would change; with --execute it does.
   weir -b broker-1:9092,broker-2:9092 -o json cluster describe | jq .controller
-      For scripts.
+      For scripts. docs/weir.md says what the JSON of each command holds.
 
 Each command has examples of its own: weir consume --help
 
@@ -46,27 +51,43 @@ Exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usag
 
 /// Topics, records, groups, settings and the cluster of Weir, or of any other broker that speaks the Kafka protocol.
 #[derive(Debug, Parser)]
-#[command(name = "weir", version, after_help = EXAMPLES)]
+#[command(name = "weir", version, after_help = EXAMPLES, max_term_width = 120)]
 struct Args {
-    /// Brokers to begin with
-    #[arg(
-        short,
-        long,
-        global = true,
-        value_name = "HOST:PORT,...",
-        env = "WEIR_BOOTSTRAP",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:9092"
-    )]
-    bootstrap: Vec<String>,
+    /// Brokers to begin with [default: $WEIR_BOOTSTRAP, or else 127.0.0.1:9092]
+    #[arg(short, long, global = true, value_name = "HOST:PORT,...", value_parser = Bootstrap::parse, help_heading = GLOBAL)]
+    bootstrap: Option<Bootstrap>,
     /// Tables for people, JSON for scripts
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table, help_heading = GLOBAL)]
     output: Output,
     /// How long an operation may take with its repetitions
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 20)]
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 20, help_heading = GLOBAL,
+        value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
     #[command(subcommand)]
     command: Command,
+}
+
+const GLOBAL: &str = "Options of all commands";
+
+/// Addresses to begin with.
+#[derive(Clone, Debug)]
+struct Bootstrap(Vec<String>);
+
+impl Bootstrap {
+    fn parse(text: &str) -> Result<Self, String> {
+        parse::addresses(text).map(Self)
+    }
+
+    /// What the environment says, or this machine. The variable is not left to the parser, which would take it for an
+    /// argument, and then show it wherever it explains what is missing.
+    fn of_environment() -> Result<Self, Failure> {
+        match std::env::var("WEIR_BOOTSTRAP") {
+            Ok(text) if !text.is_empty() => {
+                Self::parse(&text).map_err(|why| Failure::usage(format!("WEIR_BOOTSTRAP is {text:?}: {why}")))
+            }
+            _ => Ok(Self(vec!["127.0.0.1:9092".to_owned()])),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,21 +120,22 @@ enum Command {
     },
 }
 
-/// Why the command has failed, in one line.
-enum Failure {
-    /// Somebody else says no, or nothing.
-    Failed(String),
-    /// The command makes no sense.
-    Usage(String),
+impl Command {
+    /// Refuses what the parser lets through and no broker need be asked about.
+    fn check(&self) -> Result<(), Failure> {
+        match self {
+            Command::Topic(topic) => topic.check(),
+            Command::Consume(consume) => consume.check(),
+            Command::Config(config) => config.check(),
+            _ => Ok(()),
+        }
+    }
 }
 
 const EXIT_USAGE: u8 = 2;
-
-impl<E: std::error::Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Failure::Failed(error.to_string())
-    }
-}
+/// How long to try while nobody answers: a broker may be about to be ready, but who has forgotten to start it wants to know.
+const FIRST_CONTACT: Duration = Duration::from_secs(1);
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// What every command needs.
 struct Context {
@@ -131,14 +153,14 @@ fn main() -> ExitCode {
         return complete(shell);
     }
     let outcome = task::block_on(RuntimeOptions::default(), run(args));
-    match outcome.unwrap_or_else(|error| Err(Failure::Failed(format!("cannot start threads: {error}")))) {
+    match outcome.unwrap_or_else(|error| Err(Failure::failed(format!("cannot start threads: {error}")))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let (code, reason) = match failure {
                 Failure::Failed(reason) => (ExitCode::FAILURE, reason),
                 Failure::Usage(reason) => (ExitCode::from(EXIT_USAGE), reason),
             };
-            eprintln!("weir: {}", reason.replace('\n', " "));
+            output::note(&reason.replace('\n', " "));
             code
         }
     }
@@ -154,15 +176,19 @@ fn complete(shell: clap_complete::Shell) -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Failure> {
-    let limit = Duration::from_secs(args.timeout.max(1));
+    args.command.check()?;
+    let bootstrap = args.bootstrap.map_or_else(Bootstrap::of_environment, Ok)?;
+    let limit = Duration::from_secs(args.timeout);
     let config = ClientConfig {
-        bootstrap: args.bootstrap,
+        bootstrap: bootstrap.0,
         client_id: "weir".to_owned(),
-        connect_timeout: limit.min(Duration::from_secs(5)),
+        bootstrap_timeout: limit.min(FIRST_CONTACT),
+        connect_timeout: limit.min(CONNECT),
+        request_timeout: limit,
         operation_timeout: limit,
         ..ClientConfig::default()
     };
-    let client = Client::connect(config).await?;
+    let client = Client::connect(config).await.map_err(|error| failure::no_contact(&error))?;
     let context = Context { admin: Admin::new(&client), client, output: args.output };
     match args.command {
         Command::Topic(topic) => topic::run(&context, topic).await,

@@ -1,5 +1,7 @@
-//! What people write for settings, places in a log, times and bytes.
+//! What people write for addresses, settings, partitions, places in a log, times and bytes.
 
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use weir_client::Start;
@@ -10,6 +12,86 @@ pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("it has the form NAME=VALUE".to_owned()),
+    }
+}
+
+const PORT: u16 = 9092;
+
+/// `host:port`, or `host` with Kafka's usual port. A listener as brokers' settings write it, `PLAINTEXT://host:port`, is one too.
+pub(crate) fn address(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    let text = text.strip_prefix("PLAINTEXT://").unwrap_or(text);
+    if text.is_empty() {
+        return Err("it is empty; it has the form HOST:PORT".to_owned());
+    }
+    if text.contains("://") {
+        return Err("only PLAINTEXT listeners can be reached; it has the form HOST:PORT".to_owned());
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Ok(format!("[{text}]:{PORT}"));
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) if !text.ends_with(']') => match port.parse::<u16>() {
+            Ok(1..) if !host.is_empty() => Ok(text.to_owned()),
+            _ => Err("it has the form HOST:PORT, with a port from 1 to 65535".to_owned()),
+        },
+        _ => Ok(format!("{text}:{PORT}")),
+    }
+}
+
+/// Addresses with commas between them.
+pub(crate) fn addresses(text: &str) -> Result<Vec<String>, String> {
+    text.split(',').map(address).collect()
+}
+
+/// Partitions: `0,2,5-7`.
+pub(crate) fn partitions(text: &str) -> Result<BTreeSet<i32>, String> {
+    let wrong = || format!("{text:?} has not the form 0,2,5-7");
+    let number = |text: &str| text.parse::<i32>().ok().filter(|number| *number >= 0).ok_or_else(wrong);
+    let mut numbers = BTreeSet::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if last < first || last - first >= PARTITIONS_MAX {
+            return Err(wrong());
+        }
+        numbers.extend(first..=last);
+    }
+    Ok(numbers)
+}
+
+const PARTITIONS_MAX: i32 = 1_000_000;
+
+/// Partitions as [`partitions`] reads them.
+pub(crate) fn partitions_text(numbers: &BTreeSet<i32>) -> String {
+    let mut ranges: Vec<(i32, i32)> = Vec::new();
+    for &number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let text =
+        |(first, last): (i32, i32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    ranges.into_iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// A topic, and the partitions that are meant, where those are not all.
+pub(crate) type TopicPart = (String, Option<BTreeSet<i32>>);
+
+/// `topic`, or `topic:0,2,5-7`.
+pub(crate) fn topic_part(text: &str) -> Result<TopicPart, String> {
+    match text.split_once(':') {
+        None => Ok((text.to_owned(), None)),
+        Some((topic, numbers)) => Ok((topic.to_owned(), Some(partitions(numbers)?))),
+    }
+}
+
+/// `name=value`, or a name alone, which has no value.
+pub(crate) fn header(text: &str) -> Result<(String, Option<String>), String> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), Some(value.to_owned()))),
+        None => Ok((text.to_owned(), None)),
     }
 }
 
@@ -151,6 +233,35 @@ mod tests {
         for wrong in ["yesterday", "2026-13-01", "2026-01-01T25:00", "-5", "2026-01", "2026-01-01T1:2:3:4"] {
             assert!(timestamp_ms(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn addresses_with_and_without_ports() {
+        assert_eq!(address("h:1"), Ok("h:1".to_owned()));
+        assert_eq!(address("PLAINTEXT://h:1"), Ok("h:1".to_owned()));
+        assert_eq!(address("h"), Ok("h:9092".to_owned()));
+        assert_eq!(address("::1"), Ok("[::1]:9092".to_owned()));
+        assert_eq!(address("[::1]:1"), Ok("[::1]:1".to_owned()));
+        assert_eq!(address("[::1]"), Ok("[::1]:9092".to_owned()));
+        for wrong in ["", "h:", "h:x", "h:0", "h:65536", ":1", "SSL://h:1"] {
+            assert!(address(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(addresses("a:1, b").unwrap(), ["a:1", "b:9092"]);
+        assert!(addresses("a:1,").is_err());
+    }
+
+    #[test]
+    fn partitions_one_by_one_and_in_ranges() {
+        let numbers = partitions("5-7,0,2").unwrap();
+        assert_eq!(numbers, BTreeSet::from([0, 2, 5, 6, 7]));
+        assert_eq!(partitions_text(&numbers), "0,2,5-7");
+        assert_eq!(partitions_text(&BTreeSet::new()), "");
+        for wrong in ["", "a", "-1", "3-1", "1,", "0-2147483647"] {
+            assert!(partitions(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(topic_part("t"), Ok(("t".to_owned(), None)));
+        assert_eq!(topic_part("t:2,0"), Ok(("t".to_owned(), Some(BTreeSet::from([0, 2])))));
+        assert!(topic_part("t:").is_err() && topic_part("t:a").is_err());
     }
 
     #[test]

@@ -6,9 +6,9 @@ use clap::{ArgGroup, Args};
 use serde_json::json;
 use weir_client::{CommittedOffset, OffsetSpec, TopicPartition};
 
-use crate::output::{self, Columns};
-use crate::parse;
-use crate::{Context, Failure};
+use crate::output::{self, Columns, note};
+use crate::parse::{self, TopicPart};
+use crate::{Context, failure::Failure};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,9 +32,9 @@ Offsets that are not in the log become the nearest that are. The group must have
 pub(crate) struct ResetOffsets {
     /// The group
     group: String,
-    /// A topic, or some of its partitions as TOPIC:0,1,2
-    #[arg(short, long, value_name = "TOPIC[:N,...]")]
-    topic: Vec<String>,
+    /// A topic, or some of its partitions as TOPIC:0,2,5-7
+    #[arg(short, long, value_name = "TOPIC[:N,...]", value_parser = parse::topic_part)]
+    topic: Vec<TopicPart>,
     /// Whatever the group has committed
     #[arg(long)]
     all_topics: bool,
@@ -45,13 +45,13 @@ pub(crate) struct ResetOffsets {
     #[arg(long)]
     to_latest: bool,
     /// To this offset
-    #[arg(long, value_name = "OFFSET")]
+    #[arg(long, value_name = "OFFSET", value_parser = clap::value_parser!(i64).range(0..))]
     to_offset: Option<i64>,
     /// So many records on, or (negative) back
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, alias = "shift-by", value_name = "N", allow_hyphen_values = true)]
     by: Option<i64>,
     /// To the first record with this timestamp or a later one
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse::timestamp_ms)]
+    #[arg(long, alias = "to-datetime", value_name = "TIME", allow_hyphen_values = true, value_parser = parse::timestamp_ms)]
     to_time: Option<i64>,
     /// To where it is
     #[arg(long)]
@@ -59,6 +59,9 @@ pub(crate) struct ResetOffsets {
     /// Do it
     #[arg(long)]
     execute: bool,
+    /// Only show what would change, which is what happens without --execute too
+    #[arg(long, conflicts_with = "execute")]
+    dry_run: bool,
 }
 
 /// A partition's move.
@@ -95,11 +98,22 @@ pub(crate) async fn run(context: &Context, reset: ResetOffsets) -> Result<(), Fa
         let (topic, partition) = (one.partition.topic.to_string(), one.partition.partition.to_string());
         columns.row(vec![topic, partition, from, one.to.to_string()]);
     }
-    columns.print()?;
-    if !reset.execute {
-        eprintln!("weir: nothing was changed; --execute does it");
+    columns.print_or_note("there is nothing to move")?;
+    if !reset.execute && !moves.is_empty() {
+        note(match has_members(context, &reset.group).await? {
+            true => "nothing was changed; the group has members: stop them, then --execute does it",
+            false => "nothing was changed; --execute does it",
+        });
     }
     Ok(())
+}
+
+async fn has_members(context: &Context, group: &str) -> Result<bool, Failure> {
+    match context.admin.describe_group(group).await {
+        Ok(group) => Ok(!group.members.is_empty()),
+        Err(error) if error.kafka().is_some_and(|kafka| kafka.is_group_not_found()) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The partitions that are meant.
@@ -109,27 +123,33 @@ async fn partitions(
     committed: &BTreeMap<TopicPartition, CommittedOffset>,
 ) -> Result<BTreeSet<TopicPartition>, Failure> {
     if reset.all_topics {
-        return Ok(committed.keys().cloned().collect());
+        if committed.is_empty() {
+            let group = &reset.group;
+            return Err(Failure::failed(format!(
+                "group {group} has committed nothing; name topics with --topic"
+            )));
+        }
+        let topics = context.admin.list_topics().await?;
+        let topics: BTreeSet<String> = topics.into_iter().map(|topic| topic.name).collect();
+        let (there, gone): (Vec<_>, Vec<_>) =
+            committed.keys().cloned().partition(|partition| topics.contains(&*partition.topic));
+        for partition in gone {
+            note(&format!("{partition} is passed over: the topic does not exist any more"));
+        }
+        return Ok(there.into_iter().collect());
     }
     let mut chosen = BTreeSet::new();
-    for text in &reset.topic {
-        let (topic, numbers) = topic_and_partitions(text).map_err(Failure::Usage)?;
+    for (topic, numbers) in &reset.topic {
         let described = context.admin.describe_topic(topic).await?;
         let there: BTreeSet<i32> = described.partitions.iter().map(|info| info.partition).collect();
-        let numbers = numbers.unwrap_or_else(|| there.clone());
+        let numbers = numbers.as_ref().unwrap_or(&there);
         if let Some(missing) = numbers.difference(&there).next() {
-            return Err(Failure::Failed(format!("topic {topic} has no partition {missing}")));
+            let has = parse::partitions_text(&there);
+            return Err(Failure::failed(format!("topic {topic} has no partition {missing}; it has {has}")));
         }
-        chosen.extend(numbers.into_iter().map(|partition| TopicPartition::new(topic, partition)));
+        chosen.extend(numbers.iter().map(|&partition| TopicPartition::new(topic.as_str(), partition)));
     }
     Ok(chosen)
-}
-
-fn topic_and_partitions(text: &str) -> Result<(&str, Option<BTreeSet<i32>>), String> {
-    let Some((topic, numbers)) = text.split_once(':') else { return Ok((text, None)) };
-    let numbers = numbers.split(',').map(|number| number.trim().parse::<i32>());
-    let numbers = numbers.collect::<Result<_, _>>();
-    numbers.map(|numbers| (topic, Some(numbers))).map_err(|_| format!("{text:?} is not TOPIC:0,1,2"))
 }
 
 async fn moves(
@@ -164,7 +184,7 @@ async fn moves(
             _ => Some(at_time.unwrap_or(end)),
         };
         let Some(to) = to else {
-            eprintln!("weir: {partition} is passed over: group {} has committed nothing there", reset.group);
+            note(&format!("{partition} is passed over: group {} has committed nothing there", reset.group));
             continue;
         };
         moves.push(Move { partition, from, to: to.clamp(first, end) });
@@ -177,23 +197,11 @@ async fn execute(context: &Context, group: &str, moves: &[Move]) -> Result<(), F
     let answers = context.admin.alter_group_offsets(group, &offsets.collect()).await?;
     for (partition, answer) in answers {
         answer.map_err(|error| match error.kafka().map(|kafka| kafka.name()).as_deref() {
-            Some("UNKNOWN_MEMBER_ID") => Failure::Failed(format!(
-                "group {group} has members, which would go on where they are: stop them first ({partition})"
+            Some("UNKNOWN_MEMBER_ID") => Failure::failed(format!(
+                "group {group} has members, which would go on where they are; stop them first: 'weir group describe' names them"
             )),
-            _ => Failure::Failed(error.to_string()),
+            _ => Failure::failed(format!("{partition}: {error}")),
         })?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn topics_with_and_without_partitions() {
-        assert_eq!(topic_and_partitions("t"), Ok(("t", None)));
-        assert_eq!(topic_and_partitions("t:2,0"), Ok(("t", Some(BTreeSet::from([0, 2])))));
-        assert!(topic_and_partitions("t:").is_err() && topic_and_partitions("t:a").is_err());
-    }
 }

@@ -8,7 +8,7 @@ use weir_client::{Admin, ConfigChange, ConfigResource, ConfigSource, NewTopic, O
 
 use crate::output::{self, Columns};
 use crate::parse;
-use crate::{Context, Failure};
+use crate::{Context, failure::Failure};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Topic {
@@ -82,6 +82,20 @@ pub(crate) enum Topic {
     },
 }
 
+impl Topic {
+    /// Refuses what would change nothing.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match self {
+            Topic::Alter { partitions: None, config, delete_config, .. }
+                if config.is_empty() && delete_config.is_empty() =>
+            {
+                Err(Failure::usage("nothing to alter: give --partitions, --config or --delete-config"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 
@@ -131,16 +145,17 @@ async fn list(context: &Context, internal: bool) -> Result<(), Failure> {
                 "name": topic.name,
                 "id": topic.id.to_string(),
                 "partitions": topic.partitions,
+                "replicas": topic.replicas,
                 "internal": topic.is_internal,
             })
         });
         return output::json(&told.collect());
     }
-    let mut columns = Columns::new(&["topic", "partitions>"]);
+    let mut columns = Columns::new(&["topic", "partitions>", "replicas>"]);
     for topic in topics {
-        columns.row(vec![topic.name, topic.partitions.to_string()]);
+        columns.row(vec![topic.name, topic.partitions.to_string(), topic.replicas.to_string()]);
     }
-    columns.print()
+    columns.print_or_note("no topics; 'weir topic create' makes one, and --internal shows the cluster's own")
 }
 
 /// A partition's line: what the cluster says about it, and its first and last offset.
@@ -183,7 +198,7 @@ async fn lines(admin: &Admin, topic: &weir_client::TopicDescription) -> Vec<Line
 
 async fn describe(context: &Context, names: &[String]) -> Result<(), Failure> {
     let mut told = Vec::new();
-    for name in names {
+    for (at, name) in names.iter().enumerate() {
         let topic = context.admin.describe_topic(name).await?;
         let lines = lines(&context.admin, &topic).await;
         let settings = set_for(&context.admin, name).await?;
@@ -203,8 +218,14 @@ async fn describe(context: &Context, names: &[String]) -> Result<(), Failure> {
             told.push(json!({ "name": name, "id": id, "configs": settings, "partitions": partitions }));
             continue;
         }
+        if at > 0 {
+            output::line("")?;
+        }
         let settings: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        output::line(format!("topic {name}  id {}  {}", topic.id, settings.join(" ")).trim_end())?;
+        let (id, count) = (topic.id, lines.len());
+        output::line(
+            format!("topic {name}  id {id}  partitions {count}  {}", settings.join(" ")).trim_end(),
+        )?;
         print_lines(&lines)?;
     }
     if context.output.is_json() { output::json(&told.into()) } else { Ok(()) }
@@ -246,11 +267,6 @@ async fn alter(
     partitions: Option<i32>,
     changes: BTreeMap<String, ConfigChange>,
 ) -> Result<(), Failure> {
-    if partitions.is_none() && changes.is_empty() {
-        return Err(Failure::Usage(
-            "nothing to alter: give --partitions, --config or --delete-config".to_owned(),
-        ));
-    }
     if !changes.is_empty() {
         context.admin.alter_configs(&ConfigResource::Topic(name.clone()), &changes, false).await?;
     }
