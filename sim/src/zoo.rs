@@ -14,13 +14,6 @@ pub const SEEDS_MAX: u64 = 1_000;
 /// The defects that this version of Weir can have; the others wait for the feature that they are about.
 pub const BUILT: &[Defect] = &[
     Defect::clear_clean_marker_late,
-    Defect::retry_fsync,
-    Defect::rename_without_fsync,
-    Defect::corrupt_as_torn,
-    Defect::assert_monotonic_wall_clock,
-    Defect::truncate_not_durable,
-    Defect::ack_before_segment_write,
-    Defect::replay_without_deletions,
     Defect::drop_producer_state_on_failover,
     Defect::no_persist_static_rejoin,
     Defect::replace_static_only_when_stable,
@@ -28,7 +21,14 @@ pub const BUILT: &[Defect] = &[
     Defect::expire_offsets_while_rebalancing,
     Defect::no_generation_in_owned,
     Defect::skip_generation_check,
+    Defect::retry_fsync,
+    Defect::rename_without_fsync,
+    Defect::corrupt_as_torn,
+    Defect::assert_monotonic_wall_clock,
     Defect::dup_ack_before_commit,
+    Defect::truncate_not_durable,
+    Defect::ack_before_segment_write,
+    Defect::replay_without_deletions,
 ];
 
 /// What became of a hunt.
