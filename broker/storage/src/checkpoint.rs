@@ -3,8 +3,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 use weir_protocol::partition::producers::{BATCHES_KEPT, Kept, Producer, Producers};
-use weir_protocol::types::{FolderId, LogId, TopicId};
-use weir_runtime::time;
+use weir_protocol::types::{FolderId, LogId, Offset, TopicId};
 
 use crate::blob::{self, BlobError, Kind};
 use crate::catalog::{Catalog, LogState, Tail};
@@ -41,20 +40,26 @@ pub(crate) struct Checkpoint {
     pub(crate) logs: Vec<(LogId, LogState)>,
 }
 
-/// A checkpoint file of the catalog as it stands.
-pub(crate) fn encode(folder: FolderId, replay_from: u64, uncertain: bool, catalog: &Catalog) -> Bytes {
+/// A checkpoint file of the catalog as it stands. `now_ms` is the monotonic clock that producers' times are told by.
+pub(crate) fn encode(
+    folder: FolderId,
+    replay_from: u64,
+    uncertain: bool,
+    catalog: &Catalog,
+    now_ms: i64,
+) -> Bytes {
     let mut out = BytesMut::with_capacity(HEAD_BYTES + catalog.len() * (LOG_BYTES + 2 * EPOCH_BYTES));
     out.put_slice(folder.0.as_bytes());
     out.put_u64_le(replay_from);
     out.put_u8(u8::from(uncertain));
     out.put_u32_le(catalog.len() as u32);
     for slot in catalog.iter() {
-        put_log(&mut out, slot.log, &slot.state);
+        put_log(&mut out, slot.log, &slot.state, now_ms);
     }
     blob::seal(KIND, &out)
 }
 
-fn put_log(out: &mut BytesMut, log: LogId, state: &LogState) {
+fn put_log(out: &mut BytesMut, log: LogId, state: &LogState, now_ms: i64) {
     let tail = match state.tail {
         Tail::Known => 0,
         Tail::AtLeast => TAIL_AT_LEAST,
@@ -75,12 +80,11 @@ fn put_log(out: &mut BytesMut, log: LogId, state: &LogState) {
         out.put_i32_le(entry.epoch);
         out.put_i64_le(entry.start);
     }
-    put_producers(out, &state.producers);
+    put_producers(out, &state.producers, now_ms);
 }
 
 /// A producer's time is told as how long it was idle for: clocks differ between processes.
-fn put_producers(out: &mut BytesMut, producers: &Producers) {
-    let now_ms = time::now().since_origin_ms();
+fn put_producers(out: &mut BytesMut, producers: &Producers, now_ms: i64) {
     out.put_u32_le(producers.len() as u32);
     for (id, producer) in producers.iter() {
         out.put_i64_le(id);
@@ -98,8 +102,8 @@ fn put_producers(out: &mut BytesMut, producers: &Producers) {
     }
 }
 
-/// Reads a checkpoint file.
-pub(crate) fn decode(bytes: &Bytes) -> Result<Checkpoint, BlobError> {
+/// Reads a checkpoint file, at `now_ms` of the monotonic clock.
+pub(crate) fn decode(bytes: &Bytes, now_ms: i64) -> Result<Checkpoint, BlobError> {
     let (version, mut content) = blob::open(KIND, bytes)?;
     let short = || BlobError::Damaged("it is too short, or contradicts itself".to_owned());
     if content.remaining() < HEAD_BYTES {
@@ -111,7 +115,7 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Checkpoint, BlobError> {
     let count = content.get_u32_le() as usize;
     let mut logs = Vec::with_capacity(count.min(content.remaining() / LOG_BYTES));
     for _ in 0..count {
-        logs.push(take_log(&mut content, version).ok_or_else(short)?);
+        logs.push(take_log(&mut content, version, now_ms).ok_or_else(short)?);
     }
     Ok(Checkpoint { folder, replay_from, uncertain, logs })
 }
@@ -122,7 +126,7 @@ fn take_uuid(content: &mut Bytes) -> Uuid {
     Uuid::from_bytes(id)
 }
 
-fn take_log(content: &mut Bytes, version: u16) -> Option<(LogId, LogState)> {
+fn take_log(content: &mut Bytes, version: u16, now_ms: i64) -> Option<(LogId, LogState)> {
     if content.remaining() < LOG_BYTES {
         return None;
     }
@@ -160,13 +164,12 @@ fn take_log(content: &mut Bytes, version: u16) -> Option<(LogId, LogState)> {
         state.epochs.begin(epoch, content.get_i64_le());
     }
     if version >= VERSION_OF_PRODUCERS {
-        state.producers = take_producers(content)?;
+        state.producers = take_producers(content, now_ms)?;
     }
     Some((log, state))
 }
 
-fn take_producers(content: &mut Bytes) -> Option<Producers> {
-    let now_ms = time::now().since_origin_ms();
+fn take_producers(content: &mut Bytes, now_ms: i64) -> Option<Producers> {
     let mut producers = Producers::default();
     for _ in 0..content.try_get_u32_le().ok()? {
         if content.remaining() < PRODUCER_BYTES {
@@ -194,7 +197,8 @@ fn take_producers(content: &mut Bytes) -> Option<Producers> {
         }
         producers.restore(id, producer);
     }
-    Some(producers)
+    // As with the log itself: what contradicts itself was not written.
+    producers.invariants(Offset::MAX).is_ok().then_some(producers)
 }
 
 #[cfg(test)]
@@ -215,20 +219,25 @@ mod tests {
             state.end_at_least = 95;
             state.epochs.begin(1, 3);
             state.epochs.begin(i32::from(number) + 2, 50);
-            for producer in 0..i64::from(number) {
-                let kept = Kept { first_sequence: 4, last_sequence: 8, base_offset: 70, next_offset: 75 };
+            for producer in 0..i32::from(number) {
+                let kept = (0..producer).map(|batch| Kept {
+                    first_sequence: 5 * batch,
+                    last_sequence: 5 * batch + 4,
+                    base_offset: 70 + 5 * i64::from(batch),
+                    next_offset: 75 + 5 * i64::from(batch),
+                });
                 let producer_state = Producer {
                     epoch: 3,
-                    next_sequence: 9,
-                    used_ms: 0,
+                    next_sequence: 5 * producer,
+                    used_ms: 700,
                     max_timestamp_ms: 5,
-                    kept: vec![kept; producer as usize],
+                    kept: kept.collect(),
                 };
-                state.producers.restore(producer, producer_state);
+                state.producers.restore(producer.into(), producer_state);
             }
         }
         let folder = FolderId(Uuid::from_u128(9));
-        let read = decode(&encode(folder, 17, true, &catalog)).unwrap();
+        let read = decode(&encode(folder, 17, true, &catalog, 1_000), 1_000).unwrap();
         assert_eq!((read.folder, read.replay_from, read.uncertain), (folder, 17, true));
         let expected: Vec<_> = catalog.iter().map(|slot| (slot.log, slot.state.clone())).collect();
         assert_eq!(read.logs, expected);
@@ -238,6 +247,6 @@ mod tests {
     fn counts_that_lie_are_damage_and_no_allocation() {
         let mut content = vec![0; 25];
         content.extend_from_slice(&u32::MAX.to_le_bytes());
-        assert!(matches!(decode(&blob::seal(KIND, &content)), Err(BlobError::Damaged(_))));
+        assert!(matches!(decode(&blob::seal(KIND, &content), 0), Err(BlobError::Damaged(_))));
     }
 }

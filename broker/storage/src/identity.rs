@@ -66,7 +66,7 @@ pub(crate) async fn begin_incarnation(disk: &Disk) -> Result<(Identity, bool), S
             refuse_content_without_identity(disk).await?;
             let folder = FolderId(Uuid::from_bytes(random::uuid_bytes()));
             // It comes first: a folder that has an identity has a checkpoint.
-            let checkpoint = checkpoint::encode(folder, 1, false, &Catalog::default());
+            let checkpoint = checkpoint::encode(folder, 1, false, &Catalog::default(), 0);
             disk.replace_atomically(layout::CHECKPOINT, vec![checkpoint])
                 .await
                 .map_err(StorageError::disk("write the checkpoint"))?;

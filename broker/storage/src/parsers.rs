@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use weir_protocol::partition::producers::Producers;
 use weir_protocol::types::{FolderId, LogId, Offset};
 
 use crate::catalog::{Catalog, Tail};
@@ -131,25 +132,39 @@ fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-/// A checkpoint of a few logs, each with its offsets and epochs.
-pub fn write_checkpoint(
-    folder: FolderId,
-    replay_from: u64,
-    logs: Vec<(LogId, Range<Offset>, EpochHistory)>,
-) -> Bytes {
+/// What a checkpoint says of a log.
+#[derive(Debug, Clone)]
+pub struct Checkpointed {
+    /// Which.
+    pub log: LogId,
+    /// Its offsets.
+    pub offsets: Range<Offset>,
+    /// Its leader epochs.
+    pub epochs: EpochHistory,
+    /// Its idempotent producers.
+    pub producers: Producers,
+}
+
+/// The time at which checkpoints are written and read here, in ms.
+const NOW_MS: i64 = 1 << 40;
+
+/// A checkpoint of a few logs.
+pub fn write_checkpoint(folder: FolderId, replay_from: u64, logs: Vec<Checkpointed>) -> Bytes {
     let mut catalog = Catalog::default();
-    for (log, range, epochs) in logs {
+    for Checkpointed { log, offsets, epochs, producers } in logs {
         let slot = catalog.ensure(log);
         if let Some(entry) = catalog.get_mut(slot) {
-            (entry.state.start, entry.state.end, entry.state.epochs) = (range.start, range.end, epochs);
+            (entry.state.start, entry.state.end) = (offsets.start, offsets.end);
+            (entry.state.epochs, entry.state.producers) = (epochs, producers);
         }
     }
-    checkpoint::encode(folder, replay_from, false, &catalog)
+    checkpoint::encode(folder, replay_from, false, &catalog, NOW_MS)
 }
 
 /// Reads a checkpoint and writes it again. `None` if it is none.
 pub fn rewrite_checkpoint(bytes: &Bytes) -> Option<Bytes> {
-    let checkpoint::Checkpoint { folder, replay_from, uncertain, logs } = checkpoint::decode(bytes).ok()?;
+    let checkpoint::Checkpoint { folder, replay_from, uncertain, logs } =
+        checkpoint::decode(bytes, NOW_MS).ok()?;
     let mut catalog = Catalog::default();
     for (log, state) in logs {
         assert!(state.start >= 0 && state.end >= 0, "offsets have no sign");
@@ -162,7 +177,7 @@ pub fn rewrite_checkpoint(bytes: &Bytes) -> Option<Bytes> {
             entry.state = state;
         }
     }
-    Some(checkpoint::encode(folder, replay_from, uncertain, &catalog))
+    Some(checkpoint::encode(folder, replay_from, uncertain, &catalog, NOW_MS))
 }
 
 /// Reads a folder's identity and writes that of its next start. `None` if it is none.

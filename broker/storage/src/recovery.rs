@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use weir_defect::defect;
 use weir_protocol::types::{FolderId, Incarnation, LogId, Offset};
 use weir_runtime::disk::{Disk, OpenMode};
+use weir_runtime::time;
 
 use crate::blob::BlobError;
 use crate::catalog::{Catalog, Tail};
@@ -128,7 +129,7 @@ async fn load_checkpoint(
     let read = disk.read_file(layout::CHECKPOINT, checkpoint::LEN_MAX).await;
     let problem = match read.map_err(StorageError::disk("read the checkpoint"))? {
         None => "it is missing".to_owned(),
-        Some(bytes) => match checkpoint::decode(&bytes) {
+        Some(bytes) => match checkpoint::decode(&bytes, time::now().since_origin_ms()) {
             Ok(checkpoint) if checkpoint.folder == folder => return Ok(Some(checkpoint)),
             Ok(checkpoint) => format!("it belongs to folder {}", checkpoint.folder),
             Err(error @ BlobError::Newer { .. }) => {

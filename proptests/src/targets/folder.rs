@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use uuid::Uuid;
 use weir_protocol::metadata::{Command, Endpoint, FeatureRange, Image, IsrMember, NewPartition, Record};
+use weir_protocol::partition::producers::{Claim, ProducerBatch, Producers, after};
 use weir_protocol::raft::{HardState, Limits};
 use weir_protocol::types::{BrokerId, FolderId, Incarnation, LogId, TopicId, VoterId};
 use weir_storage::EpochHistory;
-use weir_storage::parsers::{self, Index};
+use weir_storage::parsers::{self, Checkpointed, Index};
 use weir_wire::internal::{self, BlobKind};
 
 use crate::crc::CASTAGNOLI;
@@ -36,11 +37,36 @@ pub(super) fn generate_checkpoint(random: &mut Random) -> Vec<u8> {
         for epoch in 0..random.below(4) as i32 {
             epochs.begin(epoch * 2, start + i64::from(epoch) * 10);
         }
-        (log(number), start..start + 100, epochs)
+        let producers = producers(start..start + 100, random);
+        Checkpointed { log: log(number), offsets: start..start + 100, epochs, producers }
     };
     let logs = (0..random.below(4)).map(|number| log_state(number, random)).collect();
     let folder = FolderId(Uuid::from_u128(9));
     parsers::write_checkpoint(folder, 1 + random.below(50) as u64, logs).to_vec()
+}
+
+/// A few producers whose batches lie within these offsets.
+fn producers(offsets: std::ops::Range<i64>, random: &mut Random) -> Producers {
+    let mut producers = Producers::default();
+    for producer in 0..random.below(4) as i64 {
+        let mut first_sequence = [0, 7, i32::MAX - 2][random.below(3)];
+        let mut base_offset = offsets.start;
+        for _ in 0..random.below(7) {
+            let count = 1 + random.below(4);
+            let last_sequence = (first_sequence as i64 + count as i64 - 1) & i64::from(i32::MAX);
+            let next_offset = base_offset + count as i64;
+            let claim = Claim {
+                producer: producer << 40,
+                epoch: random.below(2) as i16,
+                first_sequence,
+                last_sequence: last_sequence as i32,
+                max_timestamp_ms: 1_700_000_000_000,
+            };
+            producers.note(&ProducerBatch { claim, base_offset, next_offset }, random.below(1 << 20) as i64);
+            (first_sequence, base_offset) = (after(claim.last_sequence), next_offset);
+        }
+    }
+    producers
 }
 
 /// The file of the folder's identity, or the marker of a clean stop.

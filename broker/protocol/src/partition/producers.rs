@@ -89,7 +89,8 @@ pub struct Producer {
     pub used_ms: i64,
     /// The greatest timestamp of its last batch, in ms.
     pub max_timestamp_ms: i64,
-    /// Its last batches, all of this epoch. Invariant: at most [`BATCHES_KEPT`], offsets rise.
+    /// Its last batches, all of this epoch and each following on the one before. Invariant: at most [`BATCHES_KEPT`], offsets
+    /// rise.
     pub kept: Vec<Kept>,
 }
 
@@ -174,7 +175,8 @@ impl Producers {
         if producer.kept.last().is_some_and(|last| batch.base_offset < last.next_offset) {
             return;
         }
-        if claim.epoch != producer.epoch {
+        if claim.epoch != producer.epoch || claim.first_sequence != producer.next_sequence {
+            // A newer one; or its leader had forgotten it before this batch.
             producer.epoch = claim.epoch;
             producer.kept.clear();
         }
@@ -242,6 +244,12 @@ impl Producers {
             law(producer.kept.len() <= BATCHES_KEPT, "few batches are remembered")?;
             let rising = producer.kept.windows(2).all(|pair| pair[0].next_offset <= pair[1].base_offset);
             law(rising, "offsets rise")?;
+            let is_sound = |kept: &Kept| {
+                kept.first_sequence.min(kept.last_sequence) >= 0
+                    && (0..kept.next_offset).contains(&kept.base_offset)
+            };
+            law(producer.kept.iter().all(is_sound), "a batch has sequences and records")?;
+            law(producer.next_sequence >= 0, "a sequence has no sign")?;
             let last = producer.kept.last();
             law(last.is_none_or(|last| last.next_offset <= end), "batches are in the log")?;
             law(

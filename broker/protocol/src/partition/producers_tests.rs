@@ -54,6 +54,21 @@ fn the_sequence_wraps_to_zero() {
 }
 
 #[test]
+fn a_log_that_is_gone_through_tells_that_its_leader_had_forgotten_the_producer() {
+    // K12
+    let mut table = Producers::default();
+    for (first_sequence, base_offset) in [(0, 0), (5, 5), (90, 10)] {
+        let claim = claim(1, 0, first_sequence, 5);
+        table.note(&ProducerBatch { claim, base_offset, next_offset: base_offset + 5 }, 0);
+        assert_eq!(table.invariants(base_offset + 5), Ok(()));
+    }
+    assert_eq!(table.check(&claim(1, 0, 5, 5)), Verdict::OutOfOrder, "forgotten is forgotten");
+    table.cut(10);
+    assert_eq!(table.invariants(10), Ok(()));
+    assert_eq!(table.check(&claim(1, 0, 90, 5)), Verdict::Append);
+}
+
+#[test]
 fn a_newer_epoch_begins_at_zero_and_fences_the_older() {
     let mut table = Producers::default();
     append(&mut table, claim(1, 3, 0, 5), 0, 5);

@@ -344,7 +344,8 @@ impl Committer {
         let shared = self.shared.clone();
         let replay_from = self.journal.synced_end();
         let catalog = lock(&shared.catalog);
-        let content = checkpoint::encode(shared.folder, replay_from, !shared.is_certain(), &catalog);
+        let now_ms = time::now().since_origin_ms();
+        let content = checkpoint::encode(shared.folder, replay_from, !shared.is_certain(), &catalog, now_ms);
         let dirty = std::mem::take(&mut self.dirty);
         let mut indexes = Vec::new();
         let mut files = Vec::with_capacity(dirty.segments.len());
