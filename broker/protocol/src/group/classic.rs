@@ -210,21 +210,23 @@ impl Group {
         }
     }
 
-    /// Takes over what the log says.
+    /// Takes over what the log says. Members that cannot be together were not written by a coordinator: they join anew.
     pub(super) fn load(&mut self, state: &GroupState) {
         let protocol = state.protocol.clone().unwrap_or_default();
-        self.generation = state.generation;
+        self.generation = state.generation.max(0);
         self.protocol_type = (!state.protocol_type.is_empty()).then(|| state.protocol_type.clone());
         self.protocol = state.protocol.clone();
         self.since_ms = state.since_ms;
         self.members =
             state.members.iter().map(|m| (m.member_id.clone(), Member::loaded(m, &protocol))).collect();
-        self.statics = state
-            .members
-            .iter()
-            .filter_map(|member| Some((member.instance_id.clone()?, member.member_id.clone())))
-            .collect();
+        let statics = self.members.iter().filter_map(|(id, m)| Some((m.instance_id.clone()?, id.clone())));
+        self.statics = statics.collect();
         self.leader = state.leader.clone().filter(|leader| self.members.contains_key(leader));
+        let named = self.members.values().filter(|member| member.instance_id.is_some()).count();
+        if self.protocol.is_none() || self.statics.len() != named {
+            (self.members, self.statics) = (BTreeMap::new(), BTreeMap::new());
+            (self.leader, self.protocol) = (None, None);
+        }
         self.state = if self.members.is_empty() { State::Empty } else { State::Stable };
     }
 

@@ -55,6 +55,8 @@ pub use interface::{
     SyncRequest, Synced,
 };
 
+pub use subscription::topics as subscribed_topics;
+
 use self::classic::Group;
 use self::out::{Appended, Deadline, Out, Then, refusal};
 

@@ -1,10 +1,15 @@
 //! From one generation to the next.
 
+use std::time::Duration;
+
 use weir_defect::defect;
 
 use super::classic::{Group, InitialWait, State};
 use super::interface::{GroupError, JoinRefused, Name, Record, Reply};
 use super::out::{Deadline, Out, Then};
+
+/// How long a rebalance is at least put off that cannot be ended: the members' own time may be none at all.
+const WAIT_AGAIN_MIN: Duration = Duration::from_secs(1);
 
 impl Group {
     /// Something has changed that the members must agree on anew.
@@ -26,7 +31,7 @@ impl Group {
         self.complete_join_if_all_are_there(out);
     }
 
-    fn set_join_by(&mut self, at: std::time::Duration, out: &mut Out) {
+    fn set_join_by(&mut self, at: Duration, out: &mut Out) {
         self.join_by = Some(at);
         out.wake_at(at, Deadline::Rebalance { group: self.id.clone() });
     }
@@ -131,13 +136,13 @@ impl Group {
         if !self.leader.as_ref().is_some_and(has_joined) {
             let Some(leader) = self.members.keys().find(|id| has_joined(id)).cloned() else {
                 // Only absent static members are left: until one comes, or their sessions are over.
-                let again = out.at().saturating_add(self.rebalance_timeout());
+                let again = out.at().saturating_add(self.rebalance_timeout().max(WAIT_AGAIN_MIN));
                 self.set_join_by(again, out);
                 return;
             };
             self.leader = Some(leader);
         }
-        self.generation += 1;
+        self.generation = self.generation.saturating_add(1);
         self.protocol = self.select_protocol();
         self.join_by = None;
         self.enter(State::CompletingRebalance, out);
@@ -186,7 +191,7 @@ impl Group {
             out.reply(call, Reply::Join(Err(JoinRefused { error, member_id: Name::default() })));
         }
         if self.state == State::PreparingRebalance {
-            let again = out.at().saturating_add(self.rebalance_timeout());
+            let again = out.at().saturating_add(self.rebalance_timeout().max(WAIT_AGAIN_MIN));
             self.set_join_by(again, out);
         }
     }
@@ -205,7 +210,7 @@ impl Group {
     }
 
     fn become_empty(&mut self, out: &mut Out) {
-        self.generation += 1;
+        self.generation = self.generation.saturating_add(1);
         (self.protocol, self.leader, self.join_by, self.writing) = (None, None, None, None);
         self.empty_since = out.at();
         self.enter(State::Empty, out);

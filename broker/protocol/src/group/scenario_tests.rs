@@ -328,6 +328,33 @@ fn z33_two_members_with_one_instance_id_while_a_rebalance_is_prepared() {
 }
 
 #[test]
+fn static_members_that_give_a_rebalance_no_time_and_are_all_absent_are_waited_for() {
+    let mut bench = Bench::new();
+    let (mut a, b) = (Client::fixed("a", "one"), Client::fixed("b", "two"));
+    let first = bench.join(&a);
+    bench.take_over(&mut a, first);
+    bench.sync(&a, &[(&a, "0-5")]);
+    let no_time = |join: &mut JoinRequest| join.rebalance_timeout = Duration::ZERO;
+    bench.join_with(&Client::fixed("a", "one"), no_time);
+    bench.join_with(&b, no_time);
+    bench.note("b has no time to sync, a is absent: until its session is over");
+    bench.pass(seconds(10));
+    expect![[r#"
+        append: group g generation 0, one-1 has []
+        a join: generation 1 as one-1, one-1 leads, one-1 (one)
+        append: group g generation 1, one-1 has [0-5]
+        a sync: [0-5]
+        append: group g generation 1, one-2 has [0-5]
+        a join: generation 1 as one-2, one-2 leads, one-2 (one), nothing to assign
+        # b has no time to sync, a is absent: until its session is over
+        append: group g generation 1, one-2 has [], two-3 has []
+        b join: generation 2 as two-3, two-3 leads, one-2 (one), two-3 (two)
+        append: group g generation 3
+    "#]]
+    .assert_eq(&bench.text());
+}
+
+#[test]
 fn z38_offsets_are_committed_by_members_of_this_generation_and_by_nobody_else() {
     let (mut bench, a, b) = Bench::pair();
     bench.commit(&a, 5);

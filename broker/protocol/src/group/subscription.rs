@@ -7,7 +7,7 @@ const TOPICS_MAX: usize = 100_000;
 
 /// The topics in a `ConsumerProtocolSubscription` of any version: its version, then an array of texts, then what does not
 /// matter here. `None` if the bytes are something else.
-pub(super) fn topics(metadata: &[u8]) -> Option<BTreeSet<String>> {
+pub fn topics(metadata: &[u8]) -> Option<BTreeSet<String>> {
     let mut rest = metadata.get(2..)?;
     let count = usize::try_from(take(&mut rest, 4).map(|bytes| number(bytes) as i32)?).ok()?;
     if count > TOPICS_MAX {
