@@ -67,6 +67,7 @@ use crate::server::budget::{Budget, Charge};
 use crate::shard::Shards;
 
 pub(crate) use self::fetch::FetchSessions;
+pub use self::fetch::{AnsweredByHand, FetchSessionsByHand};
 
 /// What the handlers of requests work with.
 pub(crate) struct Api {

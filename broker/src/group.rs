@@ -6,7 +6,7 @@
 mod active;
 mod load;
 mod owner;
-mod records;
+pub(crate) mod records;
 
 use std::sync::Arc;
 

@@ -16,6 +16,7 @@ mod group;
 mod metadata;
 mod metrics;
 mod node;
+pub mod parsers;
 mod producer_ids;
 mod server;
 mod shard;

@@ -3,6 +3,7 @@
 //! The shards say what can be read and how; the bytes are read here, in the connection's own time, and go to the
 //! socket as they came from the disk.
 
+mod by_hand;
 mod session;
 
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchRequest;
 use tokio::sync::oneshot;
 use weir_protocol::types::{LogId, TopicId};
-use weir_runtime::task;
 use weir_runtime::time::{self, Alarm};
+use weir_runtime::{random, task};
 use weir_storage::ReadPlan;
 use weir_wire::kafka::{FetchResponse, FetchedPartition, FetchedTopic, StrBytes};
 
+pub use self::by_hand::{AnsweredByHand, FetchSessionsByHand};
 pub(crate) use self::session::FetchSessions;
 use self::session::Wanted;
 use super::{Api, errors, known_epoch, millis};
@@ -43,7 +45,7 @@ pub(super) async fn handle(
     request: FetchRequest,
     version: i16,
 ) -> (FetchResponse, Vec<Charge>) {
-    let begun = match api.fetch_sessions.begin(&request, version) {
+    let begun = match api.fetch_sessions.begin(&request, version, time::now()) {
         Ok(begun) => begun,
         Err(error) => {
             return (FetchResponse { error_code: error.code(), ..FetchResponse::default() }, Vec::new());
@@ -75,7 +77,7 @@ pub(super) async fn handle(
         });
     }
     let charges = reading.charges;
-    let (session_id, shown) = api.fetch_sessions.finish(&begun, &fetched);
+    let (session_id, shown) = api.fetch_sessions.finish(&begun, &fetched, time::now(), random::u64);
     let committed = request.isolation_level == READ_COMMITTED;
     let answers = begun.wanted.iter().zip(fetched).zip(shown).filter(|(_, shown)| *shown);
     let topics = by_topic(answers.map(|(answer, _)| answer), committed);

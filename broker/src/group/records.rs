@@ -20,7 +20,8 @@ pub(super) fn batch<'a>(records: impl Iterator<Item = &'a Record>) -> Result<Bat
     Batch::split_from(&mut builder.finish()?)
 }
 
-fn encode(record: &Record) -> (Bytes, Option<Bytes>) {
+/// A record's key and value.
+pub(crate) fn encode(record: &Record) -> (Bytes, Option<Bytes>) {
     match record {
         Record::Group { group, value } => {
             let key = Key::Group { group: group.to_string() };
@@ -69,7 +70,7 @@ fn millis(duration: Duration) -> i32 {
 }
 
 /// A record of the log; `None` if it is about something that is not known.
-pub(super) fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Option<Record>, RecordError> {
+pub(crate) fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Option<Record>, RecordError> {
     let key = match Key::decode(key) {
         Ok(key) => key,
         Err(RecordError::Version { .. }) => return Ok(None),

@@ -2,8 +2,10 @@
 //! [`TARGETS`], and seeds in `corpus/<name>/` (`fuzz --target <name> --write-seeds 20`).
 
 mod folder;
+mod groups;
 pub mod journal;
 mod segment;
+mod sessions;
 mod wire;
 
 use crate::mutate::Random;
@@ -39,6 +41,9 @@ pub const TARGETS: &[Target] = &[
     target("names", folder::name, folder::generate_name, None),
     target("quorum_state", folder::quorum_state, folder::generate_quorum_state, Some(wire::repair_blob)),
     target("metadata_log", folder::metadata_log, folder::generate_metadata_log, None),
+    target("group_records", groups::records, groups::generate_records, None),
+    target("consumer_protocol", groups::consumer_protocol, groups::generate_consumer_protocol, None),
+    target("fetch_sessions", sessions::run, sessions::generate, None),
 ];
 
 const fn target(

@@ -21,7 +21,10 @@ const FLOORS: &[(&str, &[&str])] = &[
         "weir-sim",
         &["weir-broker", "weir-client", "weir-defect", "weir-jepsen", "weir-protocol", "weir-runtime"],
     ),
-    ("weir-proptests", &["weir-jepsen", "weir-protocol", "weir-runtime", "weir-storage", "weir-wire"]),
+    (
+        "weir-proptests",
+        &["weir-broker", "weir-jepsen", "weir-protocol", "weir-runtime", "weir-storage", "weir-wire"],
+    ),
     ("weir-xtask", &[]),
     ("weir-load", &[]),
     ("weir-interop", &[]),

@@ -7,8 +7,7 @@ use std::time::Duration;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchRequest;
 use uuid::Uuid;
-use weir_runtime::random;
-use weir_runtime::time::{self, Instant};
+use weir_runtime::time::Instant;
 use weir_wire::kafka::FetchedPartition;
 
 /// The session epoch that ends a session.
@@ -109,7 +108,12 @@ impl FetchSessions {
     }
 
     /// Finds out what a request is about.
-    pub(super) fn begin(&self, request: &FetchRequest, version: i16) -> Result<Begun, ResponseError> {
+    pub(super) fn begin(
+        &self,
+        request: &FetchRequest,
+        version: i16,
+        now: Instant,
+    ) -> Result<Begun, ResponseError> {
         let by_id = version >= 13;
         let (id, epoch) = (request.session_id, request.session_epoch);
         let mut table = self.table();
@@ -123,31 +127,43 @@ impl FetchSessions {
                 Ok(Begun { wanted: wanted_by(request), kind: Kind::New { by_id } })
             }
             _ if id == NO_SESSION => Err(ResponseError::InvalidFetchSessionEpoch),
-            _ => table.resume(id, epoch, by_id, request),
+            _ => table.resume(id, epoch, by_id, request, now),
         }
     }
 
     /// Takes in the answers, one for each wanted partition in its order. Returns the session's id, and which answers the
-    /// client is to see.
-    pub(super) fn finish(&self, begun: &Begun, answers: &[FetchedPartition]) -> (i32, Vec<bool>) {
+    /// client is to see. `draw` makes random numbers for the id of a new session.
+    pub(super) fn finish(
+        &self,
+        begun: &Begun,
+        answers: &[FetchedPartition],
+        now: Instant,
+        draw: impl FnMut() -> u64,
+    ) -> (i32, Vec<bool>) {
         let all = vec![true; answers.len()];
         match begun.kind {
             Kind::Sessionless => (NO_SESSION, all),
-            Kind::New { by_id } => (self.create(begun, by_id, answers), all),
+            Kind::New { by_id } => (self.create(begun, by_id, answers, now, draw), all),
             Kind::Incremental { id } => {
                 let mut table = self.table();
                 // A session that was dropped meanwhile is answered in full once more, and the next request is told.
                 let Some(session) = table.sessions.get_mut(&id) else { return (id, all) };
-                session.used = time::now();
+                session.used = now;
                 let pairs = begun.wanted.iter().zip(answers);
                 (id, pairs.map(|(wanted, answer)| session.tell(&wanted.key, answer)).collect())
             }
         }
     }
 
-    fn create(&self, begun: &Begun, by_id: bool, answers: &[FetchedPartition]) -> i32 {
+    fn create(
+        &self,
+        begun: &Begun,
+        by_id: bool,
+        answers: &[FetchedPartition],
+        now: Instant,
+        mut draw: impl FnMut() -> u64,
+    ) -> i32 {
         let mut table = self.table();
-        let now = time::now();
         if begun.wanted.is_empty() || !table.make_room(self.sessions_max, begun.wanted.len(), now) {
             return NO_SESSION;
         }
@@ -164,7 +180,7 @@ impl FetchSessions {
             session.tell(&wanted.key, answer);
         }
         let id = loop {
-            let id = 1 + random::below(i32::MAX as u64 - 1) as i32;
+            let id = 1 + (draw() % (i32::MAX as u64 - 1)) as i32;
             if !table.sessions.contains_key(&id) {
                 break id;
             }
@@ -172,6 +188,28 @@ impl FetchSessions {
         table.partitions += session.partitions.len();
         table.sessions.insert(id, session);
         id
+    }
+}
+
+impl FetchSessions {
+    /// The laws that stand on the fields; an error names what is broken.
+    pub(crate) fn invariants(&self) -> Result<(), String> {
+        let table = self.table();
+        let law = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+        let partitions: usize = table.sessions.values().map(|session| session.partitions.len()).sum();
+        law(partitions == table.partitions, "partitions are counted")?;
+        law(partitions <= PARTITIONS_MAX, "partitions are bounded")?;
+        law(table.sessions.len() <= self.sessions_max, "sessions are bounded")?;
+        for (id, session) in &table.sessions {
+            law(*id > NO_SESSION, "an id is positive")?;
+            law(session.epoch > INITIAL_EPOCH, "an epoch that goes on is positive")?;
+            law(!session.partitions.is_empty(), "a session has partitions")?;
+            let turns: BTreeMap<&Key, u64> =
+                session.partitions.iter().map(|(turn, remembered)| (&remembered.wanted.key, *turn)).collect();
+            law(session.turns.iter().eq(turns.iter().map(|(key, turn)| (*key, turn))), "each has one turn")?;
+            law(session.turns.len() == session.partitions.len(), "each has one turn")?;
+        }
+        Ok(())
     }
 }
 
@@ -188,6 +226,7 @@ impl Table {
         epoch: i32,
         by_id: bool,
         request: &FetchRequest,
+        now: Instant,
     ) -> Result<Begun, ResponseError> {
         let session = self.sessions.get_mut(&id).ok_or(ResponseError::FetchSessionIdNotFound)?;
         if session.by_id != by_id {
@@ -197,7 +236,7 @@ impl Table {
             return Err(ResponseError::InvalidFetchSessionEpoch);
         }
         session.epoch = if epoch == i32::MAX { 1 } else { epoch + 1 };
-        session.used = time::now();
+        session.used = now;
         let before = session.partitions.len();
         for forgotten in &request.forgotten_topics_data {
             for partition in &forgotten.partitions {

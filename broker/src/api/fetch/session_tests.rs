@@ -23,11 +23,26 @@ fn answer(high_watermark: i64, records: bool) -> FetchedPartition {
     FetchedPartition { high_watermark, records, ..FetchedPartition::default() }
 }
 
+const NOW: Instant = Instant::from_nanos(1);
+
+fn begin(sessions: &FetchSessions, request: &FetchRequest, version: i16) -> Result<Begun, ResponseError> {
+    let begun = sessions.begin(request, version, NOW);
+    sessions.invariants().unwrap();
+    begun
+}
+
+fn finish(sessions: &FetchSessions, begun: &Begun, answers: &[FetchedPartition]) -> (i32, Vec<bool>) {
+    let mut numbers = 1..;
+    let told = sessions.finish(begun, answers, NOW, || numbers.next().unwrap());
+    sessions.invariants().unwrap();
+    told
+}
+
 /// A session with these partitions, all at high watermark 5 and without records.
 fn session(sessions: &FetchSessions, partitions: &[i32]) -> i32 {
-    let begun = sessions.begin(&request(0, 0, partitions), 12).unwrap();
+    let begun = begin(sessions, &request(0, 0, partitions), 12).unwrap();
     let answers = vec![answer(5, false); partitions.len()];
-    let (id, shown) = sessions.finish(&begun, &answers);
+    let (id, shown) = finish(sessions, &begun, &answers);
     assert!(shown.iter().all(|shown| *shown), "a full fetch shows all");
     id
 }
@@ -41,13 +56,13 @@ fn an_incremental_fetch_shows_what_is_new() {
     let sessions = FetchSessions::new(10);
     let id = session(&sessions, &[0, 1, 2]);
     assert!(id > 0);
-    let begun = sessions.begin(&request(id, 1, &[]), 12).unwrap();
+    let begun = begin(&sessions, &request(id, 1, &[]), 12).unwrap();
     assert_eq!(numbers(&begun), [0, 1, 2]);
     let failed = FetchedPartition { error_code: 3, high_watermark: 5, ..answer(5, false) };
-    let (again, shown) = sessions.finish(&begun, &[answer(5, false), answer(6, false), failed]);
+    let (again, shown) = finish(&sessions, &begun, &[answer(5, false), answer(6, false), failed]);
     assert_eq!((again, shown), (id, vec![false, true, true]));
-    let begun = sessions.begin(&request(id, 2, &[]), 12).unwrap();
-    let (_, shown) = sessions.finish(&begun, &[answer(5, false), answer(6, false), answer(5, false)]);
+    let begun = begin(&sessions, &request(id, 2, &[]), 12).unwrap();
+    let (_, shown) = finish(&sessions, &begun, &[answer(5, false), answer(6, false), answer(5, false)]);
     assert_eq!(shown, [false, false, true], "what follows on an error is news");
 }
 
@@ -55,18 +70,18 @@ fn an_incremental_fetch_shows_what_is_new() {
 fn k08_a_preferred_read_replica_is_news() {
     let sessions = FetchSessions::new(10);
     let id = session(&sessions, &[0]);
-    let begun = sessions.begin(&request(id, 1, &[]), 12).unwrap();
+    let begun = begin(&sessions, &request(id, 1, &[]), 12).unwrap();
     let moved = FetchedPartition { preferred_read_replica: 2, ..answer(5, false) };
-    assert_eq!(sessions.finish(&begun, &[moved]).1, [true]);
+    assert_eq!(finish(&sessions, &begun, &[moved]).1, [true]);
 }
 
 #[test]
 fn whoever_had_records_is_asked_last_the_next_time() {
     let sessions = FetchSessions::new(10);
     let id = session(&sessions, &[0, 1, 2]);
-    let begun = sessions.begin(&request(id, 1, &[]), 12).unwrap();
-    sessions.finish(&begun, &[answer(6, true), answer(5, false), answer(5, false)]);
-    let begun = sessions.begin(&request(id, 2, &[]), 12).unwrap();
+    let begun = begin(&sessions, &request(id, 1, &[]), 12).unwrap();
+    finish(&sessions, &begun, &[answer(6, true), answer(5, false), answer(5, false)]);
+    let begun = begin(&sessions, &request(id, 2, &[]), 12).unwrap();
     assert_eq!(numbers(&begun), [1, 2, 0]);
 }
 
@@ -78,17 +93,17 @@ fn partitions_are_added_changed_and_forgotten() {
     change.topics[0].partitions.push(FetchPartition::default().with_partition(1).with_fetch_offset(9));
     change.forgotten_topics_data =
         vec![ForgottenTopic::default().with_topic(name("t")).with_partitions(vec![0])];
-    let begun = sessions.begin(&change, 12).unwrap();
+    let begun = begin(&sessions, &change, 12).unwrap();
     let offsets: Vec<_> = begun.wanted.iter().map(|wanted| (wanted.key.partition, wanted.offset)).collect();
     assert_eq!(offsets, [(1, 9), (2, 0)]);
-    let (_, shown) = sessions.finish(&begun, &[answer(5, false), answer(5, false)]);
+    let (_, shown) = finish(&sessions, &begun, &[answer(5, false), answer(5, false)]);
     assert_eq!(shown, [false, true]);
 }
 
 #[test]
 fn each_mistake_has_its_own_error() {
     let sessions = FetchSessions::new(10);
-    let refused = |id, epoch, version| sessions.begin(&request(id, epoch, &[]), version).err();
+    let refused = |id, epoch, version| begin(&sessions, &request(id, epoch, &[]), version).err();
     assert_eq!(refused(0, 1, 12), Some(ResponseError::InvalidFetchSessionEpoch));
     assert_eq!(refused(77, 1, 12), Some(ResponseError::FetchSessionIdNotFound));
     let id = session(&sessions, &[0]);
@@ -102,9 +117,9 @@ fn each_mistake_has_its_own_error() {
 fn a_session_ends_when_its_client_says_so() {
     let sessions = FetchSessions::new(10);
     let id = session(&sessions, &[0]);
-    let begun = sessions.begin(&request(id, FINAL_EPOCH, &[0]), 12).unwrap();
-    assert_eq!(sessions.finish(&begun, &[answer(5, false)]).0, NO_SESSION);
-    let gone = sessions.begin(&request(id, 1, &[]), 12).err();
+    let begun = begin(&sessions, &request(id, FINAL_EPOCH, &[0]), 12).unwrap();
+    assert_eq!(finish(&sessions, &begun, &[answer(5, false)]).0, NO_SESSION);
+    let gone = begin(&sessions, &request(id, 1, &[]), 12).err();
     assert_eq!(gone, Some(ResponseError::FetchSessionIdNotFound));
     assert_eq!(sessions.table().partitions, 0);
 }

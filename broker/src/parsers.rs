@@ -1,0 +1,21 @@
+//! What peers and the groups' log feed to the broker, without sockets and disks: for property tests and fuzzing.
+
+use bytes::Bytes;
+use weir_protocol::group::Record;
+use weir_wire::offsets_topic::RecordError;
+
+pub use crate::api::{AnsweredByHand, FetchSessionsByHand};
+use crate::group::records;
+
+/// Reads a record of `__consumer_offsets`; `None` if it is about something that is not known.
+///
+/// # Errors
+/// The record is none that a coordinator has written.
+pub fn decode_group_record(key: &[u8], value: Option<&[u8]>) -> Result<Option<Record>, RecordError> {
+    records::decode(key, value)
+}
+
+/// Writes a record of `__consumer_offsets`: its key and its value.
+pub fn encode_group_record(record: &Record) -> (Bytes, Option<Bytes>) {
+    records::encode(record)
+}
