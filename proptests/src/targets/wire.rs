@@ -52,29 +52,50 @@ pub(super) fn response(input: &[u8]) {
     let key = i16::from_be_bytes([head[0], head[1]]);
     let version = i16::from_be_bytes([head[2], head[3]]);
     let frame = Bytes::copy_from_slice(frame);
-    match key {
-        0 => drop(decode_response::<ProduceRequest>(version, frame)),
-        1 => drop(decode_response::<FetchRequest>(version, frame)),
-        2 => drop(decode_response::<ListOffsetsRequest>(version, frame)),
-        3 => drop(decode_response::<MetadataRequest>(version, frame)),
-        8 => drop(decode_response::<OffsetCommitRequest>(version, frame)),
-        9 => drop(decode_response::<OffsetFetchRequest>(version, frame)),
-        10 => drop(decode_response::<FindCoordinatorRequest>(version, frame)),
-        11 => drop(decode_response::<JoinGroupRequest>(version, frame)),
-        14 => drop(decode_response::<SyncGroupRequest>(version, frame)),
-        18 => drop(decode_response::<ApiVersionsRequest>(version, frame)),
-        19 => drop(decode_response::<CreateTopicsRequest>(version, frame)),
-        20 => drop(decode_response::<DeleteTopicsRequest>(version, frame)),
-        22 => drop(decode_response::<InitProducerIdRequest>(version, frame)),
-        32 => drop(decode_response::<DescribeConfigsRequest>(version, frame)),
-        68 => drop(decode_response::<ConsumerGroupHeartbeatRequest>(version, frame)),
-        _ => {}
+    if let Some((_, decode)) = RESPONSES.iter().find(|(known, _)| *known == key) {
+        decode(version, frame);
     }
 }
 
+type Decode = fn(i16, Bytes);
+
+/// The responses that a client may get from a broker, by their APIs' keys.
+const RESPONSES: &[(i16, Decode)] = &[
+    (0, |version, frame| drop(decode_response::<ProduceRequest>(version, frame))),
+    (1, |version, frame| drop(decode_response::<FetchRequest>(version, frame))),
+    (2, |version, frame| drop(decode_response::<ListOffsetsRequest>(version, frame))),
+    (3, |version, frame| drop(decode_response::<MetadataRequest>(version, frame))),
+    (8, |version, frame| drop(decode_response::<OffsetCommitRequest>(version, frame))),
+    (9, |version, frame| drop(decode_response::<OffsetFetchRequest>(version, frame))),
+    (10, |version, frame| drop(decode_response::<FindCoordinatorRequest>(version, frame))),
+    (11, |version, frame| drop(decode_response::<JoinGroupRequest>(version, frame))),
+    (12, |version, frame| drop(decode_response::<HeartbeatRequest>(version, frame))),
+    (13, |version, frame| drop(decode_response::<LeaveGroupRequest>(version, frame))),
+    (14, |version, frame| drop(decode_response::<SyncGroupRequest>(version, frame))),
+    (15, |version, frame| drop(decode_response::<DescribeGroupsRequest>(version, frame))),
+    (16, |version, frame| drop(decode_response::<ListGroupsRequest>(version, frame))),
+    (18, |version, frame| drop(decode_response::<ApiVersionsRequest>(version, frame))),
+    (19, |version, frame| drop(decode_response::<CreateTopicsRequest>(version, frame))),
+    (20, |version, frame| drop(decode_response::<DeleteTopicsRequest>(version, frame))),
+    (21, |version, frame| drop(decode_response::<DeleteRecordsRequest>(version, frame))),
+    (22, |version, frame| drop(decode_response::<InitProducerIdRequest>(version, frame))),
+    (23, |version, frame| drop(decode_response::<OffsetForLeaderEpochRequest>(version, frame))),
+    (32, |version, frame| drop(decode_response::<DescribeConfigsRequest>(version, frame))),
+    (33, |version, frame| drop(decode_response::<AlterConfigsRequest>(version, frame))),
+    (35, |version, frame| drop(decode_response::<DescribeLogDirsRequest>(version, frame))),
+    (37, |version, frame| drop(decode_response::<CreatePartitionsRequest>(version, frame))),
+    (42, |version, frame| drop(decode_response::<DeleteGroupsRequest>(version, frame))),
+    (44, |version, frame| drop(decode_response::<IncrementalAlterConfigsRequest>(version, frame))),
+    (47, |version, frame| drop(decode_response::<OffsetDeleteRequest>(version, frame))),
+    (60, |version, frame| drop(decode_response::<DescribeClusterRequest>(version, frame))),
+    (61, |version, frame| drop(decode_response::<DescribeProducersRequest>(version, frame))),
+    (68, |version, frame| drop(decode_response::<ConsumerGroupHeartbeatRequest>(version, frame))),
+    (74, |version, frame| drop(decode_response::<ListConfigResourcesRequest>(version, frame))),
+    (75, |version, frame| drop(decode_response::<DescribeTopicPartitionsRequest>(version, frame))),
+];
+
 pub(super) fn generate_response(random: &mut Random) -> Vec<u8> {
-    const KEYS: [i16; 15] = [0, 1, 2, 3, 8, 9, 10, 11, 14, 18, 19, 20, 22, 32, 68];
-    let key = KEYS[random.below(KEYS.len())];
+    let (key, _) = RESPONSES[random.below(RESPONSES.len())];
     let Some(shape) = shapes().iter().find(|shape| shape.key == key) else {
         return Vec::new();
     };
