@@ -494,6 +494,8 @@ impl FakePartition {
         if header.producer_id < 0 {
             return Ok(self.append(bytes));
         }
+        // As Apache Kafka does: what an unknown producer sends first may have any number (KAFKA-14359).
+        let is_known = self.producers.contains_key(&header.producer_id);
         let (epoch, last) = self.producers.entry(header.producer_id).or_default();
         if header.producer_epoch < *epoch {
             return Err(47);
@@ -506,7 +508,7 @@ impl FakePartition {
             return Ok(*base);
         }
         let expected = last.back().map_or(0, |(_, next, _)| *next);
-        if header.base_sequence != expected {
+        if is_known && header.base_sequence != expected {
             return Err(if header.base_sequence < expected { 46 } else { 45 });
         }
         let next = header.base_sequence.wrapping_add(header.count) & i32::MAX;

@@ -160,6 +160,9 @@ pub(super) struct Queue {
     pub(super) in_flight_at: i32,
     /// With idempotence, once the producer has an id.
     pub(super) sequences: Option<Sequences>,
+    /// The leader has a batch of these sequences. Until then only one is under way: a leader that does not know the producer
+    /// takes a batch of any number from it, so that it could take the second and then refuse the first (KAFKA-14359).
+    pub(super) vouched: bool,
     /// A batch of these sequences is given up: what comes behind it needs new numbers.
     pub(super) gap: bool,
     /// After an error: not to be sent before this.
@@ -178,6 +181,7 @@ impl Queue {
             in_flight: Vec::new(),
             in_flight_at: -1,
             sequences: None,
+            vouched: false,
             gap: false,
             not_before: Instant::ORIGIN,
             flushed_below: 0,
@@ -222,6 +226,12 @@ impl Queue {
         }
     }
 
+    /// The leader has a batch with these numbers.
+    pub(super) fn vouch(&mut self, stamp: Option<Producer>) {
+        let is_ours = |sequences: &Sequences| stamp.is_some_and(|stamp| sequences.stamps(stamp));
+        self.vouched |= self.sequences.as_ref().is_some_and(is_ours);
+    }
+
     /// Whether every batch that was given to the producer before this one is done with.
     pub(super) fn is_oldest(&self, sequence: u64) -> bool {
         let waiting = self.batches.iter().map(|batch| batch.sequence);
@@ -231,7 +241,11 @@ impl Queue {
     /// Whether the first batch may join those that are under way: one that was sent before waits until it is alone.
     fn has_room(&self, config: &ProducerConfig) -> bool {
         let again = self.gap || self.batches.front().is_some_and(|first| first.stamp.is_some());
-        let limit = if config.is_idempotent() && !again { config.in_flight_per_partition_max() } else { 1 };
+        let limit = if config.is_idempotent() && self.vouched && !again {
+            config.in_flight_per_partition_max()
+        } else {
+            1
+        };
         self.in_flight.len() < limit
     }
 
@@ -253,6 +267,7 @@ impl Queue {
             self.in_flight.is_empty() && self.batches.front().is_none_or(|first| first.stamp.is_none());
         if self.sequences.is_none() || (stale && free) {
             self.sequences = Some(Sequences::new(known));
+            self.vouched = false;
             self.gap = false;
         }
     }
@@ -263,6 +278,7 @@ impl Queue {
     pub(super) fn close_gap(&mut self) -> Option<()> {
         if self.gap && self.batches.front().is_some_and(|first| !first.maybe_written) {
             self.sequences.as_mut()?.restart()?;
+            self.vouched = false;
             self.gap = false;
             self.unstamp();
         }

@@ -86,6 +86,26 @@ fn several_batches_of_a_partition_are_under_way_at_once_and_keep_their_order_thr
     });
 }
 
+/// KAFKA-14359: a leader takes a batch of any number from a producer that it does not know.
+#[test]
+fn a_second_batch_waits_until_the_leader_has_the_first() {
+    run(async {
+        let (cluster, producer) = start(ProducerConfig { batch_bytes: 200, ..config() }).await;
+        for _ in 0..3 {
+            cluster.fault(ApiKey::Produce, Fault::Error(ResponseError::NotLeaderOrFollower));
+        }
+        let mut deliveries = Vec::new();
+        for n in 0..60 {
+            deliveries.push(send(&producer, n.to_string()).await);
+        }
+        for delivery in deliveries {
+            delivery.await.unwrap();
+        }
+        assert_eq!(cluster.values("t", 0), numbers(60));
+        assert_eq!(epoch(&cluster), 0);
+    });
+}
+
 #[test]
 fn a_leader_that_moves_with_its_producers_state_changes_nothing() {
     run(async {

@@ -393,6 +393,7 @@ impl Sender {
         retire(&mut self.outstanding, batch.sequence);
         let queue = &mut self.queues[at];
         queue.landed(batch.sequence);
+        queue.vouch(batch.stamp);
         batch.produced(&queue.partition, base_offset, append_time_ms);
         self.schedule(at);
     }

@@ -39,6 +39,11 @@ impl Sequences {
         Some(())
     }
 
+    /// Whether a batch has its numbers from here.
+    pub(super) fn stamps(&self, stamp: Producer) -> bool {
+        (stamp.id, stamp.epoch) == (self.given.id, self.epoch)
+    }
+
     /// The id that the cluster gave.
     pub(super) fn given(&self) -> ProducerId {
         self.given
