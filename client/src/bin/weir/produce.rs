@@ -15,7 +15,7 @@ use weir_runtime::task;
 
 use crate::failure::Failure;
 use crate::progress::{self, Progress};
-use crate::{Context, input, output, parse};
+use crate::{Context, input, output, parse, topic};
 
 /// Deliveries that are waited for at a time. What is in memory is bounded by the producer.
 const DELIVERIES_MAX: usize = 10_000;
@@ -205,13 +205,16 @@ async fn must_exist(context: &Context, produce: &Produce) -> Result<(), Failure>
             "topic {topic} does not exist; 'weir topic create {topic}' makes it, or --create here"
         )));
     }
-    let topic = NewTopic { name: produce.topic.clone(), ..NewTopic::default() };
-    match context.admin.create_topic(&topic).await {
+    let new = NewTopic { name: produce.topic.clone(), ..NewTopic::default() };
+    match context.admin.create_topic(&new).await {
         Err(error) if error.kafka().is_none_or(|kafka| kafka.name() != "TOPIC_ALREADY_EXISTS") => {
             Err(error.into())
         }
         // Or somebody else has been faster.
-        _ => Ok(()),
+        _ => {
+            topic::wait_until_led(&context.admin, &produce.topic).await;
+            Ok(())
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! `weir topic`
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::json;
 use weir_client::{Admin, ConfigChange, ConfigResource, ConfigSource, NewTopic, OffsetSpec, TopicPartition};
+use weir_runtime::time;
 
-use crate::output::{self, Columns};
+use crate::output::{self, Columns, note};
 use crate::parse;
 use crate::{Context, failure::Failure};
 
@@ -96,6 +98,9 @@ impl Topic {
     }
 }
 
+/// How long to wait for a new topic's leaders.
+const NEW_TOPIC_MAX: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 
@@ -124,7 +129,10 @@ fn is(error: &weir_client::Error, code: i16) -> bool {
 
 async fn create(context: &Context, topic: &NewTopic, if_not_exists: bool) -> Result<(), Failure> {
     let (created, id) = match context.admin.create_topic(topic).await {
-        Ok(id) => (true, id),
+        Ok(id) => {
+            wait_until_led(&context.admin, &topic.name).await;
+            (true, id)
+        }
         Err(error) if if_not_exists && is(&error, TOPIC_ALREADY_EXISTS) => {
             (false, context.admin.describe_topic(&topic.name).await?.id)
         }
@@ -134,6 +142,21 @@ async fn create(context: &Context, topic: &NewTopic, if_not_exists: bool) -> Res
         return output::json(&json!({ "name": topic.name, "id": id.to_string(), "created": created }));
     }
     output::line(&format!("topic {} {}", topic.name, if created { "created" } else { "exists" }))
+}
+
+/// A new topic is known to all brokers a moment after its creation. Whoever creates it wants to use it next; if the moment is
+/// long, what comes next waits for it, or says so.
+pub(crate) async fn wait_until_led(admin: &Admin, topic: &str) {
+    let led = async {
+        let is_led =
+            |topic: weir_client::TopicDescription| topic.partitions.iter().all(|one| one.leader.is_some());
+        while !admin.describe_topic(topic).await.is_ok_and(is_led) {
+            time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    if time::timeout(NEW_TOPIC_MAX, led).await.is_err() {
+        note(&format!("topic {topic} has no leaders yet"));
+    }
 }
 
 async fn list(context: &Context, internal: bool) -> Result<(), Failure> {
