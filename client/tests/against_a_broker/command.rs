@@ -326,6 +326,25 @@ fn records_survive_the_way_through_json() {
 }
 
 #[test]
+fn timestamps_are_the_producers_or_where_the_topic_says_so_the_brokers() {
+    if !there_is_a_broker("timestamps") {
+        return;
+    }
+    let topic = topic("1");
+    let produce = ["produce", &topic, "--json"];
+    let timestamp = || json(&["consume", &topic, "--from", "-1", "-e"])["timestamp_ms"].as_i64().unwrap();
+    out(&produce, r#"{"value":"a","timestamp_ms":1000000000000}"#);
+    assert_eq!(timestamp(), 1_000_000_000_000);
+    let by_time = |from| out(&["consume", &topic, "--from", from, "-e"], "");
+    assert_eq!((by_time("@2001-09-09T01:46:40Z"), by_time("@-1h")), ("a\n".to_owned(), String::new()));
+    out(&["config", "set", "topic", &topic, "message.timestamp.type=LogAppendTime"], "");
+    out(&produce, r#"{"value":"b","timestamp_ms":1000000000000}"#);
+    assert!(timestamp() > 1_700_000_000_000);
+    assert_eq!(by_time("@-1h"), "b\n");
+    out(&["topic", "delete", &topic], "");
+}
+
+#[test]
 fn every_codec_and_every_kind_of_acknowledgement_writes_what_is_read() {
     if !there_is_a_broker("codecs") {
         return;
