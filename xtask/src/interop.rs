@@ -29,7 +29,7 @@ pub(crate) struct Interop {
     #[arg(long)]
     strict: bool,
     /// How many clients run side by side.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 4)]
     jobs: usize,
     /// Use the broker at this address instead of starting one.
     #[arg(long, value_name = "HOST:PORT")]
@@ -57,7 +57,7 @@ pub(crate) struct Durability {
 }
 
 /// The cases of which every client's script says what became of them, be it that the client has no means for one.
-const COMMON_CASES: [&str; 14] = [
+const COMMON_CASES: [&str; 15] = [
     "create",
     "produce-consume-none",
     "produce-consume-gzip",
@@ -72,10 +72,8 @@ const COMMON_CASES: [&str; 14] = [
     "offsets-by-time",
     "group",
     "commit-resume",
+    "admin",
 ];
-/// The clients whose installation takes longest are started first, so that nobody waits for them at the end.
-const SLOWEST: [&str; 4] = ["rdkafka", "rskafka", "kafka-python", "java"];
-
 /// Runs every client's cases and prints the matrix.
 pub(crate) fn run(root: &Path, options: &Interop) -> Result<()> {
     let work = work_folder(root)?;
@@ -132,8 +130,7 @@ fn side_by_side<'a>(
     run: impl Fn(&str, &Path) -> Result<Finished> + Sync + 'a,
 ) -> Result<Vec<Finished>> {
     let mut waiting = clients;
-    // Taken from the end.
-    waiting.sort_by_key(|(client, _)| SLOWEST.iter().rev().position(|slow| slow == client));
+    waiting.sort_by_key(|(client, _)| urgency(client)); // taken from the end
     let waiting = Mutex::new(waiting);
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let mut outcomes = Vec::new();
@@ -156,6 +153,17 @@ fn side_by_side<'a>(
     let mut outcomes = outcomes.into_iter().collect::<Result<Vec<_>>>()?;
     outcomes.sort_by(|a, b| a.client.cmp(&b.client));
     Ok(outcomes)
+}
+
+/// What takes longest to build and to run is started first, so that nobody waits for it at the end.
+fn urgency(client: &str) -> u32 {
+    match client {
+        "rdkafka" => 4,
+        "java" | "sarama" => 3,
+        "franz-go" | "kafka-python" => 2,
+        "rskafka" => 0, // it would only wait for rdkafka's build, which is its own, too
+        _ => 1,
+    }
 }
 
 /// What a client's script printed, in one piece whoever else prints.

@@ -5,7 +5,8 @@ import logging
 import threading
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import CommitFailedError, IllegalOperation, TopicAlreadyExistsError, for_code
 
 import harness
@@ -152,6 +153,23 @@ class Aiokafka(harness.Adapter):
 
     def consumer(self, topic, group):
         return Member(topic, group)
+
+    def administer(self, topic, group):
+        assert len(wait(self.admin.describe_cluster())["brokers"]) == 1
+        wait(self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "3600000"})]))
+        found = wait(self.admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)]))
+        assert "3600000" in str(found), found
+        wait(self.admin.create_partitions({topic: NewPartitions(4)}))
+        harness.wait_for("four partitions", lambda: self.partitions(topic) == 4)
+        partition = TopicPartition(topic, 0)
+        assert wait(self.admin.delete_records({partition: RecordsToDelete(10)})) == {partition: 10}
+        assert self.bounds(topic) == (10, 100), self.bounds(topic)
+        listed = wait(self.admin.list_consumer_groups())
+        assert (group, "consumer") in listed, listed
+        [described] = wait(self.admin.describe_consumer_groups([group]))
+        assert "Empty" in str(described), described
+        offsets = wait(self.admin.list_consumer_group_offsets(group))
+        assert offsets[partition].offset == 40, offsets
 
 
 harness.main(Aiokafka())

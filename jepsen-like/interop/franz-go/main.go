@@ -166,5 +166,8 @@ func main() {
 	if err != nil {
 		panic(err)
 	}
-	shared.Main(shared.Suite{Name: "franz-go", Client: franz{kadm.NewClient(admin)}, Idempotence: true})
+	f := franz{kadm.NewClient(admin)}
+	shared.Main(shared.Suite{
+		Name: "franz-go", Client: f, Idempotence: true, More: []shared.Case{{Name: "offsets-topic", Run: f.offsetsTopic}},
+	})
 }

@@ -57,17 +57,44 @@ public final class Cases {
         cases.put("offsets-by-time", Cases::offsetsByTime);
         cases.put("group", () -> group("group", Map.of()));
         cases.put("commit-resume", Cases::commitResume);
+        cases.put("admin", Groups::administration);
         cases.put("group-cooperative", () -> group("cooperative", Map.of("partition.assignment.strategy",
             "org.apache.kafka.clients.consumer.CooperativeStickyAssignor")));
+        cases.put("group-sticky", () -> group("sticky", Map.of("partition.assignment.strategy",
+            "org.apache.kafka.clients.consumer.StickyAssignor", "isolation.level", "read_committed")));
+        cases.put("group-static", Groups::staticMembers);
+        cases.put("group-pattern", Groups::pattern);
+        cases.put("offsets-topic", Offsets::offsetsTopic);
+        cases.put("admin-cluster", Administration::cluster);
+        cases.put("admin-topics", Administration::topics);
+        cases.put("admin-settings", Administration::settings);
+        cases.put("admin-offsets", Administration::offsets);
+        cases.put("record-limit", Administration::limits);
         cases.put("topic-command", Tools::topicCommand);
         cases.put("consumer-group-command", Tools::consumerGroupCommand);
         cases.put("config-command", Tools::configCommand);
+        cases.put("other-tools", Tools::otherTools);
+        cases.put("client-compatibility", Tools::clientCompatibility);
+        if (arguments.length > 1) { // some of them, by name
+            cases.keySet().retainAll(Arrays.asList(arguments));
+        }
         Harness.main(cases);
     }
 
     static String create(String name, int partitions, Map<String, String> config) throws Exception {
         String topic = Harness.topic(name);
         admin.createTopics(List.of(new NewTopic(topic, partitions, (short) -1).configs(config))).all().get();
+        // A broker may know of what the controller has created a moment later.
+        Harness.waitFor(() -> "the partitions of " + topic, () -> {
+            try {
+                return admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().stream()
+                    .filter(found -> found.leader() != null).count() == partitions;
+            } catch (ExecutionException error) {
+                return false;
+            } catch (InterruptedException error) {
+                throw new IllegalStateException(error);
+            }
+        });
         return topic;
     }
 

@@ -19,6 +19,8 @@ final class Harness {
     static final String RUN = UUID.randomUUID().toString().substring(0, 8);
     static final int CASE_SECONDS = 120;
     static final int WAIT_SECONDS = 60;
+    /** What a failure says, in characters: the output of a tool can be long. */
+    private static final int WHY_MAX = 2_000;
     private static boolean failed = false;
 
     private Harness() {}
@@ -80,6 +82,7 @@ final class Harness {
 
     private static void notOk(String name, String why) {
         failed = true;
-        System.out.println("not ok " + name + ": " + why.replace('\n', ' '));
+        String line = why.replace('\n', ' ');
+        System.out.println("not ok " + name + ": " + line.substring(0, Math.min(line.length(), WHY_MAX)));
     }
 }

@@ -9,6 +9,9 @@ import org.apache.kafka.common.utils.Exit;
 
 /** The cases of Apache Kafka's tools. Each command runs as its script would start it, but in this process. */
 final class Tools {
+    /** What the console producer is given. */
+    private static final int LINES = 50;
+
     private Tools() {}
 
     private interface Tool {
@@ -23,22 +26,27 @@ final class Tools {
     }
 
     private record Outcome(int code, String output) {
+        /** What a tool says last, which is where it says why it failed. */
+        private String end() {
+            return output.substring(Math.max(0, output.length() - 1_500));
+        }
+
         Outcome expect(String... parts) {
             for (String part : parts) {
-                Harness.check(code == 0 && output.contains(part), "code " + code + ", no '" + part + "' in: " + output);
+                Harness.check(code == 0 && output.contains(part), "code " + code + ", no '" + part + "' in: " + end());
             }
             return this;
         }
 
         void expectWithout(String part) {
-            Harness.check(code == 0 && !output.contains(part), "code " + code + ", '" + part + "' in: " + output);
+            Harness.check(code == 0 && !output.contains(part), "code " + code + ", '" + part + "' in: " + end());
         }
 
         /** The columns of the line that has all of these words. */
         List<String> columns(String... words) {
             return output.lines().map(line -> List.of(line.trim().split("\\s+")))
                 .filter(columns -> columns.containsAll(Arrays.asList(words))).findFirst()
-                .orElseThrow(() -> new AssertionError("no line with " + Arrays.toString(words) + " in: " + output));
+                .orElseThrow(() -> new AssertionError("no line with " + Arrays.toString(words) + " in: " + end()));
         }
     }
 
@@ -137,6 +145,60 @@ final class Tools {
 
     private static String[] with(String[] first, String... more) {
         return Stream.concat(Arrays.stream(first), Arrays.stream(more)).toArray(String[]::new);
+    }
+
+    /** The smaller tools of Kafka's bin folder. */
+    static void otherTools() throws Exception {
+        String topic = Harness.topic("other-tools");
+        topics("--create", "--topic", topic, "--partitions", "2").expect("Created topic");
+        java.io.InputStream in = System.in;
+        System.setIn(new java.io.ByteArrayInputStream("line\n".repeat(LINES).getBytes(StandardCharsets.UTF_8)));
+        run(org.apache.kafka.tools.ConsoleProducer::main, "--topic", topic, "--sync", "--timeout", "1").expect("");
+        System.setIn(in);
+        run(org.apache.kafka.tools.GetOffsetShell::main, "--topic", topic, "--time", "earliest").expect(topic + ":0:0", topic + ":1:0");
+        long end = run(org.apache.kafka.tools.GetOffsetShell::main, "--topic", topic).output.lines()
+            .filter(line -> line.startsWith(topic)).mapToLong(line -> Long.parseLong(line.split(":")[2])).sum();
+        Harness.check(end == LINES, "offsets up to " + end);
+        run(org.apache.kafka.tools.consumer.ConsoleConsumer::main, "--topic", topic, "--from-beginning", "--max-messages", "" + LINES)
+            .expect("line", "Processed a total of " + LINES + " messages");
+        run(org.apache.kafka.tools.ConsumerPerformance::main, "--topic", topic, "--messages", "" + LINES).expect(", " + LINES);
+        run(org.apache.kafka.tools.BrokerApiVersionsCommand::main).expect("Produce(0)", "Fetch(1)", "OffsetCommit(8)");
+        run(org.apache.kafka.tools.LogDirsCommand::main, "--describe", "--topic-list", topic).expect("\"" + topic + "-1\"");
+        run(org.apache.kafka.tools.GroupsCommand::main, "--list").expect("GROUP");
+        run(org.apache.kafka.tools.FeatureCommand::main, "describe").expect("");
+        transactions("describe-producers", "--topic", topic, "--partition", "0").expect("ProducerId");
+        deleteRecords(topic);
+    }
+
+    private static Outcome transactions(String... arguments) throws Exception {
+        return run(org.apache.kafka.tools.TransactionsCommand::main, arguments);
+    }
+
+    private static void deleteRecords(String topic) throws Exception {
+        java.nio.file.Path file = java.nio.file.Files.createTempFile("delete-records", ".json");
+        java.nio.file.Files.writeString(file, "{\"partitions\":[{\"topic\":\"" + topic + "\",\"partition\":0,\"offset\":-1}],\"version\":1}");
+        run(org.apache.kafka.tools.DeleteRecordsCommand::main, "--offset-json-file", file.toString()).expect("partition: " + topic + "-0\tlow_watermark: ");
+        java.nio.file.Files.delete(file);
+    }
+
+    /** What Kafka's own system tests run against brokers of other releases. */
+    static void clientCompatibility() throws Exception {
+        String topic = Cases.create("compatibility", 1, java.util.Map.of());
+        boolean acls = true;
+        try {
+            Cases.admin.describeAcls(org.apache.kafka.common.acl.AclBindingFilter.ANY).values().get();
+        } catch (java.util.concurrent.ExecutionException error) {
+            // A broker with access control switched off says so.
+            acls = !(error.getCause() instanceof org.apache.kafka.common.errors.UnsupportedVersionException);
+        }
+        try {
+            run(org.apache.kafka.tools.ClientCompatibilityTest::main, "--num-cluster-nodes", "1", "--topic", topic,
+                "--offsets-for-times-supported", "true", "--cluster-id-supported", "true", "--expect-record-too-large-exception", "false",
+                "--create-topics-supported", "true", "--describe-acls-supported", "" + acls, "--describe-configs-supported", "true",
+                "--idempotent-producer-supported", "true").expect("SUCCESS");
+        } finally {
+            Cases.admin.deleteTopics(List.of("newtopic")).all().get(); // it has always this name
+        }
     }
 
     static void configCommand() throws Exception {

@@ -3,7 +3,7 @@
 import time
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
 from kafka.errors import CommitFailedError, KafkaTimeoutError, TopicAlreadyExistsError
 from kafka.structs import OffsetAndMetadata
 
@@ -136,6 +136,26 @@ class KafkaPython(harness.Adapter):
 
     def consumer(self, topic, group):
         return Member(topic, group)
+
+    def administer(self, topic, group):
+        assert len(self.admin.describe_cluster()["brokers"]) == 1, self.admin.describe_cluster()
+        self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "3600000"})])
+        found = self.admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        assert "3600000" in str(found), found
+        self.admin.create_partitions({topic: NewPartitions(4)})
+        harness.wait_for("four partitions", lambda: self.partitions(topic) == 4)
+        partition = TopicPartition(topic, 0)
+        self.admin.delete_records({partition: 10})
+        assert self.bounds(topic) == (10, 100), self.bounds(topic)
+        assert topic in str(self.admin.describe_log_dirs()), self.admin.describe_log_dirs()
+        listed = lambda: group in str(self.admin.list_groups())
+        assert listed(), self.admin.list_groups()
+        assert "Empty" in str(self.admin.describe_groups([group])), self.admin.describe_groups([group])
+        offsets = self.admin.list_group_offsets({group: [partition]})
+        assert "40" in str(offsets), offsets
+        self.admin.alter_group_offsets(group, {partition: OffsetAndMetadata(50, "", -1)})
+        self.admin.delete_groups([group])
+        assert not listed(), self.admin.list_groups()
 
 
 harness.main(KafkaPython())

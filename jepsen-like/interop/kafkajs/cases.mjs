@@ -7,9 +7,9 @@ import kafkajs from 'kafkajs'
 import snappy from 'kafkajs-snappy'
 import zstdCodec from 'zstd-codec'
 
-import { TopicExists, allCodecs, allNulls, broker, bytes, main, waitFor } from './shared/harness.mjs'
+import { TopicExists, allCodecs, allNulls, broker, bytes, check, main, text, waitFor } from './shared/harness.mjs'
 
-const { CompressionCodecs, CompressionTypes, Kafka, Partitioners, logLevel } = kafkajs
+const { CompressionCodecs, CompressionTypes, ConfigResourceTypes, Kafka, Partitioners, logLevel } = kafkajs
 const types = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy, lz4: CompressionTypes.LZ4, zstd: CompressionTypes.ZSTD }
 
 CompressionCodecs[CompressionTypes.Snappy] = snappy
@@ -134,6 +134,34 @@ const client = {
     const [{ offset }] = await admin.fetchTopicOffsetsByTimestamp(topic, time)
     const [, end] = await client.bounds(topic)
     return Number(offset) === end ? null : Number(offset) // the end stands for no such record
+  },
+
+  async administer (topic, groupId) {
+    const cluster = await admin.describeCluster()
+    check(cluster.brokers.length === 1 && cluster.controller === cluster.brokers[0].nodeId, () => text(cluster))
+    const resource = { type: ConfigResourceTypes.TOPIC, name: topic }
+    const configEntries = [{ name: 'retention.ms', value: '3600000' }]
+    await admin.alterConfigs({ validateOnly: false, resources: [{ ...resource, configEntries }] })
+    const described = await admin.describeConfigs({ resources: [{ ...resource, configNames: ['retention.ms'] }], includeSynonyms: false })
+    check(described.resources[0].configEntries[0].configValue === '3600000', () => text(described))
+    await admin.createPartitions({ topicPartitions: [{ topic, count: 4 }] })
+    await waitFor(() => 'four partitions', async () => (await client.partitions(topic)) === 4)
+    await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '10' }] })
+    const listed = async () => (await admin.listGroups()).groups.some(group => group.groupId === groupId)
+    check(await listed(), 'the group is not listed')
+    const { groups: [group] } = await admin.describeGroups([groupId])
+    check(group.state === 'Empty' && group.protocolType === 'consumer' && group.members.length === 0, () => text(group))
+    const committed = async () => {
+      const [{ partitions }] = await admin.fetchOffsets({ groupId, topics: [topic] })
+      return partitions.find(each => each.partition === 0).offset
+    }
+    check(await committed() === '40', 'not the offset that was committed')
+    await admin.setOffsets({ groupId, topic, partitions: [{ partition: 0, offset: '50' }] })
+    check(await committed() === '50', 'not the offset that was set')
+    await admin.resetOffsets({ groupId, topic, earliest: true })
+    check(await committed() === '-2', 'not what this client commits for the first offset')
+    await admin.deleteGroups([groupId])
+    check(!(await listed()), 'the group is still listed')
   },
 
   async consume (topic, groupId, handle) {

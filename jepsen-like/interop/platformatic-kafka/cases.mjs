@@ -3,9 +3,9 @@
 import { randomUUID } from 'node:crypto'
 import zlib from 'node:zlib'
 
-import { Admin, Consumer, Producer } from '@platformatic/kafka'
+import { Admin, ConfigResourceTypes, Consumer, IncrementalAlterConfigOperationTypes, Producer } from '@platformatic/kafka'
 
-import { TopicExists, allCodecs, allHeaders, allNulls, broker, main } from './shared/harness.mjs'
+import { TopicExists, allCodecs, allHeaders, allNulls, broker, check, main, text, waitFor } from './shared/harness.mjs'
 
 const base = { clientId: 'platformatic', bootstrapBrokers: [broker], retries: 5, retryDelay: 50 }
 const admin = new Admin(base)
@@ -123,6 +123,23 @@ const client = {
     return offset === -1n ? null : Number(offset)
   }),
 
+  async administer (topic, groupId) {
+    await administerTopic(topic)
+    const group = (await admin.describeGroups({ groups: [groupId] })).get(groupId)
+    check((await admin.listGroups()).has(groupId), 'the group is not listed')
+    check(group.state === 'EMPTY' && group.members.size === 0, () => text(group))
+    const committed = async () => {
+      const [{ topics: [found] }] = await admin.listConsumerGroupOffsets({ groups: [groupId] })
+      return Number(found.partitions[0].committedOffset)
+    }
+    check(await committed() === 40, 'not the offset that was committed')
+    await admin.alterConsumerGroupOffsets({ groupId, topics: [{ name: topic, partitionOffsets: [{ partition: 0, offset: 50n }] }] })
+    check(await committed() === 50, 'not the offset that was set')
+    await admin.deleteConsumerGroupOffsets({ groupId, topics: [{ name: topic, partitionIndexes: [0] }] })
+    await admin.deleteGroups({ groups: [groupId] })
+    check(!(await admin.listGroups()).has(groupId), 'the group is still listed')
+  },
+
   async consume (topic, groupId, handle) {
     const consumer = new Consumer({ ...base, groupId, sessionTimeout: 6000, heartbeatInterval: 300, rebalanceTimeout: 10000, maxWaitTime: 200 })
     const stream = await consumer.consume({ topics: [topic], mode: 'committed', fallbackMode: 'earliest', autocommit: false })
@@ -146,6 +163,22 @@ const client = {
     }
     return member
   }
+}
+
+async function administerTopic (topic) {
+  const resource = { resourceType: ConfigResourceTypes.TOPIC, resourceName: topic }
+  const configs = [{ name: 'retention.ms', value: '3600000', configOperation: IncrementalAlterConfigOperationTypes.SET }]
+  await admin.incrementalAlterConfigs({ resources: [{ ...resource, configs }] })
+  const described = await admin.describeConfigs({ resources: [{ ...resource, configurationKeys: ['retention.ms'] }], includeSynonyms: true })
+  check(described[0].configs[0].value === '3600000', () => text(described))
+  await admin.createPartitions({ topics: [{ name: topic, count: 4 }] })
+  await waitFor(() => 'four partitions', async () => (await client.partitions(topic)) === 4)
+  const deleted = await admin.deleteRecords({ topics: [{ name: topic, partitions: [{ partition: 0, offset: 10n }] }] })
+  check(deleted[0].partitions[0].lowWatermark === 10n, () => text(deleted))
+  const newest = await admin.listOffsets({ topics: [{ name: topic, partitions: [{ partitionIndex: 0, timestamp: -3n }] }] })
+  check(newest[0].partitions[0].offset === 99n, () => text(newest))
+  const folders = await admin.describeLogDirs({ topics: [{ name: topic, partitions: [0] }] })
+  check(folders[0].results[0].topics.some(each => each.name === topic), () => text(folders))
 }
 
 // Commits the last message of each partition. What a rebalance refuses is read again by whoever has the partition now.

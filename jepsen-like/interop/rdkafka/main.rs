@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, StreamConsumer};
@@ -59,7 +61,7 @@ impl Client for Adapter {
             idempotence: true,
             groups: true,
             append_time: true,
-            notes: &[],
+            notes: &[("admin", "without the offsets of a group, which it does not ask for")],
             headers: all_headers(),
         }
     }
@@ -118,6 +120,36 @@ impl Client for Adapter {
             Offset::Offset(offset) => Some(offset),
             _ => None,
         })
+    }
+
+    async fn administer(&self, topic: &str, group: &str) -> Result<()> {
+        let options = AdminOptions::new();
+        let hour = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("retention.ms", "3600000");
+        for changed in self.0.alter_configs([&hour], &options).await? {
+            changed.map_err(|(_, code)| anyhow!("altering: {code}"))?;
+        }
+        let described = self.0.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await?;
+        let settings =
+            described.into_iter().next().context("no answer")?.map_err(|code| anyhow!("{code}"))?;
+        let retention = settings.get("retention.ms").and_then(|entry| entry.value.clone());
+        ensure!(retention.as_deref() == Some("3600000"), "retention.ms is {retention:?}");
+        for created in self.0.create_partitions([&NewPartitions::new(topic, 4)], &options).await? {
+            created.map_err(|(_, code)| anyhow!("creating partitions: {code}"))?;
+        }
+        while self.partitions(topic).await? != 4 {
+            tokio::time::sleep(Duration::from_millis(10)).await; // the case has a limit
+        }
+        self.0.delete_records(&at(topic, Offset::Offset(10))?, &options).await?;
+        ensure!(self.bounds(topic).await? == (10, 100), "bounds {:?}", self.bounds(topic).await?);
+        let listed = || Ok::<_, anyhow::Error>(self.0.inner().fetch_group_list(None, WAIT_LIMIT)?);
+        let is_listed =
+            || Ok::<_, anyhow::Error>(listed()?.groups().iter().any(|found| found.name() == group));
+        ensure!(is_listed()?, "the group is not listed");
+        for deleted in self.0.delete_groups(&[group], &options).await? {
+            deleted.map_err(|(_, code)| anyhow!("deleting the group: {code}"))?;
+        }
+        ensure!(!is_listed()?, "the group is still listed");
+        Ok(())
     }
 
     async fn consume(

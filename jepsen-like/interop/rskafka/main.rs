@@ -32,6 +32,7 @@ impl Client for Adapter {
             .into();
         let notes = &[
             ("headers", "without repeated names and nulls, as it keeps headers in a map"),
+            ("admin", "it creates and deletes topics, and nothing more"),
             ("timestamps", "without LogAppendTime: it cannot create a topic with settings"),
         ];
         Abilities { name: "rskafka", idempotence: false, groups: false, append_time: false, notes, headers }
@@ -82,6 +83,10 @@ impl Client for Adapter {
         let at = DateTime::<Utc>::from_timestamp_millis(timestamp).context("no such time")?;
         let found = self.partition(topic, 0).await?.get_offset(OffsetAt::Timestamp(at)).await?;
         Ok((found >= 0).then_some(found))
+    }
+
+    async fn administer(&self, _: &str, _: &str) -> Result<()> {
+        bail!("this client has no groups")
     }
 
     async fn consume(

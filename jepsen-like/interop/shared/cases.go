@@ -13,12 +13,7 @@ func (s *Suite) create(ctx context.Context) error {
 	if err := s.Client.Create(ctx, topic, 3, nil); err != nil {
 		return err
 	}
-	partitions := func(expected int) error {
-		return waitFor(ctx, func() string { return fmt.Sprint(expected, " partitions") }, func() (bool, error) {
-			found, err := s.Client.Partitions(ctx, topic)
-			return found == expected, err
-		})
-	}
+	partitions := func(expected int) error { return WaitForPartitions(ctx, s.Client, topic, expected) }
 	if err := partitions(3); err != nil {
 		return err
 	}

@@ -2,7 +2,7 @@ use anyhow::{Result, bail, ensure};
 
 use crate::{CODECS, Client, Pair, Reader, Record, Sender, Skip, Suite, TopicExists, bytes, now, wait_for};
 
-pub(crate) const NAMES: [&str; 14] = [
+pub(crate) const NAMES: [&str; 15] = [
     "create",
     "produce-consume-none",
     "produce-consume-gzip",
@@ -17,6 +17,7 @@ pub(crate) const NAMES: [&str; 14] = [
     "offsets-by-time",
     "group",
     "commit-resume",
+    "admin",
 ];
 
 /// Records of one request: not every client divides what it is given.
@@ -35,11 +36,12 @@ impl<C: Client> Suite<C> {
             "nulls" => self.nulls().await,
             "seek" => self.seek().await,
             "offsets-by-time" => self.offsets_by_time().await,
-            "group" | "commit-resume" if !self.abilities.groups => {
+            "group" | "commit-resume" | "admin" if !self.abilities.groups => {
                 Err(Skip("this client has no groups").into())
             }
             "group" => self.group().await,
             "commit-resume" => self.commit_resume().await,
+            "admin" => self.admin().await,
             _ => bail!("there is no such case"),
         }
     }

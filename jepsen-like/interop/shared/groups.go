@@ -182,6 +182,30 @@ func (s *Suite) produceUntil(ctx context.Context, topic string, ending <-chan st
 	}
 }
 
+// administration: what the client's administration asks and changes.
+func (s *Suite) administration(ctx context.Context) error {
+	topic, err := s.numbered(ctx, "admin", time.Now().UnixMilli()-1_000_000)
+	if err != nil {
+		return err
+	}
+	seen := make(chan struct{})
+	m := s.join(ctx, topic, func(record Record) bool {
+		if record.Offset == 99 {
+			close(seen)
+		}
+		return record.Offset < 40
+	})
+	select {
+	case <-seen:
+	case <-time.After(waitLimit):
+		return errors.New("the records were not read")
+	}
+	if err := m.stop(); err != nil {
+		return err
+	}
+	return s.Client.Administer(ctx, topic, topic+"-group")
+}
+
 // commitResume: a member commits in the middle and leaves; the next one goes on from there.
 func (s *Suite) commitResume(ctx context.Context) error {
 	topic, err := s.numbered(ctx, "commit-resume", time.Now().UnixMilli()-1_000_000)

@@ -96,6 +96,20 @@ impl<C: Client> Suite<C> {
         Ok(())
     }
 
+    /// What the client's administration asks and changes.
+    pub(crate) async fn admin(&self) -> Result<()> {
+        let topic = self.numbered("admin", now() - 1_000_000).await?;
+        let last = Rc::new(Cell::new(-1));
+        let seen = Rc::clone(&last);
+        let member = self.join(&topic, move |record| {
+            seen.set(record.offset);
+            record.offset < 40
+        });
+        wait_for(|| format!("all records; read up to {}", last.get()), async || Ok(last.get() == 99)).await?;
+        member.stop().await?;
+        self.client.administer(&topic, &format!("{topic}-group")).await
+    }
+
     /// A member commits in the middle and leaves; the next one goes on from there.
     pub(crate) async fn commit_resume(&self) -> Result<()> {
         let topic = self.numbered("commit-resume", now() - 1_000_000).await?;

@@ -65,6 +65,10 @@ type Client interface {
 	// Consume is a member of a group until the context ends; it then leaves the group and returns nil. It hands each record
 	// to handle, possibly from several goroutines, and commits up to the last record for which handle says so.
 	Consume(ctx context.Context, topic, group string, handle func(Record) bool) error
+	// Administer asks all that the client's administration knows about a topic of 100 records in one partition, and a group
+	// without members that has committed 40 of them. It changes a setting, the number of partitions and the group's offsets,
+	// deletes records and, in the end, the group.
+	Administer(ctx context.Context, topic, group string) error
 }
 
 // Suite is a client and what it is able to do.
@@ -80,6 +84,8 @@ type Suite struct {
 	Nulls [][2][]byte
 	// NoAppendTime: the client reads the producer's timestamps whatever the topic's timestamp type is.
 	NoAppendTime bool
+	// More are cases of this client alone.
+	More []Case
 
 	run     string
 	records int
@@ -145,12 +151,18 @@ type namedCase struct {
 	run  func(context.Context) error
 }
 
+// Case is a case of one client alone. It is given a topic's name that nobody else uses.
+type Case struct {
+	Name string
+	Run  func(ctx context.Context, topic string) error
+}
+
 func (s *Suite) cases() []namedCase {
 	cases := []namedCase{{"create", s.create}}
 	for _, codec := range []string{"none", "gzip", "snappy", "lz4", "zstd"} {
 		cases = append(cases, namedCase{"produce-consume-" + codec, func(ctx context.Context) error { return s.codec(ctx, codec) }})
 	}
-	return append(cases,
+	cases = append(cases,
 		namedCase{"idempotence", s.idempotence},
 		namedCase{"headers", s.headers},
 		namedCase{"timestamps", s.timestamps},
@@ -159,7 +171,12 @@ func (s *Suite) cases() []namedCase {
 		namedCase{"offsets-by-time", s.offsetsByTime},
 		namedCase{"group", s.group},
 		namedCase{"commit-resume", s.commitResume},
+		namedCase{"admin", s.administration},
 	)
+	for _, each := range s.More {
+		cases = append(cases, namedCase{each.Name, func(ctx context.Context) error { return each.Run(ctx, s.topic(each.Name)) }})
+	}
+	return cases
 }
 
 func (s *Suite) topic(name string) string { return s.Name + "-" + name + "-" + s.run }
@@ -200,6 +217,22 @@ func (s *Suite) numbered(ctx context.Context, name string, start int64) (string,
 	}
 	_, err := s.sendAndRead(ctx, topic, nil, records)
 	return topic, err
+}
+
+// Expect fails with what was found, unless the condition holds.
+func Expect(holds bool, what string, found any) error {
+	if holds {
+		return nil
+	}
+	return fmt.Errorf("%s: %+v", what, found)
+}
+
+// WaitForPartitions looks until the client sees so many partitions of a topic.
+func WaitForPartitions(ctx context.Context, client Client, topic string, expected int) error {
+	return waitFor(ctx, func() string { return fmt.Sprint(expected, " partitions") }, func() (bool, error) {
+		found, err := client.Partitions(ctx, topic)
+		return found == expected, err
+	})
 }
 
 // waitFor looks until the condition holds; it says what it waited for when the time is over.

@@ -10,6 +10,9 @@
 //   reader(topic, start)            read(count), seek(offset), close(): partition 0, as without a group as can be
 //   bounds(topic)                   the first offset of partition 0, and its end
 //   offsetForTime(topic, time)      the offset of the first record of partition 0 that is not older, or null
+//   administer(topic, group)        asks all that the client's administration knows about a topic of 100 records in one partition,
+//                                   and a group without members that has committed 40 of them. It changes a setting, the number of
+//                                   partitions and the group's offsets, deletes records and, in the end, the group
 //   consume(topic, group, handle)   a member of a group. It hands each record to `handle` and commits up to the last one for
 //                                   which that returns true. stop() leaves the group; `failure` is why it ended by itself
 //
@@ -38,8 +41,9 @@ export function check (holds, otherwise) {
   if (!holds) throw new Error(typeof otherwise === 'function' ? otherwise() : otherwise)
 }
 
-// What is compared and shown: buffers as text, null as null.
-const text = value => JSON.stringify(value, (_, each) => (each?.type === 'Buffer' ? Buffer.from(each.data).toString() : each))
+// What is compared and shown: buffers as text, null as null, big integers as numbers.
+export const text = value => JSON.stringify(value, (_, each) => (
+  each?.type === 'Buffer' ? Buffer.from(each.data).toString() : typeof each === 'bigint' ? Number(each) : each))
 
 export async function waitFor (what, condition, members = []) {
   const deadline = Date.now() + waitSeconds * 1000
@@ -239,6 +243,18 @@ async function commitResume (client) {
   }
 }
 
+async function admin (client) {
+  const topic = await numbered(client, 'admin')
+  let last = -1
+  const member = await client.consume(topic, `${topic}-group`, record => {
+    last = record.offset
+    return record.offset < 40
+  })
+  await waitFor(() => `all records; read up to ${last}`, () => last === 99, [member])
+  await member.stop()
+  await client.administer(topic, `${topic}-group`)
+}
+
 const cases = {
   create,
   ...Object.fromEntries(allCodecs.map(name => [`produce-consume-${name}`, codec(name)])),
@@ -249,7 +265,8 @@ const cases = {
   seek,
   'offsets-by-time': offsetsByTime,
   group,
-  'commit-resume': commitResume
+  'commit-resume': commitResume,
+  admin
 }
 
 // Runs the cases, prints a line for each, and ends the process with 1 if one failed.

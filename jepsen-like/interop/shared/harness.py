@@ -81,6 +81,12 @@ class Adapter:
         returns whether the group took it, `close()` leaves the group."""
         raise NotImplementedError
 
+    def administer(self, topic, group):
+        """Asks all that the client's administration knows about a topic of 100 records in one partition, and a group without
+        members that has committed 40 of them. It changes a setting, the number of partitions and the group's offsets, deletes
+        records and, in the end, the group."""
+        raise NotImplementedError
+
 
 class Member(threading.Thread):
     """A member that hands each record to `handle`, and commits up to the last record for which `handle` says so."""
@@ -319,6 +325,20 @@ def commit_resume(adapter):
         assert found[: end - start] == list(range(start, end)), f"began with {found[:3]}, not with {start}"
 
 
+def admin(adapter):
+    topic, read = numbered(adapter, "admin"), threading.Event()
+
+    def handle(record):
+        if record.offset == 99:
+            read.set()
+        return record.offset < 40
+
+    member = Member(adapter, topic, f"{topic}-group", handle)
+    wait_for("all records", read.is_set, [member])
+    member.stop()
+    adapter.administer(topic, f"{topic}-group")
+
+
 CASES = {
     "create": create,
     **{f"produce-consume-{name}": codec(name) for name in ALL_CODECS},
@@ -330,6 +350,7 @@ CASES = {
     "offsets-by-time": offsets_by_time,
     "group": group,
     "commit-resume": commit_resume,
+    "admin": admin,
 }
 
 

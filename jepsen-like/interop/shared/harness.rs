@@ -123,6 +123,9 @@ pub trait Client: 'static {
     async fn bounds(&self, topic: &str) -> Result<(i64, i64)>;
     /// The offset of the first record of partition 0 that is not older.
     async fn offset_for_time(&self, topic: &str, timestamp: i64) -> Result<Option<i64>>;
+    /// Asks all that the client's administration knows about a topic of 100 records in one partition, and a group without members
+    /// that has committed 40 of them; changes a setting and the number of partitions, deletes records and, in the end, the group.
+    async fn administer(&self, topic: &str, group: &str) -> Result<()>;
     /// A member of a group until `stopping` holds; it then leaves. It hands each record to `handle`, and commits up to the
     /// last one for which that says so.
     async fn consume(
