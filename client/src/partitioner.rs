@@ -108,6 +108,38 @@ mod tests {
         }
     }
 
+    /// What kafka-clients 4.1.1 says of `Utils.murmur2(key)` and `Utils.toPositive(hash) % partitions`, for keys of all
+    /// remainders by 4, with bytes that are negative in Java.
+    #[test]
+    fn keys_go_where_the_java_client_puts_them() {
+        let cases: [(usize, i32, [i32; 3]); 16] = [
+            (0, 275_646_681, [0, 9, 31]),
+            (1, 1_812_488_388, [0, 0, 38]),
+            (2, -1_529_615_496, [2, 8, 2]),
+            (3, -1_975_200_350, [0, 6, 48]),
+            (4, 1_109_086_302, [0, 6, 2]),
+            (5, 1_148_372_989, [1, 1, 39]),
+            (6, 1_518_241_923, [0, 3, 23]),
+            (7, -469_004_157, [2, 11, 41]),
+            (8, 245_613_044, [2, 8, 44]),
+            (9, 1_201_972_679, [2, 11, 29]),
+            (15, -667_833_058, [1, 10, 40]),
+            (16, -1_651_223_569, [1, 7, 29]),
+            (17, 927_182_356, [1, 4, 6]),
+            (31, -1_007_310_185, [0, 3, 13]),
+            (64, -1_977_010_594, [1, 10, 4]),
+            (257, -1_968_122_439, [2, 5, 9]),
+        ];
+        let (topic, mut partitioner) = (Arc::from("t"), DefaultPartitioner::new(1000));
+        for (length, hash, expected) in cases {
+            let key: Vec<u8> = (0..length).map(|at| ((at * 89 + length * 37 + 200) % 256) as u8).collect();
+            assert_eq!(murmur2(&key), hash, "a key of {length} bytes");
+            let chosen =
+                [3, 12, 50].map(|partitions| partitioner.partition(&topic, Some(&key), partitions, 100));
+            assert_eq!(chosen, expected, "a key of {length} bytes");
+        }
+    }
+
     #[test]
     fn records_without_a_key_stay_until_a_batch_is_full() {
         let (topic, mut partitioner) = (Arc::from("t"), DefaultPartitioner::new(1000));
