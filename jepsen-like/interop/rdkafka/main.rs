@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -166,7 +167,7 @@ impl Client for Adapter {
             ("session.timeout.ms", "6000"),
             ("heartbeat.interval.ms", "300"),
         ];
-        let member: StreamConsumer = config(&settings).create()?;
+        let member: Arc<StreamConsumer> = Arc::new(config(&settings).create()?);
         member.subscribe(&[topic])?;
         while !stopping.get() {
             let mut accepted = TopicPartitionList::new();
@@ -188,7 +189,9 @@ impl Client for Adapter {
                 }
             }
             if accepted.count() > 0 {
-                commit(&member, &accepted)?;
+                // On a thread of its own: the other members go on polling, without which a rebalance, and this, would not end.
+                let member = Arc::clone(&member);
+                tokio::task::spawn_blocking(move || commit(&member, &accepted)).await??;
             }
         }
         member.unsubscribe();
