@@ -150,6 +150,49 @@ fn k18_offsets_are_found_by_position_and_by_time() {
 }
 
 #[test]
+fn k18_an_offset_comes_with_the_epoch_of_its_record_and_a_client_that_knows_another_leader_is_told() {
+    run(async {
+        let broker = Broker::start().await;
+        let mut client = broker.client().await;
+        client.create("times", 1, &[]).await;
+        client.produce("times", 0, batch_at(1_000, &[b"a"])).await;
+        let before = client.metadata(9, Some(&["times"]), false).await.topics[0].partitions[0].leader_epoch;
+        let broker = broker.restart().await;
+        let mut client = broker.client().await;
+        client.produce("times", 0, batch_at(2_000, &[b"b"])).await;
+        let now = client.metadata(9, Some(&["times"]), false).await.topics[0].partitions[0].leader_epoch;
+        assert!(before < now, "each life leads in an epoch of its own");
+        let mut ask = async |version: i16, timestamp: i64, known: i32, isolation: i8| {
+            let partition = ListOffsetsPartition::default()
+                .with_partition_index(0)
+                .with_timestamp(timestamp)
+                .with_current_leader_epoch(known);
+            let wanted =
+                ListOffsetsTopic::default().with_name(topic("times")).with_partitions(vec![partition]);
+            let request = ListOffsetsRequest::default()
+                .with_replica_id((-1).into())
+                .with_isolation_level(isolation)
+                .with_topics(vec![wanted]);
+            let found = client.call(version, &request).await.topics.remove(0).partitions.remove(0);
+            (found.error_code, found.offset, found.leader_epoch)
+        };
+        for (timestamp, expected) in [
+            (1_000, (0, 0, before)),
+            (-2, (0, 0, before)),
+            (2_000, (0, 1, now)),
+            (-3, (0, 1, now)),
+            (-1, (0, 2, now)),
+        ] {
+            assert_eq!(ask(7, timestamp, -1, 0).await, expected, "{timestamp}");
+            assert_eq!(ask(7, timestamp, now, 1).await, expected, "{timestamp}, read_committed");
+        }
+        assert_eq!(ask(3, 2_000, -1, 0).await, (0, 1, -1), "version 3 has no epochs");
+        assert_eq!(ask(7, -1, before, 0).await.0, ResponseError::FencedLeaderEpoch.code());
+        assert_eq!(ask(7, -1, now + 1, 0).await.0, ResponseError::UnknownLeaderEpoch.code());
+    });
+}
+
+#[test]
 fn a_client_that_goes_away_while_its_fetch_is_parked_leaves_the_others_served() {
     run(async {
         let broker = Broker::start().await;

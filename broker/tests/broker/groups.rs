@@ -6,6 +6,9 @@ use kafka_protocol::messages::describe_groups_request::DescribeGroupsRequest;
 use kafka_protocol::messages::offset_delete_request::{
     OffsetDeleteRequest, OffsetDeleteRequestPartition, OffsetDeleteRequestTopic,
 };
+use kafka_protocol::messages::offset_fetch_request::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
+};
 use kafka_protocol::messages::{
     DeleteGroupsRequest, JoinGroupRequest, ListGroupsRequest, OffsetCommitRequest,
 };
@@ -54,6 +57,41 @@ fn k19_metadata_that_is_too_long_is_refused_for_its_partition() {
         let refused = ResponseError::OffsetMetadataTooLarge.code();
         assert_eq!(commit(&mut client, "g", 1, &long).await, refused);
         assert_eq!(commit(&mut client, "g", 1, &long[1..]).await, 0);
+    });
+}
+
+#[test]
+fn k19_every_version_keeps_and_returns_what_it_has() {
+    run(async {
+        let (_broker, mut client) = ready("g").await;
+        for version in 2..=8 {
+            let request = commit_request("g", version.into(), "mine");
+            let answer = client.call(version, &request).await;
+            assert_eq!(answer.topics[0].partitions[0].error_code, 0, "OffsetCommit {version}");
+            let epoch = if version >= 6 { 4 } else { -1 };
+            assert_eq!(committed(&mut client, "g").await, (version.into(), epoch, "mine".to_owned()));
+        }
+        let topic_name = topic("t");
+        for version in 1..=7 {
+            let data = OffsetFetchRequestTopic::default().with_name(topic_name.clone());
+            let data = data.with_partition_indexes(vec![0]);
+            let request =
+                OffsetFetchRequest::default().with_group_id(group("g")).with_topics(Some(vec![data]));
+            let answer = client.call(version, &request).await;
+            let found = &answer.topics[0].partitions[0];
+            let epoch = if version >= 5 { 4 } else { -1 };
+            let told = (found.committed_offset, found.committed_leader_epoch, found.metadata.as_deref());
+            assert_eq!(told, (8, epoch, Some("mine")), "OffsetFetch {version}");
+        }
+        // By name, and whatever there is.
+        let data = OffsetFetchRequestTopics::default().with_name(topic_name.clone());
+        for topics in [Some(vec![data.with_partition_indexes(vec![0])]), None] {
+            let wanted = OffsetFetchRequestGroup::default().with_group_id(group("g")).with_topics(topics);
+            let answer = client.call(8, &OffsetFetchRequest::default().with_groups(vec![wanted])).await;
+            let found = &answer.groups[0].topics[0].partitions[0];
+            let told = (found.committed_offset, found.committed_leader_epoch, found.metadata.as_deref());
+            assert_eq!(told, (8, 4, Some("mine")), "OffsetFetch 8");
+        }
     });
 }
 

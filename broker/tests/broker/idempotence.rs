@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::fetch_request::ForgottenTopic;
 use kafka_protocol::messages::fetch_response::FetchResponse;
 use kafka_protocol::messages::offset_for_leader_epoch_request::{
     OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic,
@@ -255,5 +256,45 @@ fn k07_an_incremental_fetch_answers_what_has_changed() {
         assert_eq!(values(partition.records.clone()), [(0, b"news".to_vec())]);
         let again: FetchResponse = client.call(11, &next).await;
         assert_eq!(again.error_code, ResponseError::InvalidFetchSessionEpoch.code());
+    });
+}
+
+#[test]
+fn k07_a_session_forgets_ends_and_makes_no_room_for_another_while_it_is_in_use() {
+    run(async {
+        let broker = Broker::with(Config { fetch_sessions_max: 1, ..config() }).await;
+        let mut client = broker.client().await;
+        client.create("t", 2, &[]).await;
+        let mut full = fetch_request("t", 0, 0);
+        let other = full.topics[0].partitions[0].clone().with_partition(1);
+        full.topics[0].partitions.push(other);
+        full.session_epoch = 0;
+        let first: FetchResponse = client.call(11, &full).await;
+        assert!(first.session_id > 0);
+        let second: FetchResponse = client.call(11, &full).await;
+        assert_eq!((second.error_code, second.session_id), (0, 0), "all the same it is answered");
+        assert_eq!(second.responses[0].partitions.len(), 2);
+
+        for partition in 0..2 {
+            client.produce("t", partition, batch(&[b"news"])).await;
+        }
+        let mut next = full.clone().with_session_id(first.session_id).with_session_epoch(1);
+        next.topics.clear();
+        let forgotten = ForgottenTopic::default().with_topic(topic("t")).with_partitions(vec![0]);
+        next.forgotten_topics_data = vec![forgotten];
+        let news: FetchResponse = client.call(11, &next).await;
+        let indexes: Vec<i32> =
+            news.responses[0].partitions.iter().map(|partition| partition.partition_index).collect();
+        assert_eq!(indexes, [1], "the other one is forgotten");
+
+        let by_id: FetchResponse = client.call(13, &next.clone().with_session_epoch(2)).await;
+        assert_eq!(by_id.error_code, ResponseError::FetchSessionTopicIdError.code());
+        let end = full.clone().with_session_id(first.session_id).with_session_epoch(-1);
+        let last: FetchResponse = client.call(11, &end).await;
+        assert_eq!((last.session_id, last.responses[0].partitions.len()), (0, 2));
+        let gone: FetchResponse = client.call(11, &next.with_session_epoch(2)).await;
+        assert_eq!(gone.error_code, ResponseError::FetchSessionIdNotFound.code());
+        let third: FetchResponse = client.call(11, &full).await;
+        assert!(third.session_id > 0, "there is room again");
     });
 }
