@@ -1,9 +1,11 @@
 //! The client's picture of a cluster, and its connections.
 
+mod ask;
+mod config;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use weir_runtime::time::{self, Instant};
 use weir_wire::kafka::StrBytes;
@@ -13,58 +15,12 @@ use weir_wire::kafka::messages::{MetadataRequest, MetadataResponse};
 use crate::TopicPartition;
 use crate::backoff::Backoff;
 use crate::call::Call;
-use crate::connection::{Connection, ConnectionOptions};
+use crate::connection::ConnectionOptions;
 use crate::error::Error;
 use crate::metadata::{BrokerInfo, Metadata, PartitionInfo, Topic};
 use crate::slot::Slot;
-
-/// How a client reaches its cluster.
-#[derive(Clone, Debug)]
-pub struct ClientConfig {
-    /// Brokers to begin with, as `host:port`.
-    pub bootstrap: Vec<String>,
-    /// What the client calls itself to brokers.
-    pub client_id: String,
-    /// How long [`Client::connect`] tries again while no broker answers; never longer than `operation_timeout`.
-    pub bootstrap_timeout: Duration,
-    /// How long a connection may take to be made and to agree upon versions.
-    pub connect_timeout: Duration,
-    /// How long an answer may take.
-    pub request_timeout: Duration,
-    /// How long an operation may take with all its repetitions, where it has no limit of its own.
-    pub operation_timeout: Duration,
-    /// The wait before the first repetition; it doubles.
-    pub retry_backoff: Duration,
-    /// The longest wait before a repetition.
-    pub retry_backoff_max: Duration,
-    /// How old knowledge about a topic may become.
-    pub metadata_age_max: Duration,
-    /// The broker may create a topic that is asked for and does not exist, if it allows that itself (K21).
-    pub auto_create_topics: bool,
-    /// The largest answer that is accepted, in bytes.
-    pub response_bytes_max: usize,
-    /// How many requests may wait for their answers on one connection.
-    pub requests_in_flight_max: usize,
-}
-
-impl Default for ClientConfig {
-    fn default() -> Self {
-        Self {
-            bootstrap: vec!["127.0.0.1:9092".to_owned()],
-            client_id: "weir-client".to_owned(),
-            bootstrap_timeout: Duration::from_secs(60),
-            connect_timeout: Duration::from_secs(10),
-            request_timeout: Duration::from_secs(30),
-            operation_timeout: Duration::from_secs(60),
-            retry_backoff: Duration::from_millis(100),
-            retry_backoff_max: Duration::from_secs(1),
-            metadata_age_max: Duration::from_secs(300),
-            auto_create_topics: false,
-            response_bytes_max: 128 << 20,
-            requests_in_flight_max: 64,
-        }
-    }
-}
+pub(crate) use ask::Lane;
+pub use config::ClientConfig;
 
 /// Who leads a partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -287,97 +243,6 @@ impl Client {
         Ok(self.ask_any(&request).await?.1)
     }
 
-    /// Asks a broker by its id, on the connection that everybody shares.
-    pub(crate) async fn ask<R: Call>(
-        &self,
-        broker: i32,
-        request: &R,
-        limit: Duration,
-    ) -> Result<(Arc<str>, R::Response), Error> {
-        self.ask_on(SHARED_LANE, broker, request, limit).await
-    }
-
-    async fn ask_on<R: Call>(
-        &self,
-        lane: LaneId,
-        broker: i32,
-        request: &R,
-        limit: Duration,
-    ) -> Result<(Arc<str>, R::Response), Error> {
-        let connection = self.connection_to(lane, broker).await?;
-        let response = connection.request(request, limit).await?;
-        Ok((connection.address().clone(), response))
-    }
-
-    /// Connections of one's own.
-    pub(crate) fn lane(&self) -> Arc<Lane> {
-        let id = self.0.next_lane.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Lane { client: self.clone(), id })
-    }
-
-    /// Asks the controller, or any broker where none is known: brokers pass such requests on.
-    pub(crate) async fn ask_controller<R: Call>(
-        &self,
-        request: &R,
-    ) -> Result<(Arc<str>, R::Response), Error> {
-        let controller = self.metadata().controller;
-        match controller {
-            Some(broker) => self.ask(broker, request, self.0.config.request_timeout).await,
-            None => self.ask_any(request).await,
-        }
-    }
-
-    /// Asks brokers in turn until one answers: those with a connection first, then the others that are known, then the
-    /// addresses from the configuration.
-    pub(crate) async fn ask_any<R: Call>(&self, request: &R) -> Result<(Arc<str>, R::Response), Error> {
-        let mut tried = Vec::new();
-        for address in self.addresses() {
-            let answer = match self.connection_at(SHARED_LANE, address.clone()).await {
-                Ok(connection) => connection.request(request, self.0.config.request_timeout).await,
-                Err(error) => Err(error),
-            };
-            match answer {
-                Ok(response) => return Ok((address, response)),
-                Err(error) if error.may_have_happened() && !idempotent::<R>() => return Err(error),
-                Err(error) if !error.is_retriable() => return Err(error),
-                Err(error) => tried.push(error),
-            }
-        }
-        if tried.len() == 1 {
-            return Err(tried.remove(0));
-        }
-        let tried: Vec<String> = tried.iter().map(Error::to_string).collect();
-        Err(Error::NoBroker { tried: tried.join("; ") })
-    }
-
-    fn addresses(&self) -> Vec<Arc<str>> {
-        let mut addresses: Vec<Arc<str>> =
-            self.metadata().brokers.values().map(|broker| Arc::from(broker.address())).collect();
-        for bootstrap in &self.0.config.bootstrap {
-            if !addresses.iter().any(|address| **address == **bootstrap) {
-                addresses.push(Arc::from(bootstrap.as_str()));
-            }
-        }
-        let connections = self.connections();
-        let connected =
-            |address: &Arc<str>| connections.get(&(SHARED_LANE, address.clone())).is_some_and(Slot::is_open);
-        addresses.sort_by_key(|address| !connected(address));
-        addresses
-    }
-
-    async fn connection_to(&self, lane: LaneId, broker: i32) -> Result<Connection, Error> {
-        let address = self.metadata().brokers.get(&broker).map(BrokerInfo::address);
-        let Some(address) = address else {
-            return Err(Error::NoBroker { tried: format!("broker {broker} is not known") });
-        };
-        self.connection_at(lane, Arc::from(address)).await
-    }
-
-    async fn connection_at(&self, lane: LaneId, address: Arc<str>) -> Result<Connection, Error> {
-        let slot = self.connections().entry((lane, address.clone())).or_default().clone();
-        slot.connection(address, self.0.options.clone()).await
-    }
-
     /// Repeats what may be repeated, with growing waits, until the deadline.
     pub(crate) async fn retry<T, F>(
         &self,
@@ -416,48 +281,6 @@ impl Client {
     fn connections(&self) -> MutexGuard<'_, BTreeMap<(LaneId, Arc<str>), Slot>> {
         self.0.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Connections that nobody else uses; they close with it.
-pub(crate) struct Lane {
-    client: Client,
-    id: LaneId,
-}
-
-impl Lane {
-    /// Asks a broker by its id.
-    pub(crate) async fn ask<R: Call>(
-        &self,
-        broker: i32,
-        request: &R,
-        limit: Duration,
-    ) -> Result<(Arc<str>, R::Response), Error> {
-        self.client.ask_on(self.id, broker, request, limit).await
-    }
-
-    /// Sends a broker what it does not answer.
-    pub(crate) async fn tell<R: Call>(&self, broker: i32, request: &R, limit: Duration) -> Result<(), Error> {
-        self.client.connection_to(self.id, broker).await?.send(request, limit).await
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        self.client.connections().retain(|(lane, _), _| *lane != self.id);
-    }
-}
-
-/// Whether asking twice does no harm.
-fn idempotent<R: Call>() -> bool {
-    use weir_wire::kafka::messages::ApiKey;
-    let once = [
-        ApiKey::Produce,
-        ApiKey::CreateTopics,
-        ApiKey::DeleteTopics,
-        ApiKey::CreatePartitions,
-        ApiKey::IncrementalAlterConfigs,
-    ];
-    !once.iter().any(|key| *key as i16 == R::KEY)
 }
 
 #[cfg(test)]

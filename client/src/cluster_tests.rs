@@ -1,6 +1,8 @@
 use kafka_protocol::error::ResponseError;
 use weir_wire::kafka::messages::ApiKey;
 
+use std::time::Duration;
+
 use super::*;
 use crate::fake_broker::{FakeCluster, Fault, run};
 use crate::{Admin, NewTopic, OffsetSpec};

@@ -6,8 +6,10 @@
 
 mod assignor;
 pub(crate) mod commit;
+mod config;
 pub(crate) mod coordinator;
 mod driver;
+mod events;
 mod membership;
 mod sticky;
 
@@ -21,62 +23,17 @@ use weir_runtime::time::{self, Instant};
 
 pub use assignor::Assignor;
 pub use commit::{CommitTicket, CommittedOffset};
+pub use config::GroupConfig;
 
 use crate::TopicPartition;
 use crate::cluster::Client;
-use crate::consumer::{Consumer, ConsumerConfig, IsolationLevel, Polled, Start};
+use crate::consumer::{Consumer, IsolationLevel, Polled, Start};
 use crate::error::Error;
 use crate::in_flight::InFlight;
 use commit::Committer;
 use driver::{Driver, Ending, Shared};
+use events::Event;
 use membership::{MemberConfig, Membership, Notice};
-
-/// How a consumer takes part in a group.
-#[derive(Clone, Debug)]
-pub struct GroupConfig {
-    /// The group's name.
-    pub group: String,
-    /// The member's name for good (KIP-345): a restart within the session takes its partitions up again without a
-    /// rebalance. Two living members with one name fence each other.
-    pub instance: Option<String>,
-    /// How partitions may be divided, best first. Members give partitions back only as they move where all of a member's
-    /// assignors are cooperative; otherwise everything stops for a rebalance.
-    pub assignors: Vec<Assignor>,
-    /// How long the group waits for a sign of life before it gives a member up.
-    pub session_timeout: Duration,
-    /// How long the application may take between two polls, and a rebalance for the slowest member; then the member leaves
-    /// until the next poll.
-    pub poll_interval_max: Duration,
-    /// How often a sign of life is sent.
-    pub heartbeat_interval: Duration,
-    /// Where this member runs, for assignors of other clients that look at it (KIP-881).
-    pub rack: Option<String>,
-    /// Where to begin in a partition for which the group has committed nothing; `None` is an error.
-    pub start: Option<Start>,
-    /// How often positions are committed by the polls, before partitions are given back, and at the end: `None` leaves it
-    /// to the application. A poll commits what earlier polls have handed out.
-    pub auto_commit: Option<Duration>,
-    /// How records are fetched.
-    pub consumer: ConsumerConfig,
-}
-
-impl GroupConfig {
-    /// The defaults of Kafka's Java client, except that nothing is committed by itself.
-    pub fn new(group: impl Into<String>) -> Self {
-        Self {
-            group: group.into(),
-            instance: None,
-            assignors: vec![Assignor::CooperativeSticky],
-            session_timeout: Duration::from_secs(45),
-            poll_interval_max: Duration::from_secs(300),
-            heartbeat_interval: Duration::from_secs(3),
-            rack: None,
-            start: Some(Start::End),
-            auto_commit: None,
-            consumer: ConsumerConfig::default(),
-        }
-    }
-}
 
 /// A change of what a member reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,16 +104,6 @@ pub struct GroupConsumer {
     ended: bool,
 }
 
-/// The end of something that was started by a poll.
-enum Event {
-    Located {
-        arrived: u64,
-        asked: Vec<TopicPartition>,
-        found: Result<BTreeMap<TopicPartition, CommittedOffset>, Error>,
-    },
-    Committed(Result<(), Error>),
-}
-
 impl GroupConsumer {
     /// Joins a group to read these topics. The member takes part from now on, polled or not.
     ///
@@ -167,7 +114,7 @@ impl GroupConsumer {
         config: GroupConfig,
         topics: impl IntoIterator<Item = T>,
     ) -> Result<Self, Error> {
-        check(&config)?;
+        config.check()?;
         let topics = topics.into_iter().map(Into::into).collect();
         let (group, instance) = (Arc::from(config.group.as_str()), config.instance.as_deref().map(Arc::from));
         let member_config = MemberConfig {
@@ -390,140 +337,6 @@ impl GroupConsumer {
         let (offset, leader_epoch) = self.consumer.position_and_epoch(partition)?;
         Some(CommittedOffset { offset, leader_epoch, metadata: String::new() })
     }
-
-    fn on_notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Failed(error) => self.failed = Some(error),
-            Notice::Rebalance { number, losses, rebalance } => {
-                (self.arrived, self.losses) = (number, losses);
-                match &rebalance {
-                    Rebalance::Assigned { partitions, .. } => {
-                        self.revoked.retain(|partition, _| !partitions.contains(partition));
-                        self.unlocated.extend(partitions.iter().cloned());
-                    }
-                    Rebalance::Revoked { partitions, .. } => {
-                        let places =
-                            partitions.iter().map(|partition| (partition.clone(), self.place(partition)));
-                        let places: Vec<_> = places.collect();
-                        self.revoked.extend(places);
-                        self.remove(partitions);
-                        self.commit_again = self.config.auto_commit.is_some();
-                    }
-                    Rebalance::Lost { partitions } => {
-                        self.remove(partitions);
-                        self.revoked.clear();
-                    }
-                }
-                self.waiting.push_back((number, rebalance));
-            }
-        }
-    }
-
-    fn remove(&mut self, partitions: &[TopicPartition]) {
-        for partition in partitions {
-            self.consumer.remove(partition);
-            self.unlocated.remove(partition);
-        }
-    }
-
-    /// What can be told: not what a commit is under way for.
-    fn tell(&mut self) -> Option<Vec<Rebalance>> {
-        if self.waiting.is_empty() || self.committing || self.commit_again {
-            return None;
-        }
-        self.told = self.waiting.back().map_or(self.told, |(number, _)| *number);
-        Some(self.waiting.drain(..).map(|(_, rebalance)| rebalance).collect())
-    }
-
-    fn commit_what_is_due(&mut self) {
-        let Some(interval) = self.config.auto_commit else { return };
-        if self.committing {
-            return;
-        }
-        let now = time::now();
-        let due = now >= self.commit_at && self.waiting.is_empty();
-        if std::mem::take(&mut self.commit_again) || due {
-            self.commit_at = now + interval;
-            self.start_commit();
-        }
-    }
-
-    fn start_commit(&mut self) {
-        let positions = self.positions();
-        if positions.is_empty() {
-            return;
-        }
-        self.committing = true;
-        let (committer, losses) = (self.committer.clone(), self.losses);
-        let deadline = time::now() + committer.client.config().request_timeout;
-        self.in_flight
-            .push(async move { Event::Committed(committer.commit(positions, losses, deadline).await) });
-    }
-
-    /// Asks for the committed offsets of what was assigned.
-    fn locate(&mut self) {
-        if self.unlocated.is_empty() || self.locating {
-            return;
-        }
-        self.locating = true;
-        let (committer, arrived, require_stable) =
-            (self.committer.clone(), self.arrived, self.require_stable());
-        let asked: Vec<TopicPartition> = self.unlocated.iter().cloned().collect();
-        self.in_flight.push(async move {
-            let deadline = committer.client.deadline();
-            let found = committer.committed(asked.clone(), require_stable, deadline).await;
-            Event::Located { arrived, asked, found }
-        });
-    }
-
-    fn on_event(&mut self, event: Event) {
-        match event {
-            Event::Committed(result) => {
-                self.committing = false;
-                if let Err(error) = result {
-                    tracing::warn!(group = %self.committer.group, %error, "positions are not committed");
-                }
-            }
-            Event::Located { arrived, asked, found } => {
-                self.locating = false;
-                // What came back in the meantime may have been committed by somebody else.
-                if arrived == self.arrived {
-                    self.on_located(asked, found);
-                }
-            }
-        }
-    }
-
-    fn on_located(
-        &mut self,
-        asked: Vec<TopicPartition>,
-        found: Result<BTreeMap<TopicPartition, CommittedOffset>, Error>,
-    ) {
-        let found = match found {
-            Ok(found) => found,
-            // The next poll asks again.
-            Err(error) if error.is_retriable() => {
-                return tracing::warn!(group = %self.committer.group, %error, "no committed offsets yet");
-            }
-            Err(error) => {
-                self.failed = Some(error);
-                return;
-            }
-        };
-        for partition in asked {
-            // It may have gone, or come back, in the meantime.
-            if !self.unlocated.remove(&partition) {
-                continue;
-            }
-            let committed = found.get(&partition).map(|committed| Start::Offset(committed.offset));
-            match committed.or(self.config.start) {
-                Some(start) => self.consumer.add([(partition, start)]),
-                None => {
-                    self.failed.get_or_insert_with(|| no_offset(&self.committer.group, &partition));
-                }
-            }
-        }
-    }
 }
 
 impl Drop for GroupConsumer {
@@ -555,25 +368,6 @@ impl Drop for Polling {
         let mut state = self.0.lock();
         (state.polling, state.polled_at) = (false, time::now());
     }
-}
-
-fn check(config: &GroupConfig) -> Result<(), Error> {
-    let refuse = |reason: &str| Err(Error::Invalid(reason.to_owned()));
-    let assignors: BTreeSet<Assignor> = config.assignors.iter().copied().collect();
-    if config.group.is_empty() {
-        return refuse("a group has a name");
-    }
-    if assignors.is_empty() || assignors.len() != config.assignors.len() {
-        return refuse("a member offers at least one assignor, and each once");
-    }
-    if config.heartbeat_interval >= config.session_timeout {
-        return refuse("signs of life come more often than the session ends");
-    }
-    Ok(())
-}
-
-fn no_offset(group: &str, partition: &TopicPartition) -> Error {
-    Error::Invalid(format!("group {group} has committed nothing for {partition}, and no start is configured"))
 }
 
 #[cfg(test)]

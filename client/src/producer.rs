@@ -1,5 +1,6 @@
 //! Producing: records are gathered into batches by partition, sent to the leaders, and repeated while that may help.
 
+mod answers;
 mod batch;
 mod identity;
 mod sender;

@@ -4,6 +4,7 @@ use weir_wire::records::BatchBuilder;
 
 use super::*;
 use crate::Compression;
+use crate::consumer::ConsumerConfig;
 use crate::fake_broker::{FakeCluster, Fault, run};
 
 const SOON: Duration = Duration::from_millis(500);
