@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::format::Format;
 use crate::parse::{self, From};
 use crate::printer::Printer;
+use crate::silence::Silence;
 
 /// How long one poll waits. What ends the command is looked at in between.
 const POLL: Duration = Duration::from_millis(200);
@@ -145,8 +146,15 @@ async fn alone(context: &Context, consume: &Consume, printer: &mut Printer<'_>) 
     let mut consumer = Consumer::new(&context.client, consume.consumer_config());
     consumer.assign(starts(context, consume.from(), &ends).await?);
     let mut interrupted = Box::pin(task::interrupted());
+    let mut silence = Silence::new(context, consume.exit);
     loop {
         let Some(polled) = until(&mut interrupted, consumer.poll(POLL)).await else { return printer.end() };
+        if polled.is_empty() {
+            let Some(looked) = until(&mut interrupted, silence.look()).await else { return printer.end() };
+            looked?;
+        } else {
+            silence.broken();
+        }
         if printer.print(&polled)?.is_some() {
             return printer.end();
         }
@@ -183,9 +191,16 @@ async fn in_group(
     let topics = consume.topics.iter().map(String::as_str);
     let mut member = GroupConsumer::new(&context.client, config, topics)?;
     let mut interrupted = Box::pin(task::interrupted());
+    let mut silence = Silence::new(context, consume.exit);
     let mut unread: Option<BTreeMap<TopicPartition, i64>> = None;
     while let Some(polled) = until(&mut interrupted, member.poll(POLL)).await {
         let polled = polled?;
+        if polled.is_empty() {
+            let Some(looked) = until(&mut interrupted, silence.look()).await else { break };
+            looked?;
+        } else {
+            silence.broken();
+        }
         for rebalance in &polled.rebalances {
             follow(context, consume, rebalance, &mut unread).await?;
         }
@@ -204,7 +219,11 @@ async fn in_group(
         }
     }
     printer.end()?;
-    Ok(member.close().await?)
+    // Who interrupts a second time does not wait for the group.
+    match until(&mut Box::pin(task::interrupted()), member.close()).await {
+        Some(closed) => Ok(closed?),
+        None => Err(Failure::failed("interrupted before the group knew what was read")),
+    }
 }
 
 fn assignor(name: &str) -> Result<Assignor, String> {

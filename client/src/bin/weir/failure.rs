@@ -79,6 +79,9 @@ pub(crate) fn explained(error: &Error) -> String {
             }
         }
         Error::OffsetOutOfRange { .. } => format!("{error}; 'weir topic describe' shows what there is"),
+        Error::NoLeader { partition, reason } => {
+            format!("the leader of {partition} does not answer, or there is none: {reason}")
+        }
         Error::Connect { address, source } => format!("no connection to {address}: {}", system(source)),
         _ => error.to_string(),
     }

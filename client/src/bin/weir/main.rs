@@ -15,6 +15,7 @@ mod printer;
 mod produce;
 mod progress;
 mod reset;
+mod silence;
 mod topic;
 
 use std::io::{IsTerminal, Write};

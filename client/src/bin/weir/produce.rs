@@ -275,7 +275,7 @@ impl Sending {
         let Some((settled, bytes)) = settled else { return Ok(()) };
         let produced = settled.map_err(|error| match (Failure::from(error), self.written) {
             (Failure::Failed(why), 1..) => {
-                Failure::failed(format!("{why} (the {} before it were written)", self.written))
+                Failure::failed(format!("{why} (records written before it: {})", self.written))
             }
             (failure, _) => failure,
         })?;
