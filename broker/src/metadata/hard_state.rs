@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use weir_protocol::raft::HardState;
+use serde::Deserialize;
+use weir_protocol::raft::{HardState, Standing, Term};
+use weir_protocol::types::VoterId;
 use weir_runtime::disk::{BatchError, Disk};
 use weir_wire::internal::{self, BlobError, BlobKind};
 
@@ -13,7 +15,14 @@ const FILE: &str = "quorum-state";
 /// It holds a number and a name.
 const FILE_BYTES_MAX: usize = 4096;
 
-const KIND: BlobKind = BlobKind { magic: *b"WqSt", version: 1, name: FILE };
+const KIND: BlobKind = BlobKind { magic: *b"WqSt", version: 2, name: FILE };
+
+/// Version 1: nothing was ever lost.
+#[derive(Deserialize)]
+struct HardStateV1 {
+    term: Term,
+    vote: Option<VoterId>,
+}
 
 /// Reads the state; `None` if there has never been one.
 pub(super) async fn load(disk: &Disk) -> Result<Option<HardState>, MetadataError> {
@@ -23,7 +32,13 @@ pub(super) async fn load(disk: &Disk) -> Result<Option<HardState>, MetadataError
         BlobError::NewerFormat { .. } => MetadataError::NewerFormat(error.to_string()),
         BlobError::Truncated { .. } | BlobError::Damaged { .. } => damaged(error.to_string()),
     })?;
-    internal::decode(blob.payload, FILE_BYTES_MAX).map(Some).map_err(|error| damaged(error.to_string()))
+    let state =
+        match blob.version {
+            0 | 1 => internal::decode(blob.payload, FILE_BYTES_MAX)
+                .map(|HardStateV1 { term, vote }| HardState { term, vote, standing: Standing::Whole }),
+            _ => internal::decode(blob.payload, FILE_BYTES_MAX),
+        };
+    state.map(Some).map_err(|error| damaged(error.to_string()))
 }
 
 /// Replaces the state. It is durable when this returns.

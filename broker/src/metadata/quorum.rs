@@ -97,7 +97,7 @@ impl Quorum {
         };
         let position = log.position(&entries);
         let voters = Voters::new([me]).map_err(|error| MetadataError::Refused(error.to_string()))?;
-        let start = StartState { me, voters, hard_state, snapshot: None, log: position, sound: true };
+        let start = StartState { me, voters, hard_state, snapshot: None, log: position, damage: None };
         let limits = Limits::default();
         let mut effects = Vec::new();
         let raft = Raft::start(start, Timing::default(), limits, now(), random::u64(), &mut effects);

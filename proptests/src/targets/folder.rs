@@ -6,7 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 use weir_protocol::metadata::{Command, Endpoint, FeatureRange, Image, IsrMember, NewPartition, Record};
 use weir_protocol::partition::producers::{Claim, ProducerBatch, Producers, after};
-use weir_protocol::raft::{HardState, Limits};
+use weir_protocol::raft::{HardState, Limits, Standing};
 use weir_protocol::types::{BrokerId, FolderId, Incarnation, LogId, TopicId, VoterId};
 use weir_storage::EpochHistory;
 use weir_storage::parsers::{self, Checkpointed, Index};
@@ -175,7 +175,7 @@ pub(super) fn generate_name(random: &mut Random) -> Vec<u8> {
 }
 
 /// As the broker has it, which stands on a floor above.
-const QUORUM_STATE: BlobKind = BlobKind { magic: *b"WqSt", version: 1, name: "quorum-state" };
+const QUORUM_STATE: BlobKind = BlobKind { magic: *b"WqSt", version: 2, name: "quorum-state" };
 
 /// The file of the quorum's hard state.
 pub(super) fn quorum_state(input: &[u8]) {
@@ -190,7 +190,9 @@ pub(super) fn quorum_state(input: &[u8]) {
 
 pub(super) fn generate_quorum_state(random: &mut Random) -> Vec<u8> {
     let vote = VoterId { broker: BrokerId(random.below(5) as i32), folder: FolderId(Uuid::from_u128(9)) };
-    let state = HardState { term: random.below(100) as i32, vote: (random.below(3) > 0).then_some(vote) };
+    let standing = [Standing::Whole, Standing::Recovering, Standing::Forgotten][random.below(3)];
+    let state =
+        HardState { term: random.below(100) as i32, vote: (random.below(3) > 0).then_some(vote), standing };
     let payload = internal::encode(&state).expect("a state can be encoded");
     internal::seal(&QUORUM_STATE, &payload).to_vec()
 }

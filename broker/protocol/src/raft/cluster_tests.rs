@@ -10,7 +10,7 @@ use super::harness::{Cluster, voters};
 /// How often what happens in a run: drawn per seed, so that some runs have many elections and others long logs.
 struct Profile {
     /// The faces of the die, each with its weight.
-    weights: [(usize, Action); 16],
+    weights: [(usize, Action); 17],
     pass_us_max: usize,
 }
 
@@ -32,10 +32,13 @@ enum Action {
     HealOrResign,
     ChangeVoters,
     TakeSnapshot,
+    Damage,
 }
 
 impl Profile {
-    fn draw(cluster: &mut Cluster, changes: bool) -> Profile {
+    fn draw(cluster: &mut Cluster, special: Special) -> Profile {
+        let changes = special == Special::Changes;
+        let snapshots = cluster.random.percent(50);
         let mut weigh = |base: usize| base * [1, 4, 4, 4, 16][cluster.random.below(5)];
         let weights = [
             (weigh(330), Action::Deliver),
@@ -53,7 +56,8 @@ impl Profile {
             (weigh(1), Action::Pause),
             (weigh(8), Action::HealOrResign),
             (if changes { weigh(6) } else { 0 }, Action::ChangeVoters),
-            (weigh(6) * cluster.random.below(2), Action::TakeSnapshot),
+            (if snapshots { weigh(6) } else { 0 }, Action::TakeSnapshot),
+            (if special == Special::Damage { weigh(2) } else { 0 }, Action::Damage),
         ];
         Profile { weights, pass_us_max: [2_000, 10_000, 50_000][cluster.random.below(3)] }
     }
@@ -77,6 +81,8 @@ enum Special {
     Wipes,
     /// Voters come and go.
     Changes,
+    /// Disks of a minority are damaged, again and again.
+    Damage,
 }
 
 /// One random run. `Err` says which property is broken.
@@ -87,7 +93,7 @@ fn run(nodes: usize, seed: u64, steps: usize, special: Special) -> Result<Cluste
         let first = 1 + cluster.random.below(nodes);
         cluster = Cluster::with_voters(nodes, voters(first), seed);
     }
-    let profile = Profile::draw(&mut cluster, changes);
+    let profile = Profile::draw(&mut cluster, special);
     for step in 0..steps {
         if cluster.broken.is_some() {
             break;
@@ -151,6 +157,11 @@ fn random_step(cluster: &mut Cluster, profile: &Profile) {
             cluster.paused.insert(node);
         }
         Action::TakeSnapshot => cluster.take_snapshot(node),
+        Action::Damage => {
+            let minority = (cluster.nodes.len() - 1) / 2;
+            let (node, vote) = (cluster.random.below(minority), cluster.random.percent(20));
+            cluster.crash_and_damage(node, vote);
+        }
         Action::ChangeVoters => {
             let id = cluster.nodes[cluster.random.below(cluster.nodes.len())].id;
             let leader = cluster.leader().unwrap_or(node);
@@ -208,24 +219,31 @@ fn a_sole_voter_loses_nothing_that_it_committed() {
 
 #[test]
 fn three_voters_keep_raft_s_properties_under_loss_and_power_failures() {
-    run_many(3, 0..150, 4_000, Special::Nothing).unwrap();
+    run_many(3, 0..80, 4_000, Special::Nothing).unwrap();
 }
 
 #[test]
 fn five_voters_keep_raft_s_properties_under_loss_and_power_failures() {
-    run_many(5, 0..60, 6_000, Special::Nothing).unwrap();
+    run_many(5, 0..30, 6_000, Special::Nothing).unwrap();
 }
 
 #[test]
 fn a_voter_that_returns_with_an_empty_folder_breaks_nothing() {
     // Contract 6
-    run_many(3, 0..100, 3_000, Special::Wipes).unwrap();
+    run_many(3, 0..60, 3_000, Special::Wipes).unwrap();
 }
 
 #[test]
 fn voters_come_and_go_one_at_a_time_and_nothing_committed_is_lost() {
-    run_many(3, 0..100, 4_000, Special::Changes).unwrap();
-    run_many(5, 0..100, 6_000, Special::Changes).unwrap();
+    run_many(3, 0..40, 4_000, Special::Changes).unwrap();
+    run_many(5, 0..30, 6_000, Special::Changes).unwrap();
+}
+
+#[test]
+fn damaged_logs_and_votes_of_a_minority_lose_nothing() {
+    // Contract 6
+    run_many(3, 0..60, 4_000, Special::Damage).unwrap();
+    run_many(5, 0..30, 6_000, Special::Damage).unwrap();
 }
 
 /// With a defect switched on the same runs break a property; a build without switches has nothing to show here.

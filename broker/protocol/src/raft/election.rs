@@ -49,7 +49,7 @@ impl Raft {
         let Some(term) = self.hard.term.checked_add(1) else { return };
         self.leader = None;
         self.matched_end = self.log.start();
-        self.set_hard_state(HardState { term, vote: Some(self.me) }, effects);
+        self.set_hard_state(HardState { term, vote: Some(self.me), ..self.hard }, effects);
         self.role = Role::Candidate { deadline: self.election_deadline(), grants: BTreeSet::new() };
         let message = Message::Vote(self.candidacy(term));
         for peer in self.peers() {

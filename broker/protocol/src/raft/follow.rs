@@ -16,9 +16,11 @@ impl Raft {
             return;
         }
         self.known_commit = self.known_commit.max(append.commit);
+        self.note_recovery(append.recovery);
         let outcome = self.take_in(from, append, effects);
         self.follow_commit(effects);
         self.answer_append(from, round, outcome, effects);
+        self.finish_recovery(effects);
     }
 
     /// Follows who leads, and returns whether that is `from` in `term`.
@@ -94,6 +96,7 @@ impl Raft {
     pub(super) fn on_truncated(&mut self, to: Index, effects: &mut Vec<Effect>) {
         if self.log.finish_cut(to) {
             self.report_progress(effects);
+            self.finish_recovery(effects);
         }
     }
 
@@ -108,6 +111,7 @@ impl Raft {
         } else {
             self.follow_commit(effects);
             self.report_progress(effects);
+            self.finish_recovery(effects);
         }
     }
 
@@ -159,7 +163,9 @@ impl Raft {
         outcome: AppendOutcome,
         effects: &mut Vec<Effect>,
     ) {
-        self.send(to, Message::AppendAnswer { term: self.hard.term, round, outcome }, effects);
+        let recovering = (!self.is_whole()).then_some(self.recovery.name);
+        let message = Message::AppendAnswer { term: self.hard.term, round, outcome, recovering };
+        self.send(to, message, effects);
     }
 }
 

@@ -61,6 +61,10 @@ struct Disk {
     /// A snapshot that is arriving, and how much of it is there.
     arriving: Option<(Snapshot, u64)>,
     installing: bool,
+    /// A reset of the log that is not reported yet.
+    reset: Option<Index>,
+    /// Durable entries that are damaged: the log as recovery can read it ends before them.
+    damage: Option<Damage>,
 }
 
 impl Disk {
@@ -137,6 +141,8 @@ pub(super) struct Cluster {
     voters: Voters,
     leaders: BTreeMap<Term, VoterId>,
     pub(super) committed: Vec<Entry>,
+    /// For each of them, in which term it was first known to be.
+    committed_in: Vec<Term>,
     reads: BTreeMap<ReadId, usize>,
     next_id: u64,
     pub(super) reads_ready: usize,
@@ -184,6 +190,7 @@ impl Cluster {
             voters,
             leaders: BTreeMap::new(),
             committed: Vec::new(),
+            committed_in: Vec::new(),
             reads: BTreeMap::new(),
             next_id: 0,
             reads_ready: 0,
@@ -207,7 +214,7 @@ impl Cluster {
             hard_state: disk.hard,
             snapshot,
             log: disk.position(),
-            sound: true,
+            damage: disk.damage,
         };
         let mut effects = Vec::new();
         let timing = Timing::default();
@@ -244,7 +251,22 @@ impl Cluster {
             let made_by = &committed[..snapshot.at.end as usize];
             disk.install(snapshot, made_by, random.percent(50));
         }
-        (disk.arriving, disk.installing) = (None, false);
+        (disk.arriving, disk.installing, disk.reset) = (None, false, None);
+    }
+
+    /// Power fails, and a part of the log does not come back, or the vote does not.
+    pub(super) fn crash_and_damage(&mut self, node: usize, vote: bool) {
+        self.crash(node);
+        let Cluster { random, nodes, .. } = self;
+        let disk = &mut nodes[node].disk;
+        if vote {
+            disk.hard = HardState::default();
+            disk.damage = Some(Damage::Vote);
+        } else if !disk.log.is_empty() {
+            let to = disk.start + random.below(disk.log.len());
+            disk.truncate(to);
+            disk.damage = Some(Damage::Log);
+        }
     }
 
     /// The disk is lost: the node comes back with an empty folder, which is another voter.
@@ -280,6 +302,7 @@ impl Cluster {
                     disk.log.extend(entries);
                 }
                 Effect::TruncateLog { to } => {
+                    disk.damage = None;
                     disk.cut = Some((to, disk.log[..disk.durable_end - disk.start].to_vec()));
                     disk.truncate(to as usize);
                 }
@@ -308,6 +331,7 @@ impl Cluster {
                     let (snapshot, made_by) = disk.snapshot.take().expect("a snapshot beyond the log");
                     assert_eq!(snapshot.at.end, start);
                     disk.install(snapshot, &made_by, true);
+                    disk.reset = Some(start);
                 }
                 Effect::ReadSnapshot { to, term, snapshot, offset, .. } => {
                     snapshot_reads.push((to, term, snapshot, offset));
@@ -357,7 +381,10 @@ impl Cluster {
                     return self.break_law(format!("{index} was committed as {known:?} and as {entry:?}"));
                 }
                 Some(_) => {}
-                None => self.committed.push(entry.clone()),
+                None => {
+                    self.committed.push(entry.clone());
+                    self.committed_in.push(self.raft(node).term());
+                }
             }
             if index + lag < end {
                 self.nodes[node].state.push(entry);
@@ -371,7 +398,9 @@ impl Cluster {
             self.break_law(format!("{other} and {} lead term {term}", self.nodes[node].id));
         }
         let disk = &self.nodes[node].disk;
-        let lacks = |(index, entry)| index >= disk.start && disk.get(index) != Some(entry);
+        let lacks = |(index, entry)| {
+            index >= disk.start && self.committed_in[index] < term && disk.get(index) != Some(entry)
+        };
         if self.committed.iter().enumerate().any(lacks) {
             self.break_law(format!("the leader of term {term} lacks a committed entry"));
         }
@@ -411,6 +440,7 @@ impl Cluster {
         let Some((seq, state)) = disk.hard_unsynced.pop_back() else { return };
         disk.hard_unsynced.clear();
         disk.hard = state;
+        disk.damage = disk.damage.filter(|damage| *damage != Damage::Vote);
         let (free, still): (Vec<_>, Vec<_>) = held.drain(..).partition(|(after, _)| *after <= seq);
         *held = still;
         self.network.extend(free.into_iter().map(|(_, envelope)| envelope));
@@ -421,6 +451,10 @@ impl Cluster {
     pub(super) fn sync_log(&mut self, node: usize, end: usize) {
         let Node { disk, state, .. } = &mut self.nodes[node];
         if let Some((to, _)) = disk.cut.take() {
+            self.step(node, Input::Truncated { to });
+            return;
+        }
+        if let Some(to) = disk.reset.take() {
             self.step(node, Input::Truncated { to });
             return;
         }

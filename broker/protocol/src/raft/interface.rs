@@ -35,8 +35,19 @@ pub struct StartState {
     pub snapshot: Option<Snapshot>,
     /// The log as recovered, all of it durable.
     pub log: LogPosition,
-    /// Whether log and vote are known to be whole. A voter that is damaged neither votes nor campaigns (contract 6).
-    pub sound: bool,
+    /// What is known to be lost (contract 6).
+    pub damage: Option<Damage>,
+}
+
+/// What recovery found to be lost. The core has it written down before anything is altered, so that no later restart
+/// takes what is left for the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Damage {
+    /// The log ends early: behind [`LogPosition::end`] durable entries are damaged or missing. What is left there stays
+    /// until [`Effect::TruncateLog`]. Damage in the middle ends the log there.
+    Log,
+    /// The hard state cannot be read. It is lost together with whatever it said about the log.
+    Vote,
 }
 
 /// The shape of a recovered log.
@@ -97,7 +108,7 @@ pub enum Input {
         /// The newest one that is.
         seq: HardStateSeq,
     },
-    /// The cut of [`Effect::TruncateLog`] is durable. After this no [`Input::Persisted`] speaks of what was cut.
+    /// The cut of [`Effect::TruncateLog`] or [`Effect::ResetLog`] is durable. After this no [`Input::Persisted`] speaks of what was cut.
     Truncated {
         /// As asked for.
         to: Index,
@@ -257,8 +268,8 @@ pub enum Effect {
         /// The new start.
         to: Index,
     },
-    /// The log and the snapshot do not join: what is in the log is older than the snapshot, which a crash kept from
-    /// taking the log's place. Drop the whole log, before anything is appended to it.
+    /// The log and the snapshot do not join: the log is older, because a crash kept the snapshot from taking its place,
+    /// or there is a gap. Drop the whole log, make that durable, then say so with [`Input::Truncated`].
     ResetLog {
         /// The index of the next entry.
         start: Index,

@@ -113,14 +113,14 @@ impl Raft {
     pub(super) fn may_campaign(&self) -> bool {
         let leaving = self.log.former_voters().filter(|_| self.commit < self.log.voters_end());
         let voted = leaving.is_some_and(|voters| voters.ids().iter().any(|id| self.is_me(*id)));
-        self.sound && (self.votes() || voted)
+        self.is_whole() && (self.votes() || voted)
     }
 
     /// Whether this node answers who asks for its vote. Who asks has a log in which this node votes, with this folder,
     /// even if this node's own log does not say so yet. An empty folder never votes unless it is among the first
     /// voters (contract 6): who is added holds what was committed then.
     pub(super) fn may_vote(&self) -> bool {
-        self.sound && (self.votes() || self.log.end() > 0)
+        self.is_whole() && (self.votes() || self.log.end() > 0)
     }
 
     /// Whether this node is among the voters of its own log.

@@ -177,7 +177,7 @@ fn a_change_that_is_cut_from_the_log_is_taken_back() {
     let mut cluster = Cluster::with_voters(4, voters(3), 1);
     let append = |term, base, previous_term, kind, payload| {
         let entries = vec![Entry { term, kind, payload }];
-        Message::Append(Append { term, base, previous_term, entries, commit: 0, round: 0 })
+        Message::Append(Append { term, base, previous_term, entries, commit: 0, round: 0, recovery: None })
     };
     let to = voter(3, 1);
     let messages = [

@@ -56,6 +56,20 @@ impl Entry {
     }
 }
 
+/// Whether what a voter has said before can be held against it (contract 6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Standing {
+    /// Log and vote are whole.
+    #[default]
+    Whole,
+    /// Entries are lost that may have been acknowledged. Until it has caught up it neither votes nor campaigns, and what
+    /// it holds does not count.
+    Recovering,
+    /// The term and the vote are lost: nobody knows whom it may have promised what. It only follows, for good; removed
+    /// and added again with another folder id it is another voter.
+    Forgotten,
+}
+
 /// What a voter must not forget (§5.2): written and synced before anything is said that depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HardState {
@@ -63,6 +77,8 @@ pub struct HardState {
     pub term: Term,
     /// Who got this voter's vote in that term.
     pub vote: Option<VoterId>,
+    /// Whether anything is lost.
+    pub standing: Standing,
 }
 
 /// Where in the log a snapshot was taken (§7).
@@ -143,6 +159,9 @@ pub enum Message {
         round: u64,
         /// How it went.
         outcome: AppendOutcome,
+        /// The sender has lost what it may have said before, and names this recovery: nothing that it says counts
+        /// towards a majority.
+        recovering: Option<u64>,
     },
 }
 
@@ -175,6 +194,18 @@ pub struct Append {
     pub commit: Index,
     /// Counts the leader's rounds of heartbeats for reads (§8): an answer confirms the leader up to this round.
     pub round: u64,
+    /// How far a recovering follower must hold this log.
+    pub recovery: Option<Recovery>,
+}
+
+/// What a leader tells a follower that has lost entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The recovery that is meant, as the follower has named it.
+    pub name: u64,
+    /// Where the leader's log ended when it heard of this recovery. What the follower may have acknowledged before, and
+    /// was committed or still may be, lies below.
+    pub end: Index,
 }
 
 /// A piece of the leader's snapshot.

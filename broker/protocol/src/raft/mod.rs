@@ -46,6 +46,7 @@ mod membership;
 mod message;
 mod progress;
 mod reads;
+mod recovery;
 mod replicate;
 mod snapshot;
 mod voters;
@@ -56,6 +57,8 @@ mod cluster_tests;
 mod harness;
 #[cfg(test)]
 mod membership_tests;
+#[cfg(test)]
+mod recovery_tests;
 #[cfg(test)]
 mod scenario_tests;
 #[cfg(test)]
@@ -71,17 +74,18 @@ use std::time::Duration;
 use weir_defect::defect;
 
 pub use interface::{
-    ChangeRefusal, Complaint, Effect, HardStateSeq, Input, Limits, LogPosition, ProposalId, ReadId, Refusal,
-    StartState, SyncPoint, Timing,
+    ChangeRefusal, Complaint, Damage, Effect, HardStateSeq, Input, Limits, LogPosition, ProposalId, ReadId,
+    Refusal, StartState, SyncPoint, Timing,
 };
 pub use message::{
-    Append, AppendOutcome, Candidacy, Entry, EntryKind, Envelope, HardState, Index, Message, Snapshot,
-    SnapshotChunk, SnapshotPoint, Term,
+    Append, AppendOutcome, Candidacy, Entry, EntryKind, Envelope, HardState, Index, Message, Recovery,
+    Snapshot, SnapshotChunk, SnapshotPoint, Standing, Term,
 };
 pub use voters::{VOTERS_MAX, VoterChange, Voters, VotersError};
 
 use self::lead::Leading;
 use self::log::LogView;
+use self::recovery::{Left, Recovering};
 use self::snapshot::Receiving;
 use crate::types::VoterId;
 
@@ -103,8 +107,8 @@ enum Role {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Raft {
     me: VoterId,
-    /// Whether log and vote are whole.
-    sound: bool,
+    /// How a node that is not whole becomes so.
+    recovery: Recovering,
     /// Who gets the log besides the voters while this node leads.
     observers: BTreeSet<VoterId>,
     timing: Timing,
@@ -153,24 +157,18 @@ impl Raft {
             Some(snapshot) => (snapshot.at.end, snapshot.at.voters.clone()),
             None => (state.log.start, state.voters),
         };
-        let mut log = LogView::new(state.log, base, limits.cache_bytes_max);
-        // Z45: what lies between snapshot and log is lost.
-        let joined = state.snapshot.as_ref().map_or(0, |snapshot| snapshot.at.end) >= log.start();
-        if let Some(Snapshot { at, .. }) = &state.snapshot
-            && log.term_before(at.end) != Some(at.term)
-        {
-            effects.push(Effect::ResetLog { start: at.end });
-            log.reset(at);
-        }
+        let log = LogView::new(state.log, base, limits.cache_bytes_max);
+        let left = Left::of(log, state.snapshot.as_ref(), state.hard_state.standing, state.damage);
+        let Left { log, standing, repair } = left;
         let start = state.snapshot.as_ref().map_or(log.start(), |snapshot| snapshot.at.end);
         // An entry of a newer term may be durable although the hard state was not yet: the term is known all the same.
         let hard = match log.last_term() {
-            newer if newer > state.hard_state.term => HardState { term: newer, vote: None },
-            _ => state.hard_state,
+            newer if newer > state.hard_state.term => HardState { term: newer, vote: None, standing },
+            _ => HardState { standing, ..state.hard_state },
         };
         let mut raft = Raft {
             me: state.me,
-            sound: state.sound && joined,
+            recovery: Recovering::default(),
             observers: BTreeSet::new(),
             timing,
             limits,
@@ -190,6 +188,7 @@ impl Raft {
             now,
             armed: None,
         };
+        raft.begin_recovery(state.hard_state, repair, effects);
         raft.refresh_role();
         if !matches!(raft.role, Role::Observer) {
             // Z42: what it led before the restart may have lost its tail; the term is over.
@@ -217,6 +216,7 @@ impl Raft {
             Input::Persisted { end } => self.on_persisted(end, effects),
             Input::HardStatePersisted { seq } => {
                 self.hard_durable = self.hard_durable.max(seq.min(self.hard_seq));
+                self.repair_log(effects);
                 self.count_votes(effects);
             }
             Input::Truncated { to } => self.on_truncated(to, effects),
@@ -256,8 +256,8 @@ impl Raft {
             _ if newer => self.become_follower(message.term(), None, effects),
             Message::PreVoteAnswer { granted: false, .. } => {}
             Message::VoteAnswer { term, granted } => self.on_vote_answer(from, term, granted, effects),
-            Message::AppendAnswer { term, round, outcome } => {
-                self.on_append_answer(from, term, round, outcome, effects);
+            Message::AppendAnswer { term, round, outcome, recovering } => {
+                self.on_append_answer(from, term, (round, outcome, recovering), effects);
             }
         }
     }
@@ -266,7 +266,8 @@ impl Raft {
     fn become_follower(&mut self, term: Term, leader: Option<VoterId>, effects: &mut Vec<Effect>) {
         self.leave_leadership(effects);
         if term > self.hard.term {
-            self.set_hard_state(HardState { term, vote: None }, effects);
+            self.set_hard_state(HardState { term, vote: None, ..self.hard }, effects);
+            self.forget_recovery_end();
             self.leader = None;
             self.matched_end = self.log.start();
         }
@@ -410,6 +411,21 @@ impl Raft {
             Role::PreCandidate { .. } => "PreCandidate",
             Role::Candidate { .. } => "Candidate",
             Role::Leader(_) => "Leader",
+        }
+    }
+
+    /// Forgets what no later step depends on: how often something was persisted, and what the past has drawn. An
+    /// exhaustive exploration takes states for one that differ in nothing else.
+    pub fn forget_history(&mut self) {
+        if self.hard_durable == self.hard_seq {
+            (self.hard_durable, self.hard_seq) = (HardStateSeq(0), HardStateSeq(0));
+        }
+        (self.jitter, self.armed) = (0, None);
+        if self.is_whole() {
+            self.recovery = Recovering::default();
+        }
+        if let Role::Leader(leading) = &mut self.role {
+            leading.followers.values_mut().for_each(|progress| progress.forget_history(self.now));
         }
     }
 

@@ -23,7 +23,7 @@ impl Raft {
         let resend_at = now + 2 * self.timing.heartbeat;
         let (log_start, log_end) = (self.log.start(), self.log.end());
         let Some(progress) = self.progress(to) else { return false };
-        let under_way = progress.resend_at.is_some_and(|at| now < at);
+        let under_way = progress.is_under_way(now);
         let from = progress.next;
         if under_way || from >= log_end {
             return false;
@@ -79,6 +79,7 @@ impl Raft {
             entries,
             commit: self.commit,
             round: leading.round,
+            recovery: progress.recovery,
         };
         self.send(to, Message::Append(append), effects);
     }
@@ -87,10 +88,10 @@ impl Raft {
         &mut self,
         from: VoterId,
         term: Term,
-        round: u64,
-        outcome: AppendOutcome,
+        answer: (u64, AppendOutcome, Option<u64>),
         effects: &mut Vec<Effect>,
     ) {
+        let (round, outcome, recovering) = answer;
         let Some(follower) = self.follower(from) else { return };
         let (now, log_end, log_start) = (self.now, self.log.end(), self.log.start());
         if term != self.hard.term {
@@ -107,8 +108,14 @@ impl Raft {
         let Role::Leader(leading) = &mut self.role else { return };
         let newest_round = leading.round;
         let Some(progress) = leading.followers.get_mut(&follower) else { return };
-        progress.heard = now;
-        progress.round = progress.round.max(round.min(newest_round));
+        match recovering {
+            None => {
+                progress.heard = now;
+                progress.round = progress.round.max(round.min(newest_round));
+                progress.recovery = None;
+            }
+            Some(name) => progress.note_recovery(name, log_end),
+        }
         match outcome {
             AppendOutcome::Accepted { matched_end, durable_end } => {
                 if matched_end > log_end || durable_end > matched_end {
@@ -123,7 +130,9 @@ impl Raft {
                 if progress.next >= log_start {
                     progress.snapshot = None;
                 }
-                progress.durable_end = progress.durable_end.max(durable_end);
+                if recovering.is_none() {
+                    progress.durable_end = progress.durable_end.max(durable_end);
+                }
                 self.advance_commit(effects);
             }
             AppendOutcome::Diverged { .. } => {

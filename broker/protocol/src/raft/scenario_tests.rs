@@ -16,7 +16,7 @@ struct Bench {
 impl Bench {
     fn start(nodes: usize, hard_state: HardState, log: LogPosition) -> (Bench, Vec<Effect>) {
         let voters = voters(nodes);
-        let state = StartState { me: voter(0, 1), voters, hard_state, snapshot: None, log, sound: true };
+        let state = StartState { me: voter(0, 1), voters, hard_state, snapshot: None, log, damage: None };
         let mut effects = Vec::new();
         let raft = Raft::start(state, Timing::default(), limits(), Duration::ZERO, 0, &mut effects);
         (Bench { raft, now: Duration::ZERO }, effects)
@@ -53,18 +53,18 @@ fn entry(term: Term) -> Entry {
 
 fn append(term: Term, base: Index, previous_term: Term, entries: &[Term], commit: Index) -> Message {
     let entries = entries.iter().copied().map(entry).collect();
-    Message::Append(Append { term, base, previous_term, entries, commit, round: 0 })
+    Message::Append(Append { term, base, previous_term, entries, commit, round: 0, recovery: None })
 }
 
 fn accepted(term: Term, matched_end: Index, durable_end: Index) -> Message {
     let outcome = AppendOutcome::Accepted { matched_end, durable_end };
-    Message::AppendAnswer { term, round: 0, outcome }
+    Message::AppendAnswer { term, round: 0, outcome, recovering: None }
 }
 
 #[test]
 fn a_quorum_of_one_leads_as_soon_as_its_own_vote_is_durable() {
     let (mut bench, effects) = Bench::start(1, HardState::default(), LogPosition::default());
-    let vote = HardState { term: 1, vote: Some(voter(0, 1)) };
+    let vote = HardState { term: 1, vote: Some(voter(0, 1)), ..HardState::default() };
     let persist = Effect::PersistHardState { seq: HardStateSeq(1), state: vote };
     assert_eq!(effects[0], persist);
     assert!(!bench.raft.is_leader());
@@ -86,11 +86,11 @@ fn a_quorum_of_one_leads_as_soon_as_its_own_vote_is_durable() {
 #[test]
 fn a_restart_ends_the_term_even_of_a_quorum_of_one() {
     // Z42: what the former self wrote in term 3 may have lost its tail.
-    let hard_state = HardState { term: 3, vote: Some(voter(0, 1)) };
+    let hard_state = HardState { term: 3, vote: Some(voter(0, 1)), ..HardState::default() };
     let log = LogPosition { end: 5, terms: vec![(1, 0), (3, 4)], ..LogPosition::default() };
     let (mut bench, effects) = Bench::start(1, hard_state, log);
     if !defect!(resume_same_epoch) {
-        let state = HardState { term: 4, vote: Some(voter(0, 1)) };
+        let state = HardState { term: 4, vote: Some(voter(0, 1)), ..HardState::default() };
         assert_eq!(effects, [Effect::PersistHardState { seq: HardStateSeq(1), state }, effects[1].clone()]);
         assert_eq!(bench.raft.commit(), 0, "what was committed is known when the new term's first entry is");
         bench.step(Input::HardStatePersisted { seq: HardStateSeq(1) });
@@ -101,7 +101,8 @@ fn a_restart_ends_the_term_even_of_a_quorum_of_one() {
 #[test]
 fn a_term_that_only_the_log_remembers_is_not_used_again() {
     let log = LogPosition { end: 2, terms: vec![(5, 0)], ..LogPosition::default() };
-    let (bench, _) = Bench::start(3, HardState { term: 4, vote: Some(voter(0, 1)) }, log);
+    let (bench, _) =
+        Bench::start(3, HardState { term: 4, vote: Some(voter(0, 1)), ..HardState::default() }, log);
     assert_eq!(bench.raft.term(), 5);
 }
 
@@ -127,7 +128,8 @@ fn a_candidate_whose_log_is_older_gets_no_vote() {
     let log = || LogPosition { end: 4, terms: vec![(1, 0), (3, 2)], ..LogPosition::default() };
     for (last_term, end, granted) in [(3, 4, true), (4, 1, true), (3, 5, true), (3, 3, false), (2, 9, false)]
     {
-        let (mut bench, _) = Bench::start(3, HardState { term: 3, vote: None }, log());
+        let (mut bench, _) =
+            Bench::start(3, HardState { term: 3, vote: None, ..HardState::default() }, log());
         let candidacy = Candidacy { term: 4, last_term, end };
         let answer = Bench::answer(&bench.hear(1, Message::Vote(candidacy))).0;
         assert_eq!(answer, Message::VoteAnswer { term: 4, granted }, "{last_term} {end}");
@@ -154,14 +156,14 @@ fn who_hears_a_leader_votes_for_nobody_else() {
 fn a_follower_cuts_what_contradicts_the_leader_and_takes_nothing_until_that_is_durable() {
     // §5.3, figure 7
     let log = LogPosition { end: 6, terms: vec![(1, 0), (2, 3)], ..LogPosition::default() };
-    let (mut bench, _) = Bench::start(3, HardState { term: 2, vote: None }, log);
+    let (mut bench, _) = Bench::start(3, HardState { term: 2, vote: None, ..HardState::default() }, log);
     let diverged = AppendOutcome::Diverged { term: 2, end: 6 };
-    let message = Message::AppendAnswer { term: 4, round: 0, outcome: diverged };
+    let message = Message::AppendAnswer { term: 4, round: 0, outcome: diverged, recovering: None };
     assert_eq!(Bench::answer(&bench.hear(1, append(4, 8, 3, &[4], 0))).0, message, "a gap");
 
     let effects = bench.hear(1, append(4, 3, 1, &[3, 4], 0));
     assert_eq!(effects[0], Effect::TruncateLog { to: 3 });
-    let busy = Message::AppendAnswer { term: 4, round: 0, outcome: AppendOutcome::Busy };
+    let busy = Message::AppendAnswer { term: 4, round: 0, outcome: AppendOutcome::Busy, recovering: None };
     assert_eq!(Bench::answer(&effects).0, busy);
     assert_eq!(Bench::answer(&bench.hear(1, append(4, 3, 1, &[3, 4], 0))).0, busy);
     // Storage speaks of the old tail still: it counts for nothing that comes in its place.
@@ -189,7 +191,7 @@ fn a_late_or_repeated_append_cuts_nothing() {
 #[test]
 fn a_follower_commits_what_it_has_synced_and_what_matches_the_leader() {
     let log = LogPosition { end: 3, terms: vec![(1, 0)], ..LogPosition::default() };
-    let (mut bench, _) = Bench::start(3, HardState { term: 1, vote: None }, log);
+    let (mut bench, _) = Bench::start(3, HardState { term: 1, vote: None, ..HardState::default() }, log);
     let effects = bench.hear(1, append(2, 1, 1, &[], 3));
     assert!(effects.contains(&Effect::Commit { end: 1 }), "the rest may not be the leader's");
     let effects = bench.hear(1, append(2, 3, 1, &[2], 4));
@@ -222,7 +224,8 @@ fn a_leader_that_contradicts_what_is_committed_is_not_believed() {
 
 /// The leader of three in term `term` over `log`, whose first entry nobody has yet.
 fn leader_of_three(term: Term, log: LogPosition) -> Bench {
-    let (mut bench, _) = Bench::start(3, HardState { term: term - 1, vote: None }, log);
+    let (mut bench, _) =
+        Bench::start(3, HardState { term: term - 1, vote: None, ..HardState::default() }, log);
     bench.now += Duration::from_millis(400);
     bench.step(Input::Tick { jitter: 0 });
     bench.hear(1, Message::PreVoteAnswer { term, granted: true });
@@ -261,7 +264,7 @@ fn a_leader_goes_back_a_whole_term_at_a_time() {
     let mut bench = leader_of_three(7, log);
     let diverged = |term, end| {
         let outcome = AppendOutcome::Diverged { term, end };
-        Message::AppendAnswer { term: 7, round: 0, outcome }
+        Message::AppendAnswer { term: 7, round: 0, outcome, recovering: None }
     };
     let asked = |effects: &[Effect]| {
         effects.iter().find_map(|effect| match effect {
@@ -307,7 +310,7 @@ fn a_read_waits_for_the_terms_first_entry_and_for_a_majority_that_answers_after_
     assert!(!effects.contains(&ready), "the answer is to a message from before the read's round");
     let confirm = |round| {
         let outcome = AppendOutcome::Accepted { matched_end: 1, durable_end: 1 };
-        Message::AppendAnswer { term: 1, round, outcome }
+        Message::AppendAnswer { term: 1, round, outcome, recovering: None }
     };
     assert_eq!(bench.hear(2, confirm(0)), []);
     assert_eq!(bench.hear(2, confirm(1)), [ready]);

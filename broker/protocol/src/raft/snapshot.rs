@@ -146,6 +146,7 @@ impl Raft {
         self.snapshot = Some(snapshot);
         self.refresh_role();
         self.report_progress(effects);
+        self.finish_recovery(effects);
     }
 
     pub(super) fn on_snapshot_refused(&mut self, end: Index, effects: &mut Vec<Effect>) {

@@ -63,8 +63,8 @@ fn a_snapshot_tells_who_votes() {
 
 /// A node with this log, fed by hand.
 fn node(log: LogPosition, snapshot: Option<Snapshot>) -> (Raft, Vec<Effect>) {
-    let hard_state = HardState { term: 4, vote: None };
-    let start = StartState { me: voter(0, 1), voters: voters(3), hard_state, snapshot, log, sound: true };
+    let hard_state = HardState { term: 4, vote: None, ..HardState::default() };
+    let start = StartState { me: voter(0, 1), voters: voters(3), hard_state, snapshot, log, damage: None };
     let mut effects = Vec::new();
     let raft = Raft::start(start, Timing::default(), limits(), Duration::ZERO, 0, &mut effects);
     raft.invariants().expect("the laws hold");
@@ -163,8 +163,9 @@ fn power_failed_between_the_snapshot_and_the_log_that_it_replaces() {
     let other_term = LogPosition { end: 9, terms: vec![(1, 0), (2, 4)], ..LogPosition::default() };
     let shorter = LogPosition { end: 3, terms: vec![(1, 0)], ..LogPosition::default() };
     for log in [other_term, shorter] {
-        let (raft, effects) = node(log, Some(snapshot(6, 3, 1)));
+        let (mut raft, effects) = node(log, Some(snapshot(6, 3, 1)));
         assert_eq!(effects[0], Effect::ResetLog { start: 6 });
+        step(&mut raft, Input::Truncated { to: 6 });
         assert_eq!((raft.log_start(), raft.log_end(), raft.commit()), (6, 6, 6));
         assert_eq!(raft.role_name(), "Follower");
     }
@@ -179,9 +180,16 @@ fn a_gap_between_snapshot_and_log_is_a_loss() {
     // Z45, contract 6
     let gap =
         LogPosition { start: 8, term_before_start: 3, end: 9, terms: vec![(3, 8)], ..LogPosition::default() };
-    let (raft, effects) = node(gap, Some(snapshot(6, 3, 1)));
-    assert_eq!(effects[0], Effect::ResetLog { start: 6 });
+    let (mut raft, effects) = node(gap, Some(snapshot(6, 3, 1)));
+    let marked = HardState { term: 4, vote: None, standing: Standing::Recovering };
+    assert_eq!(effects[0], Effect::PersistHardState { seq: HardStateSeq(1), state: marked });
     assert_eq!(raft.role_name(), "Observer");
+    let effects = step(&mut raft, Input::HardStatePersisted { seq: HardStateSeq(1) });
+    assert_eq!(
+        effects,
+        [Effect::ResetLog { start: 6 }],
+        "nothing is altered before the loss is written down"
+    );
 }
 
 #[test]

@@ -68,7 +68,7 @@ const ROLES: [(&str, Reach); 5] = [
 fn hear_of_voters(cluster: &mut Cluster, nodes: std::ops::Range<usize>, commit: Index) {
     let payload = Voters::new(nodes.map(|node| voter(node, 1))).expect("distinct nodes").encode();
     let entries = vec![Entry { term: NEWER, kind: EntryKind::Voters, payload }];
-    let append = Append { term: NEWER, base: 0, previous_term: 0, entries, commit, round: 0 };
+    let append = Append { term: NEWER, base: 0, previous_term: 0, entries, commit, round: 0, recovery: None };
     say(cluster, 1, Message::Append(append));
     cluster.sync_all(0);
 }
@@ -77,7 +77,9 @@ fn accept(cluster: &mut Cluster, end: Index) {
     cluster.sync_all(0);
     let term = cluster.raft(0).term();
     let outcome = AppendOutcome::Accepted { matched_end: end, durable_end: end };
-    (1..3).for_each(|from| say(cluster, from, Message::AppendAnswer { term, round: 0, outcome }));
+    (1..3).for_each(|from| {
+        say(cluster, from, Message::AppendAnswer { term, round: 0, outcome, recovering: None })
+    });
 }
 
 /// Each input, with the conditions that matter to it.
@@ -89,11 +91,12 @@ const INPUTS: [(&str, Do); 12] = [
     }),
     ("newer term", |cluster| {
         let outcome = AppendOutcome::Busy;
-        say(cluster, 1, Message::AppendAnswer { term: NEWER, round: 0, outcome });
+        say(cluster, 1, Message::AppendAnswer { term: NEWER, round: 0, outcome, recovering: None });
     }),
     ("a leader of the term", |cluster| {
         let term = cluster.raft(0).term();
-        let append = Append { term, base: 0, previous_term: 0, entries: vec![], commit: 0, round: 0 };
+        let append =
+            Append { term, base: 0, previous_term: 0, entries: vec![], commit: 0, round: 0, recovery: None };
         say(cluster, 1, Message::Append(append));
     }),
     ("pre-votes of a majority", grant_pre_votes),
@@ -108,7 +111,8 @@ const INPUTS: [(&str, Do); 12] = [
         if !cluster.raft(0).is_leader() {
             let term = cluster.raft(0).term();
             let entries = vec![Entry { term: term.max(1), kind: EntryKind::LeaderStart, payload: "".into() }];
-            let append = Append { term, base: 0, previous_term: 0, entries, commit: 0, round: 0 };
+            let append =
+                Append { term, base: 0, previous_term: 0, entries, commit: 0, round: 0, recovery: None };
             if cluster.raft(0).role_name() == "Follower" {
                 say(cluster, 1, Message::Append(append));
             }
@@ -165,17 +169,20 @@ fn the_table_of_roles_is_what_the_code_does() {
 #[test]
 fn an_observer_never_campaigns() {
     let stranger = voter(0, 7);
-    for (me, sound) in [(stranger, true), (voter(0, 1), false)] {
+    for (me, damage) in
+        [(stranger, None), (voter(0, 1), Some(Damage::Log)), (voter(0, 1), Some(Damage::Vote))]
+    {
         let state = StartState {
             me,
             voters: voters(3),
             hard_state: HardState::default(),
             snapshot: None,
             log: LogPosition::default(),
-            sound,
+            damage,
         };
         let mut effects = Vec::new();
         let mut raft = Raft::start(state, Timing::default(), limits(), Duration::ZERO, 0, &mut effects);
+        effects.clear();
         raft.step(Duration::from_secs(9), Input::Tick { jitter: 0 }, &mut effects);
         assert_eq!((raft.role_name(), effects), ("Observer", vec![]));
     }
