@@ -157,8 +157,8 @@ class Aiokafka(harness.Adapter):
     def administer(self, topic, group):
         assert len(wait(self.admin.describe_cluster())["brokers"]) == 1
         wait(self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "3600000"})]))
-        found = wait(self.admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)]))
-        assert "3600000" in str(found), found
+        describe = lambda: wait(self.admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)]))
+        harness.wait_for("the setting", lambda: "3600000" in str(describe()))
         wait(self.admin.create_partitions({topic: NewPartitions(4)}))
         harness.wait_for("four partitions", lambda: self.partitions(topic) == 4)
         partition = TopicPartition(topic, 0)

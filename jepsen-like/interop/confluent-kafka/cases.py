@@ -169,8 +169,8 @@ class Librdkafka(harness.Adapter):
         hour = ConfigEntry("retention.ms", "3600000", incremental_operation=AlterConfigOpType.SET)
         wanted = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[hour])
         self.admin.incremental_alter_configs([wanted])[wanted].result(30)
-        found = self.admin.describe_configs([wanted])[wanted].result(30)
-        assert found["retention.ms"].value == "3600000", found["retention.ms"]
+        retention = lambda: self.admin.describe_configs([wanted])[wanted].result(30)["retention.ms"].value
+        harness.wait_for("the setting", lambda: retention() == "3600000")
         self.admin.create_partitions([NewPartitions(topic, 4)])[topic].result(30)
         harness.wait_for("four partitions", lambda: self.partitions(topic) == 4)
         described = self.admin.describe_topics(TopicCollection([topic]))[topic].result(30)

@@ -27,24 +27,26 @@ func (f franz) cluster(ctx context.Context, topic string) error {
 func (f franz) topic(ctx context.Context, topic string) error {
 	hour := "3600000"
 	changed, err := f.admin.AlterTopicConfigs(ctx, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "retention.ms", Value: &hour}}, topic)
-	settings, settingsErr := f.admin.DescribeTopicConfigs(ctx, topic)
+	retention := func() (string, error) {
+		settings, err := f.admin.DescribeTopicConfigs(ctx, topic)
+		for _, setting := range settings[0].Configs {
+			if setting.Key == "retention.ms" {
+				return setting.MaybeValue(), err
+			}
+		}
+		return "", errors.Join(err, shared.Expect(false, "settings", settings))
+	}
 	created, createErr := f.admin.UpdatePartitions(ctx, 4, topic)
 	deleted, deleteErr := f.admin.DeleteRecords(ctx, kadm.Offsets{topic: {0: {Topic: topic, Partition: 0, At: 10}}})
 	newest, newestErr := f.admin.ListMaxTimestampOffsets(ctx, topic)
 	producers, producersErr := f.admin.DescribeProducers(ctx, kadm.TopicsSet{topic: {0: {}}})
-	if err := errors.Join(err, settingsErr, createErr, deleteErr, newestErr, producersErr); err != nil {
+	if err := errors.Join(err, createErr, deleteErr, newestErr, producersErr); err != nil {
 		return err
-	}
-	retention := ""
-	for _, setting := range settings[0].Configs {
-		if setting.Key == "retention.ms" {
-			retention = setting.MaybeValue()
-		}
 	}
 	first, _, boundsErr := f.Bounds(ctx, topic)
 	last, _ := newest.Lookup(topic, 0)
 	return errors.Join(changed[0].Err, created[topic].Err, deleted[topic][0].Err, producers[topic].Partitions[0].Err, boundsErr, shared.WaitForPartitions(ctx, f, topic, 4),
-		shared.Expect(retention == hour, "retention.ms", retention),
+		shared.WaitForSetting(ctx, hour, retention),
 		shared.Expect(first == 10, "first offset", first), shared.Expect(last.Offset == 99, "newest record", newest))
 }
 

@@ -3,6 +3,7 @@ import java.util.Collection;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ExecutionException;
+import java.util.function.Predicate;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.Config;
@@ -104,13 +105,13 @@ final class Administration {
             && retention.synonyms().get(0).source() == retention.source() && retention.documentation() != null, "found " + retention);
         Harness.check(config(resource).get("segment.bytes").isDefault(), "not a default: " + config(resource).get("segment.bytes"));
         change(resource, "cleanup.policy", "compact", AlterConfigOp.OpType.SET);
+        becomes(resource, "cleanup.policy", found -> found.value().equals("compact"));
         change(resource, "cleanup.policy", "delete", AlterConfigOp.OpType.APPEND);
-        Harness.check(List.of(config(resource).get("cleanup.policy").value().split(",")).containsAll(List.of("compact", "delete")),
-            "found " + config(resource).get("cleanup.policy"));
+        becomes(resource, "cleanup.policy", found -> List.of(found.value().split(",")).containsAll(List.of("compact", "delete")));
         change(resource, "cleanup.policy", "compact", AlterConfigOp.OpType.SUBTRACT);
-        Harness.check(config(resource).get("cleanup.policy").value().equals("delete"), "found " + config(resource).get("cleanup.policy"));
+        becomes(resource, "cleanup.policy", found -> found.value().equals("delete"));
         change(resource, "retention.ms", "", AlterConfigOp.OpType.DELETE);
-        Harness.check(config(resource).get("retention.ms").isDefault(), "found " + config(resource).get("retention.ms"));
+        becomes(resource, "retention.ms", ConfigEntry::isDefault);
         fails(InvalidConfigurationException.class, () -> change(resource, "no.such.setting", "1", AlterConfigOp.OpType.SET));
         fails(UnknownTopicOrPartitionException.class,
             () -> change(new ConfigResource(ConfigResource.Type.TOPIC, topic + "-none"), "retention.ms", "1", AlterConfigOp.OpType.SET));
@@ -120,6 +121,17 @@ final class Administration {
     private static Config config(ConfigResource resource) throws Exception {
         DescribeConfigsOptions options = new DescribeConfigsOptions().includeSynonyms(true).includeDocumentation(true);
         return ADMIN.describeConfigs(List.of(resource), options).all().get().get(resource);
+    }
+
+    /** Waits for a setting: a broker may learn of a change a moment later. */
+    private static void becomes(ConfigResource resource, String name, Predicate<ConfigEntry> wanted) throws InterruptedException {
+        Harness.waitFor(() -> "another value of " + name, () -> {
+            try {
+                return wanted.test(config(resource).get(name));
+            } catch (Exception error) {
+                throw new IllegalStateException(error);
+            }
+        });
     }
 
     private static void change(ConfigResource resource, String name, String value, AlterConfigOp.OpType how) throws Exception {

@@ -21,19 +21,23 @@ func (c client) topic(ctx context.Context, topic string) error {
 	if err != nil {
 		return err
 	}
-	described, err := c.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{
-		Resources: []kafka.DescribeConfigRequestResource{{ResourceType: kafka.ResourceTypeTopic, ResourceName: topic, ConfigNames: []string{"retention.ms"}}},
-	})
-	if err != nil {
+	retention := func() (string, error) {
+		described, err := c.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{
+			Resources: []kafka.DescribeConfigRequestResource{{ResourceType: kafka.ResourceTypeTopic, ResourceName: topic, ConfigNames: []string{"retention.ms"}}},
+		})
+		if err != nil || len(described.Resources) != 1 || len(described.Resources[0].ConfigEntries) != 1 {
+			return "", errors.Join(err, shared.Expect(err != nil, "settings", described))
+		}
+		return described.Resources[0].ConfigEntries[0].ConfigValue, described.Resources[0].Error
+	}
+	if err := shared.WaitForSetting(ctx, "3600000", retention); err != nil {
 		return err
 	}
-	entries := described.Resources[0].ConfigEntries
 	created, err := c.CreatePartitions(ctx, &kafka.CreatePartitionsRequest{Topics: []kafka.TopicPartitionsConfig{{Name: topic, Count: 4}}})
 	if err != nil {
 		return err
 	}
-	return errors.Join(shared.WaitForPartitions(ctx, c, topic, 4), altered.Resources[0].Error, described.Resources[0].Error, created.Errors[topic],
-		shared.Expect(len(entries) == 1 && entries[0].ConfigValue == "3600000", "settings", entries))
+	return errors.Join(shared.WaitForPartitions(ctx, c, topic, 4), altered.Resources[0].Error, created.Errors[topic])
 }
 
 func (c client) group(ctx context.Context, topic, group string) error {

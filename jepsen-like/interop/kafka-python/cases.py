@@ -140,8 +140,8 @@ class KafkaPython(harness.Adapter):
     def administer(self, topic, group):
         assert len(self.admin.describe_cluster()["brokers"]) == 1, self.admin.describe_cluster()
         self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "3600000"})])
-        found = self.admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-        assert "3600000" in str(found), found
+        describe = lambda: self.admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        harness.wait_for("the setting", lambda: "3600000" in str(describe()))
         self.admin.create_partitions({topic: NewPartitions(4)})
         harness.wait_for("four partitions", lambda: self.partitions(topic) == 4)
         partition = TopicPartition(topic, 0)

@@ -142,8 +142,8 @@ const client = {
     const resource = { type: ConfigResourceTypes.TOPIC, name: topic }
     const configEntries = [{ name: 'retention.ms', value: '3600000' }]
     await admin.alterConfigs({ validateOnly: false, resources: [{ ...resource, configEntries }] })
-    const described = await admin.describeConfigs({ resources: [{ ...resource, configNames: ['retention.ms'] }], includeSynonyms: false })
-    check(described.resources[0].configEntries[0].configValue === '3600000', () => text(described))
+    const describe = () => admin.describeConfigs({ resources: [{ ...resource, configNames: ['retention.ms'] }], includeSynonyms: false })
+    await waitFor(() => 'the setting', async () => (await describe()).resources[0].configEntries[0].configValue === '3600000')
     await client.bounds(topic) // has this client learn who leads, which it does not ask before it deletes
     await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '10' }] })
     const listed = async () => (await admin.listGroups()).groups.some(group => group.groupId === groupId)

@@ -169,8 +169,8 @@ async function administerTopic (topic) {
   const resource = { resourceType: ConfigResourceTypes.TOPIC, resourceName: topic }
   const configs = [{ name: 'retention.ms', value: '3600000', configOperation: IncrementalAlterConfigOperationTypes.SET }]
   await admin.incrementalAlterConfigs({ resources: [{ ...resource, configs }] })
-  const described = await admin.describeConfigs({ resources: [{ ...resource, configurationKeys: ['retention.ms'] }], includeSynonyms: true })
-  check(described[0].configs[0].value === '3600000', () => text(described))
+  const describe = () => admin.describeConfigs({ resources: [{ ...resource, configurationKeys: ['retention.ms'] }], includeSynonyms: true })
+  await waitFor(() => 'the setting', async () => (await describe())[0].configs[0].value === '3600000')
   await admin.createPartitions({ topics: [{ name: topic, count: 4 }] })
   await waitFor(() => 'four partitions', async () => (await client.partitions(topic)) === 4)
   const deleted = await admin.deleteRecords({ topics: [{ name: topic, partitions: [{ partition: 0, offset: 10n }] }] })

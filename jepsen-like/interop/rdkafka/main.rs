@@ -129,11 +129,15 @@ impl Client for Adapter {
         for changed in self.0.alter_configs([&hour], &options).await? {
             changed.map_err(|(_, code)| anyhow!("altering: {code}"))?;
         }
-        let described = self.0.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await?;
-        let settings =
-            described.into_iter().next().context("no answer")?.map_err(|code| anyhow!("{code}"))?;
-        let retention = settings.get("retention.ms").and_then(|entry| entry.value.clone());
-        ensure!(retention.as_deref() == Some("3600000"), "retention.ms is {retention:?}");
+        let retention = async || {
+            let described = self.0.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await?;
+            let settings =
+                described.into_iter().next().context("no answer")?.map_err(|code| anyhow!("{code}"))?;
+            Ok::<_, anyhow::Error>(settings.get("retention.ms").and_then(|entry| entry.value.clone()))
+        };
+        while retention().await?.as_deref() != Some("3600000") {
+            tokio::time::sleep(Duration::from_millis(10)).await; // the case has a limit
+        }
         for created in self.0.create_partitions([&NewPartitions::new(topic, 4)], &options).await? {
             created.map_err(|(_, code)| anyhow!("creating partitions: {code}"))?;
         }

@@ -32,11 +32,12 @@ func (c client) topic(topic string) error {
 		return entries[0].Value, err
 	}
 	set := sarama.IncrementalAlterConfigsEntry{Operation: sarama.IncrementalAlterConfigsOperationSet, Value: &hour}
-	err := c.admin.IncrementalAlterConfig(sarama.TopicResource, topic, map[string]sarama.IncrementalAlterConfigsEntry{"retention.ms": set}, false)
-	first, firstErr := retention()
-	errAll := c.admin.AlterConfig(sarama.TopicResource, topic, map[string]*string{"retention.ms": &day}, false)
-	second, secondErr := retention()
-	return errors.Join(err, firstErr, errAll, secondErr, shared.Expect(first == hour && second == day, "retention.ms", []string{first, second}),
+	ctx := context.Background()
+	return errors.Join(
+		c.admin.IncrementalAlterConfig(sarama.TopicResource, topic, map[string]sarama.IncrementalAlterConfigsEntry{"retention.ms": set}, false),
+		shared.WaitForSetting(ctx, hour, retention),
+		c.admin.AlterConfig(sarama.TopicResource, topic, map[string]*string{"retention.ms": &day}, false),
+		shared.WaitForSetting(ctx, day, retention),
 		c.admin.CreatePartitions(topic, 4, nil, false), c.admin.DeleteRecords(topic, map[int32]int64{0: 10}), c.isChanged(topic))
 }
 

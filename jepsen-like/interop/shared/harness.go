@@ -227,6 +227,14 @@ func Expect(holds bool, what string, found any) error {
 	return fmt.Errorf("%s: %+v", what, found)
 }
 
+// WaitForSetting looks until a topic's setting that was changed has its new value: a broker may learn of it a moment later.
+func WaitForSetting(ctx context.Context, expected string, setting func() (string, error)) error {
+	return waitFor(ctx, func() string { return "the setting " + expected }, func() (bool, error) {
+		found, err := setting()
+		return found == expected, err
+	})
+}
+
 // WaitForPartitions looks until the client sees so many partitions of a topic.
 func WaitForPartitions(ctx context.Context, client Client, topic string, expected int) error {
 	return waitFor(ctx, func() string { return fmt.Sprint(expected, " partitions") }, func() (bool, error) {
