@@ -39,7 +39,7 @@ fn k14_who_is_given_an_id_and_vanishes_holds_nobody_up() {
         let broker = impatient().await;
         let mut first = settled(&broker, "g").await;
         let mut lost = broker.client().await;
-        let given = lost.call(5, &join_request("g", "").with_session_timeout_ms(60_000)).await;
+        let given = lost.call(5, &join_request("g", "").with_session_timeout_ms(300_000)).await;
         assert_eq!(given.error_code, ResponseError::MemberIdRequired.code());
         drop(lost);
         let mut second = Member::of(broker.node.address(), "g").await;

@@ -146,7 +146,7 @@ impl Member {
             client,
             group,
             instance: None,
-            session_timeout_ms: 60_000,
+            session_timeout_ms: 300_000,
             id: StrBytes::default(),
             generation: -1,
         }
@@ -165,7 +165,7 @@ impl Member {
     fn join_request(&self) -> JoinGroupRequest {
         join_request(&self.group, &self.id)
             .with_session_timeout_ms(self.session_timeout_ms)
-            .with_rebalance_timeout_ms(60_000)
+            .with_rebalance_timeout_ms(300_000)
             .with_group_instance_id(self.instance.clone())
     }
 
