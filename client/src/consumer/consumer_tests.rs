@@ -116,6 +116,16 @@ fn a_poll_hands_out_no_more_than_it_may_and_no_partition_starves() {
             append(&cluster, partition, &["a", "b", "c", "d"], 0);
         }
         consumer.assign((0..3).map(|partition| (at(partition), Start::Beginning)));
+        // What comes first is handed out first: the turns begin when all of them have come.
+        while !consumer.assigned.values().all(|assigned| assigned.buffered.is_some()) {
+            let now = time::now();
+            consumer.start_requests(now);
+            let wake = consumer.next_attempt(now).unwrap_or(now + SOON);
+            weir_runtime::select! {
+                event = consumer.in_flight.next() => consumer.on_event(event),
+                () = time::sleep_until(wake) => {}
+            }
+        }
         let mut order = Vec::new();
         for _ in 0..6 {
             let polled = consumer.poll(SOON).await;
