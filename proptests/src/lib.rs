@@ -4,9 +4,11 @@
 //! The property tests proper are in `tests/`; `PROPTEST_CASES=100000 cargo test -p weir-proptests` digs deeper.
 //!
 //! * [`targets`]: what is fuzzed; one function per parser.
+//! * [`explore`]: every run of a few nodes within bounds, over the production cores.
 //! * [`mutate`]: how inputs are made from the committed corpus in `corpus/<target>/`.
 
 mod crc;
+pub mod explore;
 pub mod mutate;
 pub mod targets;
 

@@ -156,6 +156,14 @@ fn steps(root: &Path, options: &Options, strict: bool) -> Result<Vec<Step>> {
                 &["--", "--target", "all", "--seconds", fuzz_seconds],
             ),
         ),
+        step(
+            "explore",
+            "every run of the quorum's core within small bounds",
+            simulated(
+                &["run", "--quiet", "--package", "weir-proptests", "--bin", "explore"],
+                &["--", "--suite", "small"],
+            ),
+        ),
         step("interop", "smoke tests with real clients", own("interop", &["--short"])),
         step("durability", "a broker killed under load loses nothing", own("durability", &[])),
     ])

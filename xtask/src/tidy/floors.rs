@@ -23,7 +23,15 @@ const FLOORS: &[(&str, &[&str])] = &[
     ),
     (
         "weir-proptests",
-        &["weir-broker", "weir-jepsen", "weir-protocol", "weir-runtime", "weir-storage", "weir-wire"],
+        &[
+            "weir-broker",
+            "weir-defect",
+            "weir-jepsen",
+            "weir-protocol",
+            "weir-runtime",
+            "weir-storage",
+            "weir-wire",
+        ],
     ),
     ("weir-xtask", &[]),
     ("weir-load", &[]),

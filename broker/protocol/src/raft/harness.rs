@@ -1,12 +1,15 @@
 //! A cluster in memory for tests: nodes with disks that forget what was not synced, and a network that loses, repeats
 //! and reorders. The same seed gives the same run.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod disk;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use self::disk::Disk;
 use super::*;
 use crate::types::{BrokerId, FolderId};
 
@@ -41,78 +44,6 @@ pub(super) fn voter(node: usize, folder: u128) -> VoterId {
 /// The first `nodes` nodes with the folder 1.
 pub(super) fn voters(nodes: usize) -> Voters {
     Voters::new((0..nodes).map(|node| voter(node, 1))).expect("distinct nodes")
-}
-
-/// What a node's disk holds, and what of it would survive.
-#[derive(Default)]
-struct Disk {
-    hard: HardState,
-    hard_unsynced: VecDeque<(HardStateSeq, HardState)>,
-    /// The index of the log's first entry.
-    start: usize,
-    term_before_start: Term,
-    log: Vec<Entry>,
-    /// An index, as in the core.
-    durable_end: usize,
-    /// A cut that is not synced, and the durable log as it was before it.
-    cut: Option<(Index, Vec<Entry>)>,
-    /// The newest snapshot, with the entries that made its state.
-    snapshot: Option<(Snapshot, Vec<Entry>)>,
-    /// A snapshot that is arriving, and how much of it is there.
-    arriving: Option<(Snapshot, u64)>,
-    installing: bool,
-    /// A reset of the log that is not reported yet.
-    reset: Option<Index>,
-    /// Durable entries that are damaged: the log as recovery can read it ends before them.
-    damage: Option<Damage>,
-}
-
-impl Disk {
-    fn end(&self) -> usize {
-        self.start + self.log.len()
-    }
-
-    fn get(&self, index: usize) -> Option<&Entry> {
-        self.log.get(index.checked_sub(self.start)?)
-    }
-
-    fn truncate(&mut self, to: usize) {
-        self.log.truncate(to - self.start);
-        self.durable_end = self.durable_end.min(to);
-    }
-
-    fn position(&self) -> LogPosition {
-        let mut terms: Vec<(Term, Index)> = Vec::new();
-        for (index, entry) in (self.start as Index..).zip(&self.log) {
-            if terms.last().is_none_or(|(term, _)| *term < entry.term) {
-                terms.push((entry.term, index));
-            }
-        }
-        let changes = (self.start as Index..).zip(&self.log);
-        let voters = changes.filter_map(|(index, entry)| Some((index, entry.voters()?))).collect();
-        let (start, end) = (self.start as Index, self.end() as Index);
-        LogPosition { start, term_before_start: self.term_before_start, end, terms, voters }
-    }
-
-    fn drop_below(&mut self, to: usize) {
-        if to > self.start {
-            let gone = self.log.drain(..to - self.start).next_back();
-            self.term_before_start = gone.map_or(0, |entry| entry.term);
-            self.start = to;
-        }
-    }
-
-    /// The snapshot takes the log's place; `log_too` is false if power fails in between.
-    fn install(&mut self, snapshot: Snapshot, made_by: &[Entry], log_too: bool) {
-        if log_too {
-            self.log.clear();
-            self.start = snapshot.at.end as usize;
-            self.durable_end = self.start;
-            self.term_before_start = snapshot.at.term;
-        }
-        self.snapshot = Some((snapshot, made_by.to_vec()));
-        (self.arriving, self.installing) = (None, false);
-    }
 }
 
 pub(super) struct Node {

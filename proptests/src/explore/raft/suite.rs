@@ -1,0 +1,93 @@
+//! The bounds that are explored, and the defects that are hunted.
+
+use weir_defect::Defect;
+
+use super::Bounds;
+
+/// A named exploration.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// What it is about.
+    pub name: &'static str,
+    /// Within which bounds.
+    pub bounds: Bounds,
+}
+
+/// A defect, and bounds within which a law breaks when it is switched on.
+#[derive(Clone, Debug)]
+pub struct Hunt {
+    /// What is switched on.
+    pub defect: Defect,
+    /// Within which bounds it is hunted.
+    pub bounds: Bounds,
+}
+
+fn part(name: &'static str, bounds: Bounds) -> Part {
+    Part { name, bounds }
+}
+
+/// Nothing happens but elections and the leaders' own entries.
+fn calm() -> Bounds {
+    Bounds { commands: 0, crashes: 0, duels: false, ..Bounds::default() }
+}
+
+/// For the unit tests: seconds, without optimisation.
+pub fn tiny() -> Vec<Part> {
+    vec![
+        part("two terms", calm()),
+        part("a crash in the first term", Bounds { terms: 1, crashes: 1, ..calm() }),
+        part("a read", Bounds { reads: 1, late_logs: false, ..calm() }),
+    ]
+}
+
+/// For CI: a minute or two on one core.
+pub fn small() -> Vec<Part> {
+    vec![
+        part("one term, a command, a crash", Bounds { terms: 1, commands: 1, crashes: 1, ..calm() }),
+        part("two terms, a crash", Bounds { crashes: 1, ..calm() }),
+        part("two candidates in a term", Bounds { duels: true, ..calm() }),
+        part("votes that are synced late", Bounds { terms: 1, late_votes: true, duels: true, ..calm() }),
+        part("pre-votes as messages", Bounds { terms: 1, pre_votes: true, ..calm() }),
+        part("a read", Bounds { reads: 1, late_logs: false, ..calm() }),
+        part("a snapshot", Bounds { terms: 1, commands: 1, snapshots: 1, late_logs: false, ..calm() }),
+        part(
+            "a change of voters",
+            Bounds { voters: 2, changes: 1, late_logs: false, campaigners: vec![0, 1], ..calm() },
+        ),
+    ]
+}
+
+/// As large as fits into half an hour each.
+pub fn large() -> Vec<Part> {
+    vec![
+        part("two terms, a command, a crash", Bounds { commands: 1, crashes: 1, ..calm() }),
+        part("two candidates in a term, a crash", Bounds { crashes: 1, duels: true, ..calm() }),
+        part("three terms", Bounds { terms: 3, ..calm() }),
+        part(
+            "two changes of voters, a crash",
+            Bounds { voters: 2, terms: 3, crashes: 1, changes: 2, campaigners: vec![0, 1, 2], ..calm() },
+        ),
+        part(
+            "a snapshot, a crash",
+            Bounds { commands: 1, snapshots: 1, crashes: 1, late_logs: false, ..calm() },
+        ),
+    ]
+}
+
+/// What the exploration must find.
+pub fn hunts() -> Vec<Hunt> {
+    let hunt = |defect, bounds| Hunt { defect, bounds };
+    vec![
+        hunt(
+            Defect::reconfigure_before_noop,
+            Bounds { voters: 2, terms: 3, crashes: 1, changes: 2, campaigners: vec![0, 1, 2], ..calm() },
+        ),
+        hunt(Defect::no_fsync_vote, Bounds { terms: 1, crashes: 1, late_votes: true, duels: true, ..calm() }),
+        hunt(Defect::resume_same_epoch, Bounds { terms: 1, commands: 1, crashes: 1, ..calm() }),
+        hunt(
+            Defect::commit_prior_term,
+            Bounds { terms: 4, late_logs: false, campaigners: vec![0, 2, 0, 2], ..calm() },
+        ),
+        hunt(Defect::reuse_read_context, Bounds { reads: 1, late_logs: false, ..calm() }),
+    ]
+}
