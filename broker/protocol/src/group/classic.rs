@@ -168,9 +168,11 @@ pub(super) struct Group {
     pub(super) unsynced: BTreeSet<Name>,
     /// The leader's assignment, on its way to the log.
     pub(super) assigning: Option<AppendSeq>,
+    /// The latest generation of which the log knows.
+    pub(super) written: i32,
     /// Static members whose ids the log does not know. Invariant: static members, and none once a generation has begun.
     pub(super) unwritten: BTreeSet<Name>,
-    /// Their ids, on their way to the log.
+    /// The next generation and their ids, on their way to the log.
     pub(super) writing: Option<AppendSeq>,
     /// The group's end, on its way to the log.
     pub(super) deleting: Option<AppendSeq>,
@@ -200,6 +202,7 @@ impl Group {
             sync_by: None,
             unsynced: BTreeSet::new(),
             assigning: None,
+            written: 0,
             unwritten: BTreeSet::new(),
             writing: None,
             deleting: None,
@@ -214,6 +217,7 @@ impl Group {
     pub(super) fn load(&mut self, state: &GroupState) {
         let protocol = state.protocol.clone().unwrap_or_default();
         self.generation = state.generation.max(0);
+        self.written = self.generation;
         self.protocol_type = (!state.protocol_type.is_empty()).then(|| state.protocol_type.clone());
         self.protocol = state.protocol.clone();
         self.since_ms = state.since_ms;

@@ -275,9 +275,9 @@ impl Coordinator {
                     group.on_assigned(state, out);
                 }
             }
-            Then::BeginGeneration { group, ids } => {
+            Then::BeginGeneration { group, generation, ids } => {
                 if let Some(group) = self.groups.get_mut(&group).filter(|group| group.writing == Some(seq)) {
-                    group.on_ids_written(&ids, out);
+                    group.on_generation_written(generation, &ids, out);
                 }
             }
             Then::ReplaceStatic { call, committed, .. } => out.reply(call, committed),
@@ -321,9 +321,9 @@ impl Coordinator {
                     group.on_assignment_failed(out);
                 }
             }
-            Then::BeginGeneration { group, ids } => {
+            Then::BeginGeneration { group, ids, .. } => {
                 if let Some(group) = self.groups.get_mut(&group).filter(|group| group.writing == Some(seq)) {
-                    group.on_ids_failed(&ids, out);
+                    group.on_generation_failed(&ids, out);
                 }
             }
             Then::ReplaceStatic { group, call, old, new, .. } => {

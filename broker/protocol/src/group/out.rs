@@ -28,8 +28,8 @@ pub(super) enum Then {
     Reply { call: CallId, committed: Reply, failed: Reply },
     /// The leader's assignment holds.
     Assign { group: Name },
-    /// Static members have new ids, and their generation may begin.
-    BeginGeneration { group: Name, ids: Vec<Name> },
+    /// A generation may begin, and these static members have new ids.
+    BeginGeneration { group: Name, generation: i32, ids: Vec<Name> },
     /// A static member has its new id.
     ReplaceStatic { group: Name, call: CallId, committed: Reply, old: Name, new: Name },
     /// The group is gone.

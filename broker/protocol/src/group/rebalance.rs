@@ -129,9 +129,6 @@ impl Group {
             self.become_empty(out);
             return;
         }
-        if !self.unwritten.is_empty() && self.writes_ids(out) {
-            return;
-        }
         let has_joined = |id: &Name| self.members.get(id).is_some_and(|member| member.join_call.is_some());
         if !self.leader.as_ref().is_some_and(has_joined) {
             let Some(leader) = self.members.keys().find(|id| has_joined(id)).cloned() else {
@@ -142,7 +139,11 @@ impl Group {
             };
             self.leader = Some(leader);
         }
-        self.generation = self.generation.saturating_add(1);
+        let next = self.generation.saturating_add(1);
+        if (self.written < next || !self.unwritten.is_empty()) && self.writes_generation(next, out) {
+            return;
+        }
+        self.generation = next;
         self.protocol = self.select_protocol();
         self.join_by = None;
         self.enter(State::CompletingRebalance, out);
@@ -152,15 +153,15 @@ impl Group {
         out.wake_at(sync_by, Deadline::Rebalance { group: self.id.clone() });
     }
 
-    /// Writes the group as it is between two generations, if it can be written. Static members learn their new ids when a
-    /// coordinator that comes to be later knows them too: it would fence them otherwise (KIP-345, K17).
-    fn writes_ids(&mut self, out: &mut Out) -> bool {
+    /// Writes that this generation begins, if it can be written; its members are told of it afterwards. So a coordinator
+    /// that comes to be later never gives its number to another generation, nor fences the members that it has (KIP-345).
+    fn writes_generation(&mut self, next: i32, out: &mut Out) -> bool {
         if self.writing.is_some() {
             return true;
         }
         let mut record = self.record_with(self.select_protocol());
         if let Record::Group { value: Some(state), .. } = &mut record {
-            state.leader = None;
+            (state.generation, state.leader) = (next, None);
             state.members.iter_mut().for_each(|member| member.assignment = bytes::Bytes::new());
         }
         if record.bytes() > out.limits.append_bytes_max {
@@ -168,27 +169,33 @@ impl Group {
             self.unwritten.clear();
             return false;
         }
-        let ids = self.unwritten.iter().cloned().collect();
-        self.writing = Some(out.append(vec![record], Then::BeginGeneration { group: self.id.clone(), ids }));
+        let (group, ids) = (self.id.clone(), self.unwritten.iter().cloned().collect());
+        let then = Then::BeginGeneration { group, generation: next, ids };
+        self.writing = Some(out.append(vec![record], then));
         true
     }
 
-    /// The log knows these ids.
-    pub(super) fn on_ids_written(&mut self, ids: &[Name], out: &mut Out) {
+    /// The log knows that this generation begins, and these ids.
+    pub(super) fn on_generation_written(&mut self, generation: i32, ids: &[Name], out: &mut Out) {
         self.writing = None;
+        self.written = generation;
         self.unwritten.retain(|id| !ids.contains(id));
-        self.on_rebalance_deadline(out);
+        // Those may have left meanwhile for whom it waited, and others may have come.
+        let now = out.at();
+        self.complete_join_if_all_are_there(out);
+        if self.state == State::PreparingRebalance && self.join_by.is_some_and(|by| by <= now) {
+            self.complete_join(out);
+        }
     }
 
-    /// The log does not know them: whoever was to have one asks again.
-    pub(super) fn on_ids_failed(&mut self, ids: &[Name], out: &mut Out) {
+    /// The log does not know it: whoever waits asks again.
+    pub(super) fn on_generation_failed(&mut self, ids: &[Name], out: &mut Out) {
         self.writing = None;
-        for id in ids {
-            let Some(call) = self.members.get_mut(id).and_then(|member| member.join_call.take()) else {
-                continue;
-            };
+        for (id, member) in &mut self.members {
+            let Some(call) = member.join_call.take() else { continue };
+            let member_id = if ids.contains(id) { Name::default() } else { id.clone() };
             let error = GroupError::CoordinatorNotAvailable;
-            out.reply(call, Reply::Join(Err(JoinRefused { error, member_id: Name::default() })));
+            out.reply(call, Reply::Join(Err(JoinRefused { error, member_id })));
         }
         if self.state == State::PreparingRebalance {
             let again = out.at().saturating_add(self.rebalance_timeout().max(WAIT_AGAIN_MIN));
@@ -212,6 +219,7 @@ impl Group {
     fn become_empty(&mut self, out: &mut Out) {
         self.generation = self.generation.saturating_add(1);
         (self.protocol, self.leader, self.join_by, self.writing) = (None, None, None, None);
+        self.written = self.generation;
         self.empty_since = out.at();
         self.enter(State::Empty, out);
         out.append(vec![self.record()], Then::Nothing);

@@ -29,11 +29,13 @@ fn members_form_a_generation_and_get_what_the_leader_has_decided() {
     bench.sync(&a, &[(&a, "0-5")]);
     bench.leave(&a);
     expect![[r#"
+        append: group g generation 1, a-1 has []
         a join: generation 1 as a-1, a-1 leads, a-1
         append: group g generation 1, a-1 has [0-5]
         a sync: [0-5]
         # another one comes
         a heartbeat: RebalanceInProgress
+        append: group g generation 2, a-1 has [], b-2 has []
         a join: generation 2 as a-1, a-1 leads, a-1, b-2
         b join: generation 2 as b-2, a-1 leads
         append: group g generation 2, a-1 has [0-2], b-2 has [3-5]
@@ -42,6 +44,7 @@ fn members_form_a_generation_and_get_what_the_leader_has_decided() {
         b heartbeat: ok
         # and goes
         b leave: ok
+        append: group g generation 3, a-1 has []
         a join: generation 3 as a-1, a-1 leads, a-1
         append: group g generation 3, a-1 has [0-5]
         a sync: [0-5]
@@ -62,6 +65,7 @@ fn an_empty_group_waits_a_little_for_more_members() {
     bench.pass(seconds(2));
     expect![[r#"
         # there was a newcomer: three seconds more
+        append: group g generation 1, a-1 has [], b-2 has []
         a join: generation 1 as a-1, a-1 leads, a-1, b-2
         b join: generation 1 as b-2, a-1 leads
     "#]]
@@ -77,6 +81,7 @@ fn k14_a_member_joins_in_two_steps() {
     bench.join_in_two_steps(&a);
     expect![[r#"
         a join: MemberIdRequired a-1
+        append: group g generation 1, a-1 has []
         a join: generation 1 as a-1, a-1 leads, a-1
     "#]]
     .assert_eq(&bench.text());
@@ -99,6 +104,7 @@ fn k14_a_member_that_never_comes_back_does_not_hold_up_the_group_for_its_whole_t
     expect![[r#"
         lost join: MemberIdRequired lost-4
         # all are there but the one who was given an id
+        append: group g generation 3, a-1 has [], b-2 has [], c-5 has []
         a join: generation 3 as a-1, a-1 leads, a-1, b-2, c-5
         b join: generation 3 as b-2, a-1 leads
         c join: generation 3 as c-5, a-1 leads
@@ -159,6 +165,7 @@ fn z34_a_new_member_that_vanishes_before_it_syncs_is_removed() {
         bench.heartbeat(&Client { generation: 3, ..b.clone() });
     }
     expect![[r#"
+        append: group g generation 3, a-1 has [], b-2 has [], new-4 has []
         a join: generation 3 as a-1, a-1 leads, a-1, b-2, new-4
         b join: generation 3 as b-2, a-1 leads
         new join: generation 3 as new-4, a-1 leads
@@ -239,15 +246,15 @@ fn k15_a_static_member_that_comes_back_during_a_rebalance_is_not_fenced_after_a_
     bench.heartbeat(&a);
     bench.join(&again);
     expect![[r#"
-        append: group g generation 0, one-1 has []
+        append: group g generation 1, one-1 has []
         a join: generation 1 as one-1, one-1 leads, one-1 (one)
-        append: group g generation 1, one-2 has []
+        append: group g generation 2, one-2 has []
         # it is told its id when the log has it
         again join: generation 2 as one-2, one-2 leads, one-2 (one)
         # the broker restarts before anything is assigned
-        again heartbeat: IllegalGeneration
+        again heartbeat: RebalanceInProgress
         a heartbeat: FencedInstanceId
-        again join: generation 2 as one-2, one-2 leads, one-2 (one)
+        append: group g generation 3, one-2 has []
     "#]]
     .assert_eq(&bench.text());
 }
@@ -269,15 +276,15 @@ fn k15_a_static_member_that_was_thought_dead_is_not_fenced_after_a_restart() {
     bench.restart();
     bench.join(&again);
     expect![[r#"
-        append: group g generation 0, one-1 has []
+        append: group g generation 1, one-1 has []
         a join: generation 1 as one-1, one-1 leads, one-1 (one)
         append: group g generation 1, one-1 has [0-5]
         a sync: [0-5]
         # its session ends, and it begins anew
         append: group g generation 2
-        append: group g generation 2, one-2 has []
+        append: group g generation 3, one-2 has []
         again join: generation 3 as one-2, one-2 leads, one-2 (one)
-        again join: generation 3 as one-2, one-2 leads, one-2 (one)
+        append: group g generation 4, one-2 has []
     "#]]
     .assert_eq(&bench.text());
 }
@@ -296,12 +303,12 @@ fn k17_a_static_member_whose_new_id_is_not_kept_asks_again() {
     bench.join(&again);
     bench.commit_all();
     expect![[r#"
-        append: group g generation 0, one-1 has []
+        append: group g generation 1, one-1 has []
         a join: generation 1 as one-1, one-1 leads, one-1 (one)
-        append: group g generation 1, one-2 has []
+        append: group g generation 2, one-2 has []
         # the disk is full
         again join: CoordinatorNotAvailable 
-        append: group g generation 1, one-3 has []
+        append: group g generation 2, one-3 has []
         again join: generation 2 as one-3, one-3 leads, one-3 (one)
     "#]]
     .assert_eq(&bench.text());
@@ -319,7 +326,7 @@ fn z33_two_members_with_one_instance_id_while_a_rebalance_is_prepared() {
     expect![[r#"
         x join: FencedInstanceId one-4
         # b does not come
-        append: group g generation 2, a-1 has [], one-5 has []
+        append: group g generation 3, a-1 has [], one-5 has []
         a join: generation 3 as a-1, a-1 leads, a-1, one-5 (one)
         twin join: generation 3 as one-5, a-1 leads
         append: group g generation 4
@@ -340,14 +347,14 @@ fn static_members_that_give_a_rebalance_no_time_and_are_all_absent_are_waited_fo
     bench.note("b has no time to sync, a is absent: until its session is over");
     bench.pass(seconds(10));
     expect![[r#"
-        append: group g generation 0, one-1 has []
+        append: group g generation 1, one-1 has []
         a join: generation 1 as one-1, one-1 leads, one-1 (one)
         append: group g generation 1, one-1 has [0-5]
         a sync: [0-5]
         append: group g generation 1, one-2 has [0-5]
         a join: generation 1 as one-2, one-2 leads, one-2 (one), nothing to assign
         # b has no time to sync, a is absent: until its session is over
-        append: group g generation 1, one-2 has [], two-3 has []
+        append: group g generation 2, one-2 has [], two-3 has []
         b join: generation 2 as two-3, two-3 leads, one-2 (one), two-3 (two)
         append: group g generation 3
     "#]]
@@ -378,6 +385,7 @@ fn z38_offsets_are_committed_by_members_of_this_generation_and_by_nobody_else() 
         # the group rebalances: what was read before may still be committed
         append: offset t-0 is 6
         a commit: ok
+        append: group g generation 3, a-1 has []
         a join: generation 3 as a-1, a-1 leads, a-1
         a commit: RebalanceInProgress
     "#]]
@@ -412,24 +420,54 @@ fn k17_nothing_is_answered_or_shown_before_it_is_committed() {
 }
 
 #[test]
+fn a_generation_that_was_told_is_never_given_to_others() {
+    let (mut bench, a, b) = Bench::pair();
+    let again = bench.join(&a);
+    bench.join(&b);
+    let mut told = a.clone();
+    bench.take_over(&mut told, again);
+    bench.note("the broker restarts before anything is assigned");
+    bench.restart();
+    bench.commit(&a, 3);
+    bench.join(&told);
+    bench.join(&b);
+    bench.commit(&told, 4);
+    expect![[r#"
+        append: group g generation 3, a-1 has [], b-2 has []
+        a join: generation 3 as a-1, a-1 leads, a-1, b-2
+        b join: generation 3 as b-2, a-1 leads
+        # the broker restarts before anything is assigned
+        a commit: IllegalGeneration
+        append: group g generation 4, a-1 has [], b-2 has []
+        a join: generation 4 as a-1, a-1 leads, a-1, b-2
+        b join: generation 4 as b-2, a-1 leads
+        a commit: IllegalGeneration
+    "#]]
+    .assert_eq(&bench.text());
+}
+
+#[test]
 fn k17_an_assignment_that_is_not_kept_is_made_again() {
     let mut bench = Bench::new();
-    bench.commits = false;
     let mut a = Client::new("a");
     let joined = bench.join(&a);
+    bench.commits = false;
     bench.take_over(&mut a, joined);
     bench.sync(&a, &[(&a, "0-5")]);
     bench.note("the disk is full");
     bench.fail_all();
     let joined = bench.join(&a);
+    bench.commit_all();
     bench.take_over(&mut a, joined);
     bench.sync(&a, &[(&a, "0-5")]);
     bench.commit_all();
     expect![[r#"
+        append: group g generation 1, a-1 has []
         a join: generation 1 as a-1, a-1 leads, a-1
         append: group g generation 1, a-1 has [0-5]
         # the disk is full
         a sync: CoordinatorNotAvailable
+        append: group g generation 2, a-1 has []
         a join: generation 2 as a-1, a-1 leads, a-1
         append: group g generation 2, a-1 has [0-5]
         a sync: [0-5]
@@ -460,6 +498,7 @@ fn a_coordinator_that_restarts_in_the_middle_of_a_rebalance_goes_on_from_the_las
         b heartbeat: ok
         append: offset t-0 is 9
         b commit: ok
+        append: group g generation 3, a-1 has [], b-2 has [], c-6 has []
         a join: generation 3 as a-1, a-1 leads, a-1, b-2, c-6
         b join: generation 3 as b-2, a-1 leads
         c join: generation 3 as c-6, a-1 leads
@@ -529,6 +568,7 @@ fn z35_offsets_expire_when_nobody_needs_them_and_not_while_a_group_rebalances() 
     bench.pass(seconds(100));
     assert_eq!(bench.coordinator.len(), 0, "nothing is left");
     expect![[r#"
+        append: group g generation 1, a-1 has []
         a join: generation 1 as a-1, a-1 leads, a-1
         append: group g generation 1, a-1 has [0-5]
         a sync: [0-5]
@@ -536,6 +576,7 @@ fn z35_offsets_expire_when_nobody_needs_them_and_not_while_a_group_rebalances() 
         a commit: ok
         # a rebalance that takes longer than offsets are kept
         a leave: ok
+        append: group g generation 2, b-2 has []
         b join: generation 2 as b-2, b-2 leads, b-2
         append: group g generation 3
         append: offset t-0 is gone
