@@ -158,7 +158,7 @@ fn side_by_side<'a>(
 /// What takes longest to build and to run is started first, so that nobody waits for it at the end.
 fn urgency(client: &str) -> u32 {
     match client {
-        "rdkafka" => 4,
+        "rdkafka" | "weir" => 4,
         "java" | "sarama" => 3,
         "franz-go" | "kafka-python" => 2,
         "rskafka" => 0, // it would only wait for rdkafka's build, which is its own, too
