@@ -19,6 +19,14 @@ fn every_run_of_three_voters_within_small_bounds_keeps_rafts_laws() {
     }
 }
 
+#[test]
+fn damage_that_nobody_notices_breaks_a_law() {
+    // It is the core's recovery that keeps the laws when the damage is told.
+    let model = RaftModel { bounds: suite::untold_damage(), defects: vec![] };
+    let explored = explore(model, Order::BreadthFirst, 1, TIME_MAX);
+    assert_eq!(explored.broken.map(|broken| broken.law), Some("Leader Completeness"));
+}
+
 /// A build without switches has nothing to show here.
 #[test]
 fn the_exploration_finds_the_defects_that_it_must_find() {

@@ -38,6 +38,12 @@ struct Arguments {
     /// Power failures
     #[arg(long, default_value_t = 1)]
     crashes: u8,
+    /// Losses of durable entries or of a vote
+    #[arg(long, default_value_t = 0)]
+    damages: u8,
+    /// Nobody notices them
+    #[arg(long)]
+    damage_untold: bool,
     /// Changes of voters
     #[arg(long, default_value_t = 0)]
     changes: u8,
@@ -90,6 +96,8 @@ impl Arguments {
             terms: self.terms,
             commands: self.commands,
             crashes: self.crashes,
+            damages: self.damages,
+            damage_untold: self.damage_untold,
             changes: self.changes,
             snapshots: self.snapshots,
             reads: self.reads,

@@ -36,6 +36,10 @@ pub struct Bounds {
     pub commands: u8,
     /// Times that power fails on a node, which restarts at once.
     pub crashes: u8,
+    /// Times that a node loses durable entries or its vote in a power failure, and knows it.
+    pub damages: u8,
+    /// Such a node takes what is left for the whole: what the core's recovery is there to prevent.
+    pub damage_untold: bool,
     /// Changes of voters.
     pub changes: u8,
     /// Snapshots that are taken.
@@ -67,6 +71,8 @@ impl Default for Bounds {
             terms: 2,
             commands: 2,
             crashes: 1,
+            damages: 0,
+            damage_untold: false,
             changes: 0,
             snapshots: 0,
             reads: 0,
@@ -101,6 +107,10 @@ pub enum Action {
         /// Whether the cut tail is back.
         tail_back: bool,
     },
+    /// Power fails on a node, and its log is damaged from this index on.
+    DamageLog(usize, usize),
+    /// Power fails on a node, and its term and vote cannot be read.
+    DamageVote(usize),
     /// A leader is asked to change the voters.
     Change(usize, VoterChange),
     /// A node takes a snapshot.

@@ -49,6 +49,7 @@ pub fn small() -> Vec<Part> {
         part("votes that are synced late", Bounds { terms: 1, late_votes: true, duels: true, ..calm() }),
         part("pre-votes as messages", Bounds { terms: 1, pre_votes: true, ..calm() }),
         part("a read", Bounds { reads: 1, late_logs: false, ..calm() }),
+        part("a damaged log or vote", Bounds { damages: 1, late_logs: false, ..calm() }),
         part("a snapshot", Bounds { terms: 1, commands: 1, snapshots: 1, late_logs: false, ..calm() }),
         part(
             "a change of voters",
@@ -62,7 +63,14 @@ pub fn large() -> Vec<Part> {
     vec![
         part("two terms, a command, a crash", Bounds { commands: 1, crashes: 1, ..calm() }),
         part("two candidates in a term, a crash", Bounds { crashes: 1, duels: true, ..calm() }),
-        part("three terms", Bounds { terms: 3, ..calm() }),
+        part(
+            "three terms, a damaged log or vote",
+            Bounds { terms: 3, damages: 1, late_logs: false, ..calm() },
+        ),
+        part(
+            "a damaged log or vote, a command, a crash",
+            Bounds { commands: 1, crashes: 1, damages: 1, late_logs: false, ..calm() },
+        ),
         part(
             "two changes of voters, a crash",
             Bounds { voters: 2, terms: 3, crashes: 1, changes: 2, campaigners: vec![0, 1, 2], ..calm() },
@@ -72,6 +80,11 @@ pub fn large() -> Vec<Part> {
             Bounds { commands: 1, snapshots: 1, crashes: 1, late_logs: false, ..calm() },
         ),
     ]
+}
+
+/// Damage that nobody notices: a law must break.
+pub fn untold_damage() -> Bounds {
+    Bounds { damages: 1, damage_untold: true, late_logs: false, ..calm() }
 }
 
 /// What the exploration must find.

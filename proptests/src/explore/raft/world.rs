@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 use weir_protocol::raft::{
-    Effect, Entry, Envelope, HardState, HardStateSeq, Index, Input, Limits, LogPosition, Message, ProposalId,
-    Raft, ReadId, Snapshot, StartState, SyncPoint, Term, Timing, VoterChange, Voters,
+    Damage, Effect, Entry, Envelope, HardState, HardStateSeq, Index, Input, Limits, LogPosition, Message,
+    ProposalId, Raft, ReadId, Snapshot, StartState, SyncPoint, Term, Timing, VoterChange, Voters,
 };
 use weir_protocol::types::{BrokerId, FolderId, VoterId};
 
@@ -56,6 +56,8 @@ struct Disk {
     cut: Option<(Index, Vec<Entry>)>,
     snapshot: Option<Snapshot>,
     installing: Option<Snapshot>,
+    /// What the next recovery finds to be lost.
+    damage: Option<Damage>,
 }
 
 impl Disk {
@@ -134,6 +136,7 @@ struct Past {
     reads: BTreeMap<ReadId, usize>,
     commands: u8,
     crashes: u8,
+    damages: u8,
     changes: u8,
     snapshots: u8,
     reads_begun: u8,
@@ -174,17 +177,17 @@ fn hash_of(value: &impl Hash) -> u64 {
 }
 
 impl Node {
-    fn start(id: VoterId, voters: Voters, disk: Disk, effects: &mut Vec<Effect>) -> Node {
+    fn start(id: VoterId, voters: Voters, disk: Disk, jitter: u64, effects: &mut Vec<Effect>) -> Node {
         let start = StartState {
             me: id,
             voters,
             hard_state: disk.hard,
             snapshot: disk.snapshot.clone(),
             log: disk.position(),
-            damage: None,
+            damage: disk.damage,
         };
         let applied = disk.snapshot.as_ref().map_or(0, |snapshot| snapshot.at.end as usize);
-        let raft = Raft::start(start, TIMELESS, LIMITS, NOW, 0, effects);
+        let raft = Raft::start(start, TIMELESS, LIMITS, NOW, jitter, effects);
         Node { raft, disk, hard_unsynced: None, held: Vec::new(), applied, hash: 0 }
     }
 
@@ -200,7 +203,7 @@ impl World {
         let mut world = World { nodes: Vec::new(), network: Vec::new(), past: Arc::default(), broken: None };
         for node in 0..bounds.nodes {
             let mut effects = Vec::new();
-            let mut fresh = Node::start(voter(node), first_voters(bounds), Disk::default(), &mut effects);
+            let mut fresh = Node::start(voter(node), first_voters(bounds), Disk::default(), 0, &mut effects);
             fresh.seal();
             world.nodes.push(Arc::new(fresh));
         }
@@ -248,6 +251,10 @@ impl World {
             if disk.cut.is_some() {
                 actions.push(Action::Crash { node, tail_back: true });
             }
+        }
+        if past.damages < bounds.damages && raft.term() > 0 {
+            actions.extend((disk.start..disk.durable_end).map(|from| Action::DamageLog(node, from)));
+            actions.push(Action::DamageVote(node));
         }
         if past.snapshots < bounds.snapshots
             && raft.snapshot_point(self.nodes[node].applied as Index).is_some()
@@ -297,7 +304,23 @@ impl World {
             Action::SyncVote(node) => self.sync_vote(node, bounds),
             Action::Crash { node, tail_back } => {
                 past.crashes += 1;
-                self.crash(node, tail_back, bounds);
+                self.crash_with(node, tail_back, bounds, |_| {});
+            }
+            Action::DamageLog(node, from) => {
+                past.damages += 1;
+                let told = if bounds.damage_untold { None } else { Some(Damage::Log) };
+                self.crash_with(node, false, bounds, |disk| {
+                    disk.truncate(from.min(disk.end()));
+                    disk.damage = told;
+                });
+            }
+            Action::DamageVote(node) => {
+                past.damages += 1;
+                let told = if bounds.damage_untold { None } else { Some(Damage::Vote) };
+                self.crash_with(node, false, bounds, |disk| {
+                    disk.hard = HardState::default();
+                    disk.damage = told;
+                });
             }
             Action::Change(node, change) => {
                 past.changes += 1;
@@ -376,6 +399,7 @@ impl World {
                     disk.log.extend(entries);
                 }
                 Effect::TruncateLog { to } => {
+                    disk.damage = None;
                     disk.cut = Some((to, disk.log[to as usize - disk.start..].to_vec()));
                     let durable = disk.durable_end.saturating_sub(to as usize);
                     disk.cut.iter_mut().for_each(|(_, tail)| tail.truncate(durable));
@@ -385,6 +409,7 @@ impl World {
                 Effect::ResetLog { .. } => {
                     let snapshot = disk.snapshot.clone();
                     snapshot.iter().for_each(|snapshot| disk.begin_at(snapshot));
+                    disk.cut = Some((disk.start as Index, Vec::new()));
                 }
                 Effect::Send { to, message, after } => match after {
                     SyncPoint::HardState(seq) => held.push((seq, to, Arc::new(message))),
@@ -446,6 +471,7 @@ impl World {
         let this = self.touch(node);
         let Some((seq, state)) = this.hard_unsynced.take() else { return };
         this.disk.hard = state;
+        this.disk.damage = this.disk.damage.filter(|damage| *damage != Damage::Vote);
         let (free, still): (Vec<_>, Vec<_>) = this.held.drain(..).partition(|(after, ..)| *after <= seq);
         this.held = still;
         free.into_iter().for_each(|(_, to, message)| self.send(node, to, message, bounds));
@@ -482,17 +508,20 @@ impl World {
     }
 
     /// Power fails, and comes back at once: a node that is down does nothing that one that is slow does not do.
-    fn crash(&mut self, node: usize, tail_back: bool, bounds: &Bounds) {
+    fn crash_with(&mut self, node: usize, tail_back: bool, bounds: &Bounds, damage: impl Fn(&mut Disk)) {
         let mut disk = self.touch(node).disk.clone();
         match disk.cut.take() {
             Some((_, tail)) if tail_back => disk.log.extend(tail),
             Some(_) => {}
             None => disk.truncate(disk.durable_end),
         }
+        damage(&mut disk);
         disk.durable_end = disk.end();
         disk.installing = None;
+        // No two lives of a node draw the same.
+        let jitter = u64::from(self.past.crashes + self.past.damages);
         let mut effects = Vec::new();
-        *self.touch(node) = Node::start(voter(node), first_voters(bounds), disk, &mut effects);
+        *self.touch(node) = Node::start(voter(node), first_voters(bounds), disk, jitter, &mut effects);
         self.carry_out(node, bounds, effects);
     }
 
@@ -563,8 +592,8 @@ fn accepts(raft: &Raft, change: VoterChange) -> bool {
     matches!(effects.first(), Some(Effect::ProposalAccepted { .. }))
 }
 
-/// Whether a message can change nothing any more at a node that forgets no term: an answer of an earlier term, or to
-/// what the node is not in its term and cannot become in it.
+/// Whether a message can change nothing any more: an answer of an earlier term, or to what the node is not in its term
+/// and cannot become in it. Nobody forgets a term but who lost it, and that one asks for nothing any more.
 fn is_moot(message: &Message, raft: &Raft) -> bool {
     match message {
         Message::VoteAnswer { term, granted } => {
