@@ -1,5 +1,8 @@
 //! A state of the explored cluster, and how each action changes it.
 
+mod disk;
+mod laws;
+
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -8,12 +11,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 use weir_protocol::raft::{
-    Damage, Effect, Entry, Envelope, HardState, HardStateSeq, Index, Input, Limits, LogPosition, Message,
-    ProposalId, Raft, ReadId, Snapshot, StartState, SyncPoint, Term, Timing, VoterChange, Voters,
+    Damage, Effect, Entry, Envelope, HardState, HardStateSeq, Index, Input, Limits, Message, ProposalId,
+    Raft, ReadId, Snapshot, StartState, SyncPoint, Term, Timing, VoterChange, Voters,
 };
 use weir_protocol::types::{BrokerId, FolderId, VoterId};
 
-use super::{Action, Bounds, LAWS};
+use self::disk::Disk;
+use self::laws::{INVARIANTS, STATE_MACHINE};
+use super::{Action, Bounds};
 
 const NOW: Duration = Duration::ZERO;
 const TIMELESS: Timing = Timing { heartbeat: NOW, election_min: NOW, election_spread: NOW };
@@ -28,12 +33,6 @@ const LIMITS: Limits = Limits {
     entries_retained: 0,
     snapshot_bytes_max: 64,
 };
-const ELECTION: &str = LAWS[0];
-const COMPLETENESS: &str = LAWS[1];
-const STATE_MACHINE: &str = LAWS[2];
-const LOG_MATCHING: &str = LAWS[3];
-const READS: &str = LAWS[4];
-const INVARIANTS: &str = LAWS[5];
 
 fn voter(node: usize) -> VoterId {
     VoterId { broker: BrokerId(node as i32), folder: FolderId(Uuid::from_u128(1)) }
@@ -41,65 +40,6 @@ fn voter(node: usize) -> VoterId {
 
 fn node_of(id: VoterId) -> usize {
     id.broker.0 as usize
-}
-
-/// What a node's disk holds, and what of it would survive.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Disk {
-    hard: HardState,
-    start: usize,
-    term_before_start: Term,
-    log: Vec<Entry>,
-    /// An index.
-    durable_end: usize,
-    /// A cut that is not durable, with the durable entries that it takes.
-    cut: Option<(Index, Vec<Entry>)>,
-    snapshot: Option<Snapshot>,
-    installing: Option<Snapshot>,
-    /// What the next recovery finds to be lost.
-    damage: Option<Damage>,
-}
-
-impl Disk {
-    fn end(&self) -> usize {
-        self.start + self.log.len()
-    }
-
-    fn get(&self, index: usize) -> Option<&Entry> {
-        self.log.get(index.checked_sub(self.start)?)
-    }
-
-    fn truncate(&mut self, to: usize) {
-        self.log.truncate(to - self.start);
-        self.durable_end = self.durable_end.min(to);
-    }
-
-    fn position(&self) -> LogPosition {
-        let mut terms: Vec<(Term, Index)> = Vec::new();
-        let mut voters = Vec::new();
-        for (index, entry) in (self.start as Index..).zip(&self.log) {
-            if terms.last().is_none_or(|(term, _)| *term < entry.term) {
-                terms.push((entry.term, index));
-            }
-            voters.extend(entry.voters().map(|voters| (index, voters)));
-        }
-        let (start, end) = (self.start as Index, self.end() as Index);
-        LogPosition { start, term_before_start: self.term_before_start, end, terms, voters }
-    }
-
-    fn drop_below(&mut self, to: usize) {
-        if to > self.start {
-            let gone = self.log.drain(..to - self.start).next_back();
-            self.term_before_start = gone.map_or(0, |entry| entry.term);
-            self.start = to;
-        }
-    }
-
-    fn begin_at(&mut self, snapshot: &Snapshot) {
-        self.log.clear();
-        (self.start, self.term_before_start) = (snapshot.at.end as usize, snapshot.at.term);
-        self.durable_end = self.start;
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -523,66 +463,6 @@ impl World {
         let mut effects = Vec::new();
         *self.touch(node) = Node::start(voter(node), first_voters(bounds), disk, jitter, &mut effects);
         self.carry_out(node, bounds, effects);
-    }
-
-    fn break_law(&mut self, law: &'static str, how: String) {
-        self.broken.get_or_insert((law, how));
-    }
-
-    /// Committed entries never change.
-    fn check_commit(&mut self, node: usize, end: usize) {
-        for index in self.nodes[node].applied..end {
-            let entry = self.nodes[node].disk.get(index).cloned();
-            let past = Arc::make_mut(&mut self.past);
-            match (entry, past.committed.get(index)) {
-                (Some(entry), None) if index == past.committed.len() => {
-                    past.committed.push(entry);
-                    past.committed_in.push(self.nodes[node].raft.term());
-                }
-                (Some(entry), Some(known)) if entry == *known => {}
-                (entry, known) => {
-                    let how = format!("{node} commits {entry:?} at {index}, where {known:?} was committed");
-                    return self.break_law(STATE_MACHINE, how);
-                }
-            }
-        }
-        Arc::make_mut(&mut self.nodes[node]).applied = end;
-    }
-
-    /// One leader in a term, and one reign; it has all that was committed in earlier terms.
-    fn check_leader(&mut self, node: usize, term: Term) {
-        if let Some(other) = Arc::make_mut(&mut self.past).leaders.insert(term, node) {
-            self.break_law(ELECTION, format!("{other} and {node} begin to lead term {term}"));
-        }
-        let (disk, Past { committed, committed_in, .. }) = (&self.nodes[node].disk, &*self.past);
-        let lacks = |index: &usize| committed_in[*index] < term && disk.get(*index) != committed.get(*index);
-        if let Some(index) = (disk.start..committed.len()).find(lacks) {
-            self.break_law(COMPLETENESS, format!("the leader of term {term} lacks entry {index}"));
-        }
-    }
-
-    /// Where two logs have an entry of one term at one index, they agree up to there.
-    fn check_logs(&mut self, node: usize) {
-        let mut broken = None;
-        for (other, that) in self.nodes.iter().enumerate() {
-            let (one, two) = (&self.nodes[node].disk, &that.disk);
-            let start = one.start.max(two.start);
-            let same_term = |index: &usize| matches!((one.get(*index), two.get(*index)), (Some(a), Some(b)) if a.term == b.term);
-            let Some(last) = (start..one.end().min(two.end())).rev().find(same_term) else { continue };
-            if (start..=last).any(|index| one.get(index) != two.get(index)) {
-                broken = Some(format!("the logs of {node} and {other} agree in the term at {last} only"));
-            }
-        }
-        if let Some(how) = broken {
-            self.break_law(LOG_MATCHING, how);
-        }
-    }
-
-    fn check_read(&mut self, id: ReadId, commit: usize) {
-        let before = Arc::make_mut(&mut self.past).reads.remove(&id);
-        if before.is_some_and(|before| commit < before) {
-            self.break_law(READS, format!("a read at {commit} began when {before:?} was committed"));
-        }
     }
 }
 
