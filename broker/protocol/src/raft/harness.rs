@@ -2,6 +2,7 @@
 //! and reorders. The same seed gives the same run.
 
 mod disk;
+mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use self::disk::Disk;
+use self::trace::Trace;
 use super::*;
 use crate::types::{BrokerId, FolderId};
 
@@ -79,6 +81,7 @@ pub(super) struct Cluster {
     pub(super) reads_ready: usize,
     pub(super) snapshots_installed: usize,
     pub(super) broken: Option<String>,
+    trace: Trace,
 }
 
 pub(super) fn limits() -> Limits {
@@ -127,6 +130,7 @@ impl Cluster {
             reads_ready: 0,
             snapshots_installed: 0,
             broken: None,
+            trace: Trace::default(),
         };
         (0..nodes).for_each(|node| cluster.restart(node));
         cluster
@@ -225,6 +229,7 @@ impl Cluster {
         let mut new_leader = false;
         for effect in effects {
             let Node { id, disk, timer, held, reads, snapshot_reads, .. } = &mut self.nodes[node];
+            self.trace.effect(node, &effect);
             match effect {
                 Effect::PersistHardState { seq, state } => disk.hard_unsynced.push_back((seq, state)),
                 Effect::AppendEntries { first, entries } => {
@@ -458,6 +463,7 @@ impl Cluster {
         let envelope = self.network.remove(at);
         let (from, to) = (envelope.from.broker.0 as usize, envelope.to.broker.0 as usize);
         if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) {
+            self.trace.message(&envelope);
             self.step(to, Input::Message(envelope));
         }
     }

@@ -66,6 +66,8 @@ mod snapshot_tests;
 #[cfg(test)]
 mod table_tests;
 #[cfg(test)]
+mod transcript_tests;
+#[cfg(test)]
 mod voters_tests;
 
 use std::collections::BTreeSet;
