@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use kafka_protocol::messages::JoinGroupResponse;
 use kafka_protocol::protocol::StrBytes;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::group_support::*;
 use crate::support::{Broker, Client, node_on, run};
@@ -43,19 +42,8 @@ async fn share(members: &mut [Member]) {
     }
 }
 
-/// Both ends of each connection are files of this process.
-fn allow_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = 4 * MEMBERS as u64;
-    if limit.current.is_some_and(|current| current < wanted) {
-        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
-        setrlimit(Resource::Nofile, raised).expect("the system allows as many files");
-    }
-}
-
 #[test]
 fn a_thousand_members_share_a_group_and_share_it_again_when_one_leaves() {
-    allow_open_files();
     run(async {
         let (broker, mut client) = ready("g").await;
         let address = broker.node.address();

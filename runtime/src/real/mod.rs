@@ -4,6 +4,7 @@
 pub(crate) mod disk;
 mod memory;
 pub(crate) mod net;
+mod open_files;
 pub(crate) mod random;
 pub(crate) mod task;
 pub(crate) mod time;

@@ -74,6 +74,7 @@ pub(crate) async fn yield_now() {
 
 pub(crate) fn block_on<F: Future>(options: RuntimeOptions, future: F) -> io::Result<F::Output> {
     super::memory::keep_freed();
+    super::open_files::raise_limit();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = options.worker_threads {
         builder.worker_threads(threads.max(1));
