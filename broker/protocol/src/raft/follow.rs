@@ -16,7 +16,7 @@ impl Raft {
             return;
         }
         self.known_commit = self.known_commit.max(append.commit);
-        self.note_recovery(append.recovery);
+        self.note_recovery(append.recovery, effects);
         let outcome = self.take_in(from, append, effects);
         self.follow_commit(effects);
         self.answer_append(from, round, outcome, effects);

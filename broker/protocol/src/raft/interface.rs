@@ -48,6 +48,8 @@ pub enum Damage {
     Log,
     /// The hard state cannot be read. It is lost together with whatever it said about the log.
     Vote,
+    /// Both.
+    Both,
 }
 
 /// The shape of a recovered log.

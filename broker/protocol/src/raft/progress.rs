@@ -40,11 +40,11 @@ impl Progress {
     }
 
     /// The follower has lost entries: what it once had no longer counts, and what it has counts when it has caught up
-    /// with all that this leader has now.
-    pub(super) fn note_recovery(&mut self, name: u64, log_end: Index) {
+    /// with all that this leader has now, if that is all that is committed.
+    pub(super) fn note_recovery(&mut self, name: u64, log_end: Option<Index>) {
         self.durable_end = 0;
         if self.recovery.is_none_or(|recovery| recovery.name != name) {
-            self.recovery = Some(Recovery { name, end: log_end });
+            self.recovery = log_end.map(|end| Recovery { name, end });
         }
     }
 

@@ -6,6 +6,10 @@
 //! vote is whole), so all that was committed in earlier terms is in the leader's log; and what this node acknowledged in
 //! the leader's own term was below the log's end when the leader heard of the loss. The recovery has a name that no
 //! other has, so that no message from before the loss confirms it.
+//!
+//! What is left behind the damage may be the only copy of something, if other disks are damaged elsewhere. So nothing
+//! is cut before a leader confirms the recovery, and a leader does so only when an entry of its own term is committed:
+//! then all that ever was committed is in its log, and on a majority of voters that are whole.
 
 use super::Raft;
 use super::interface::{Damage, Effect};
@@ -53,14 +57,14 @@ impl Left {
         if log.term_before(at.end) != Some(at.term) {
             log.reset(at);
             repair = Some(Repair::Reset(at.end));
-        } else if damage == Some(Damage::Log) {
+        } else if matches!(damage, Some(Damage::Log | Damage::Both)) {
             repair = Some(Repair::Cut(log.end()));
         }
         if repair.is_some() {
             log.begin_cut(log.end());
         }
         let standing = match damage {
-            Some(Damage::Vote) => Standing::Forgotten,
+            Some(Damage::Vote | Damage::Both) => Standing::Forgotten,
             Some(Damage::Log) => standing.max(Standing::Recovering),
             None if gap => standing.max(Standing::Recovering),
             None => standing,
@@ -84,9 +88,11 @@ impl Raft {
         self.repair_log(effects);
     }
 
-    /// Alters the log, which must wait until the loss is durable.
+    /// Alters the log. A loss must be durable before, and a leader must have confirmed the recovery; a whole node has
+    /// only a log that its snapshot has replaced.
     pub(super) fn repair_log(&mut self, effects: &mut Vec<Effect>) {
-        if self.hard_durable < self.hard_seq {
+        let confirmed = self.is_whole() || self.recovery.end.is_some();
+        if self.hard_durable < self.hard_seq || !confirmed {
             return;
         }
         effects.extend(self.recovery.repair.take().map(|repair| match repair {
@@ -100,11 +106,12 @@ impl Raft {
         self.hard.standing == Standing::Whole
     }
 
-    pub(super) fn note_recovery(&mut self, recovery: Option<Recovery>) {
+    pub(super) fn note_recovery(&mut self, recovery: Option<Recovery>, effects: &mut Vec<Effect>) {
         if let Some(Recovery { name, end }) = recovery
             && name == self.recovery.name
         {
             self.recovery.end = Some(end);
+            self.repair_log(effects);
         }
     }
 

@@ -60,12 +60,25 @@ fn a_loss_is_written_down_before_the_log_is_altered() {
     let state = HardState { term: 4, vote: Some(voter(2, 1)), standing: Standing::Recovering };
     assert_eq!(effects[0], Effect::PersistHardState { seq: HardStateSeq(1), state });
     assert!(!effects.contains(&Effect::TruncateLog { to: 4 }));
-    assert_eq!(answer(&hear(&mut raft, append(4, 1, None))), (AppendOutcome::Busy, Some(77)));
+    let confirmed = || append(4, 1, Some(Recovery { name: 77, end: 5 }));
+    assert_eq!(answer(&hear(&mut raft, confirmed())), (AppendOutcome::Busy, Some(77)));
     let effects = step(&mut raft, Input::HardStatePersisted { seq: HardStateSeq(1) });
     assert_eq!(effects, [Effect::TruncateLog { to: 4 }]);
     step(&mut raft, Input::Truncated { to: 4 });
     let accepted = AppendOutcome::Accepted { matched_end: 5, durable_end: 4 };
     assert_eq!(answer(&hear(&mut raft, append(4, 1, None))), (accepted, Some(77)));
+}
+
+#[test]
+fn what_is_left_behind_the_damage_stays_until_a_leader_has_all_that_is_committed() {
+    // It may be the only copy of something, if other disks are damaged elsewhere.
+    let (mut raft, _) = node(Some(Damage::Log), Standing::Whole);
+    step(&mut raft, Input::HardStatePersisted { seq: HardStateSeq(1) });
+    let effects = hear(&mut raft, append(4, 1, None));
+    assert_eq!(answer(&effects), (AppendOutcome::Busy, Some(77)), "the leader has not confirmed anything");
+    assert!(!effects.contains(&Effect::TruncateLog { to: 4 }));
+    let effects = hear(&mut raft, append(4, 1, Some(Recovery { name: 77, end: 5 })));
+    assert!(effects.contains(&Effect::TruncateLog { to: 4 }));
 }
 
 #[test]

@@ -107,6 +107,8 @@ impl Raft {
         };
         let Role::Leader(leading) = &mut self.role else { return };
         let newest_round = leading.round;
+        // With an entry of its own term committed, a leader's log holds all that is.
+        let all_committed = (self.commit > leading.first).then_some(log_end);
         let Some(progress) = leading.followers.get_mut(&follower) else { return };
         match recovering {
             None => {
@@ -114,7 +116,7 @@ impl Raft {
                 progress.round = progress.round.max(round.min(newest_round));
                 progress.recovery = None;
             }
-            Some(name) => progress.note_recovery(name, log_end),
+            Some(name) => progress.note_recovery(name, all_committed),
         }
         match outcome {
             AppendOutcome::Accepted { matched_end, durable_end } => {

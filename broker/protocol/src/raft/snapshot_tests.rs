@@ -184,12 +184,13 @@ fn a_gap_between_snapshot_and_log_is_a_loss() {
     let marked = HardState { term: 4, vote: None, standing: Standing::Recovering };
     assert_eq!(effects[0], Effect::PersistHardState { seq: HardStateSeq(1), state: marked });
     assert_eq!(raft.role_name(), "Observer");
-    let effects = step(&mut raft, Input::HardStatePersisted { seq: HardStateSeq(1) });
-    assert_eq!(
-        effects,
-        [Effect::ResetLog { start: 6 }],
-        "nothing is altered before the loss is written down"
-    );
+    assert_eq!(step(&mut raft, Input::HardStatePersisted { seq: HardStateSeq(1) }), []);
+    let recovery = Some(Recovery { name: 0, end: 9 });
+    let heartbeat =
+        Append { term: 4, base: 9, previous_term: 3, entries: vec![], commit: 9, round: 0, recovery };
+    let message = Message::Append(heartbeat);
+    let effects = step(&mut raft, Input::Message(Envelope { from: voter(1, 1), to: voter(0, 1), message }));
+    assert!(effects.contains(&Effect::ResetLog { start: 6 }), "once a leader has all that is committed");
 }
 
 #[test]

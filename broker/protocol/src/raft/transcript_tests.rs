@@ -197,27 +197,29 @@ fn a_voter_that_has_lost_entries_catches_up_before_it_counts() {
     check(
         cluster,
         &expect![[r#"
-        -- it restarts with a damaged log
-            2  persists term 1, vote for 1, Recovering
-        1 > 2  term 1: at 2 after term 1: [Command/1]
-            2  follows 1 in term 1
-            2  cuts its log to 1
-        2 > 1  busy, but I do not count
-        2 > 1  the same up to 0, durable up to 0, but I do not count
-        1 > 2  term 1: at 2 after term 1: [Command/1], hold 3 first
-        2 > 1  my term 1 ends at 1, but I do not count
-        1 > 2  term 1: at 1 after term 1: [Command/1], hold 3 first
-            2  commits up to 1
-            2  commits up to 2
-        2 > 1  the same up to 2, durable up to 1, but I do not count
-        2 > 1  the same up to 2, durable up to 2, but I do not count
-        1 > 2  term 1: at 2 after term 1: [Command/1], hold 3 first
-            2  persists term 1, vote for 1
-        2 > 1  the same up to 3, durable up to 2, but I do not count
-        2 > 1  the same up to 3, durable up to 3, but I do not count
-            1  commits up to 3
-            2  commits up to 3
-        1 > 0  term 1: at 1 after term 1: [Command/1]"#]],
+            -- it restarts with a damaged log
+                2  persists term 1, vote for 1, Recovering
+            1 > 2  term 1: at 2 after term 1: [Command/1]
+                2  follows 1 in term 1
+            2 > 1  busy, but I do not count
+            1 > 2  term 1: at 2 after term 1: [], hold 3 first
+                2  cuts its log to 1
+            2 > 1  busy, but I do not count
+            2 > 1  the same up to 0, durable up to 0, but I do not count
+            1 > 2  term 1: at 2 after term 1: [Command/1], hold 3 first
+            2 > 1  my term 1 ends at 1, but I do not count
+            1 > 2  term 1: at 1 after term 1: [Command/1], hold 3 first
+                2  commits up to 1
+                2  commits up to 2
+            2 > 1  the same up to 2, durable up to 1, but I do not count
+            2 > 1  the same up to 2, durable up to 2, but I do not count
+            1 > 2  term 1: at 2 after term 1: [Command/1], hold 3 first
+                2  persists term 1, vote for 1
+            2 > 1  the same up to 3, durable up to 2, but I do not count
+            2 > 1  the same up to 3, durable up to 3, but I do not count
+                1  commits up to 3
+                2  commits up to 3
+            1 > 0  term 1: at 1 after term 1: [Command/1]"#]],
     );
 }
 
