@@ -141,8 +141,10 @@ fn k17_the_offsets_topic_holds_kafkas_records() {
             }
         }
         assert_eq!((offsets.len(), offsets[0].offset, offsets[0].metadata.as_str()), (1, 42, "here"));
-        assert_eq!((generations.len(), generations[0].members.len()), (1, 1));
-        assert_eq!(generations[0].members[0].client_id, "test");
+        let [begun, assigned] = &generations[..] else { panic!("{generations:?}") };
+        assert_eq!((begun.generation, &begun.leader), (1, &None), "what is told is written before");
+        assert_eq!((assigned.generation, assigned.members.len()), (1, 1));
+        assert_eq!(assigned.members[0].client_id, "test");
         let refused = client.produce("__consumer_offsets", 0, batch(&[b"forged"])).await;
         assert_eq!(refused.error_code, ResponseError::InvalidTopicException.code());
     });
