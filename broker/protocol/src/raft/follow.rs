@@ -163,8 +163,8 @@ impl Raft {
         outcome: AppendOutcome,
         effects: &mut Vec<Effect>,
     ) {
-        let recovering = (!self.is_whole()).then_some(self.recovery.name);
-        let message = Message::AppendAnswer { term: self.hard.term, round, outcome, recovering };
+        let voice = self.voice();
+        let message = Message::AppendAnswer { term: self.hard.term, round, outcome, voice };
         self.send(to, message, effects);
     }
 }

@@ -159,9 +159,8 @@ pub enum Message {
         round: u64,
         /// How it went.
         outcome: AppendOutcome,
-        /// The sender has lost what it may have said before, and names this recovery: nothing that it says counts
-        /// towards a majority.
-        recovering: Option<u64>,
+        /// Whether what it holds counts.
+        voice: Voice,
     },
 }
 
@@ -196,6 +195,17 @@ pub struct Append {
     pub round: u64,
     /// How far a recovering follower must hold this log.
     pub recovery: Option<Recovery>,
+}
+
+/// Whether a voter's answers count, as [`Standing`] says. Who is not whole names its recovery, which no other has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Voice {
+    /// They do.
+    Whole,
+    /// It knows its term, so that it confirms a leader; what it holds does not count towards the commit.
+    Recovering(u64),
+    /// It confirms nothing.
+    Forgotten(u64),
 }
 
 /// What a leader tells a follower that has lost entries.

@@ -81,7 +81,7 @@ pub use interface::{
 };
 pub use message::{
     Append, AppendOutcome, Candidacy, Entry, EntryKind, Envelope, HardState, Index, Message, Recovery,
-    Snapshot, SnapshotChunk, SnapshotPoint, Standing, Term,
+    Snapshot, SnapshotChunk, SnapshotPoint, Standing, Term, Voice,
 };
 pub use voters::{VOTERS_MAX, VoterChange, Voters, VotersError};
 
@@ -258,8 +258,8 @@ impl Raft {
             _ if newer => self.become_follower(message.term(), None, effects),
             Message::PreVoteAnswer { granted: false, .. } => {}
             Message::VoteAnswer { term, granted } => self.on_vote_answer(from, term, granted, effects),
-            Message::AppendAnswer { term, round, outcome, recovering } => {
-                self.on_append_answer(from, term, (round, outcome, recovering), effects);
+            Message::AppendAnswer { term, round, outcome, voice } => {
+                self.on_append_answer(from, term, (round, outcome, voice), effects);
             }
         }
     }

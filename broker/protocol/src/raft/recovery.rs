@@ -14,7 +14,7 @@
 use super::Raft;
 use super::interface::{Damage, Effect};
 use super::log::LogView;
-use super::message::{HardState, Index, Recovery, Snapshot, SnapshotPoint, Standing};
+use super::message::{HardState, Index, Recovery, Snapshot, SnapshotPoint, Standing, Voice};
 
 /// This node's recovery, which matters only while it is not whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -104,6 +104,14 @@ impl Raft {
     /// Whether what this node says counts.
     pub(super) fn is_whole(&self) -> bool {
         self.hard.standing == Standing::Whole
+    }
+
+    pub(super) fn voice(&self) -> Voice {
+        match self.hard.standing {
+            Standing::Whole => Voice::Whole,
+            Standing::Recovering => Voice::Recovering(self.recovery.name),
+            Standing::Forgotten => Voice::Forgotten(self.recovery.name),
+        }
     }
 
     pub(super) fn note_recovery(&mut self, recovery: Option<Recovery>, effects: &mut Vec<Effect>) {

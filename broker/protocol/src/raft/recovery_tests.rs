@@ -4,6 +4,7 @@ use super::harness::{Cluster, limits, voter, voters};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
+const RECOVERING: Voice = Voice::Recovering(77);
 
 /// A node of three that restarts in term 4 with four entries, fed by hand.
 fn node(damage: Option<Damage>, standing: Standing) -> (Raft, Vec<Effect>) {
@@ -35,10 +36,10 @@ fn append(base: Index, entries: usize, recovery: Option<Recovery>) -> Message {
 }
 
 /// The last answer to a leader: how far it matches, and the recovery that it names.
-fn answer(effects: &[Effect]) -> (AppendOutcome, Option<u64>) {
+fn answer(effects: &[Effect]) -> (AppendOutcome, Voice) {
     let sent = effects.iter().rev().find_map(|effect| match effect {
-        Effect::Send { message: Message::AppendAnswer { outcome, recovering, .. }, .. } => {
-            Some((*outcome, *recovering))
+        Effect::Send { message: Message::AppendAnswer { outcome, voice, .. }, .. } => {
+            Some((*outcome, *voice))
         }
         _ => None,
     });
@@ -61,12 +62,12 @@ fn a_loss_is_written_down_before_the_log_is_altered() {
     assert_eq!(effects[0], Effect::PersistHardState { seq: HardStateSeq(1), state });
     assert!(!effects.contains(&Effect::TruncateLog { to: 4 }));
     let confirmed = || append(4, 1, Some(Recovery { name: 77, end: 5 }));
-    assert_eq!(answer(&hear(&mut raft, confirmed())), (AppendOutcome::Busy, Some(77)));
+    assert_eq!(answer(&hear(&mut raft, confirmed())), (AppendOutcome::Busy, RECOVERING));
     let effects = step(&mut raft, Input::HardStatePersisted { seq: HardStateSeq(1) });
     assert_eq!(effects, [Effect::TruncateLog { to: 4 }]);
     step(&mut raft, Input::Truncated { to: 4 });
     let accepted = AppendOutcome::Accepted { matched_end: 5, durable_end: 4 };
-    assert_eq!(answer(&hear(&mut raft, append(4, 1, None))), (accepted, Some(77)));
+    assert_eq!(answer(&hear(&mut raft, append(4, 1, None))), (accepted, RECOVERING));
 }
 
 #[test]
@@ -75,7 +76,7 @@ fn what_is_left_behind_the_damage_stays_until_a_leader_has_all_that_is_committed
     let (mut raft, _) = node(Some(Damage::Log), Standing::Whole);
     step(&mut raft, Input::HardStatePersisted { seq: HardStateSeq(1) });
     let effects = hear(&mut raft, append(4, 1, None));
-    assert_eq!(answer(&effects), (AppendOutcome::Busy, Some(77)), "the leader has not confirmed anything");
+    assert_eq!(answer(&effects), (AppendOutcome::Busy, RECOVERING), "the leader has not confirmed anything");
     assert!(!effects.contains(&Effect::TruncateLog { to: 4 }));
     let effects = hear(&mut raft, append(4, 1, Some(Recovery { name: 77, end: 5 })));
     assert!(effects.contains(&Effect::TruncateLog { to: 4 }));
@@ -90,11 +91,11 @@ fn a_voter_that_has_lost_entries_votes_again_when_it_holds_what_its_leader_held(
     let recovery = |name| Some(Recovery { name, end: 6 });
     hear(&mut raft, append(4, 2, recovery(76)));
     let (_, named) = answer(&step(&mut raft, Input::Persisted { end: 6 }));
-    assert_eq!(named, Some(77), "the leader meant an earlier recovery");
+    assert_eq!(named, RECOVERING, "the leader meant an earlier recovery");
     let effects = hear(&mut raft, append(6, 0, recovery(77)));
     let whole = HardState { term: 4, vote: Some(voter(2, 1)), standing: Standing::Whole };
     assert!(effects.contains(&Effect::PersistHardState { seq: HardStateSeq(1), state: whole }));
-    assert_eq!(answer(&effects), (AppendOutcome::Accepted { matched_end: 6, durable_end: 6 }, None));
+    assert_eq!(answer(&effects), (AppendOutcome::Accepted { matched_end: 6, durable_end: 6 }, Voice::Whole));
     assert_eq!(raft.role_name(), "Follower");
     raft.step(2 * SECOND, Input::Tick { jitter: 0 }, &mut Vec::new());
     assert!(votes(&mut raft));
@@ -121,7 +122,7 @@ fn a_voter_that_has_lost_its_vote_never_votes_again_under_its_name() {
     step(&mut raft, Input::HardStatePersisted { seq: HardStateSeq(1) });
     hear(&mut raft, append(4, 1, Some(Recovery { name: 77, end: 5 })));
     let (_, named) = answer(&step(&mut raft, Input::Persisted { end: 5 }));
-    assert_eq!(named, Some(77));
+    assert_eq!(named, Voice::Forgotten(77));
     assert_eq!(raft.role_name(), "Observer");
 }
 
@@ -135,13 +136,13 @@ fn what_a_recovering_voter_holds_does_not_count() {
     step(&mut raft, Input::Propose { id: ProposalId(9), payload: "x".into() });
     step(&mut raft, Input::Persisted { end: end + 1 });
     let follower = voter((leader + 1) % 3, 1);
-    let say = |raft: &mut Raft, matched_end, recovering| {
+    let say = |raft: &mut Raft, matched_end, voice| {
         let outcome = AppendOutcome::Accepted { matched_end, durable_end: matched_end };
-        let message = Message::AppendAnswer { term, round: 0, outcome, recovering };
+        let message = Message::AppendAnswer { term, round: 0, outcome, voice };
         step(raft, Input::Message(Envelope { from: follower, to: voter(leader, 1), message }));
         raft.commit()
     };
-    assert_eq!(say(&mut raft, end, Some(5)), commit);
+    assert_eq!(say(&mut raft, end, Voice::Recovering(5)), commit);
     let mut effects = Vec::new();
     let heartbeat = cluster.now + Timing::default().heartbeat;
     raft.step(heartbeat, Input::Tick { jitter: 0 }, &mut effects);
@@ -154,8 +155,12 @@ fn what_a_recovering_voter_holds_does_not_count() {
         Some(Recovery { name: 5, end: end + 1 }),
         "what the leader held when it heard of the loss"
     );
-    assert_eq!(say(&mut raft, end + 1, Some(5)), commit, "it holds the entry, and does not count");
-    assert_eq!(say(&mut raft, end + 1, None), end + 1);
+    assert_eq!(
+        say(&mut raft, end + 1, Voice::Recovering(5)),
+        commit,
+        "it holds the entry, and does not count"
+    );
+    assert_eq!(say(&mut raft, end + 1, Voice::Whole), end + 1);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::interface::{Complaint, Effect};
 use super::log::take_bytes;
-use super::message::{Append, AppendOutcome, Entry, Index, Message, Term};
+use super::message::{Append, AppendOutcome, Entry, Index, Message, Term, Voice};
 use super::progress::Progress;
 use super::{Raft, Role};
 use crate::types::VoterId;
@@ -88,10 +88,10 @@ impl Raft {
         &mut self,
         from: VoterId,
         term: Term,
-        answer: (u64, AppendOutcome, Option<u64>),
+        answer: (u64, AppendOutcome, Voice),
         effects: &mut Vec<Effect>,
     ) {
-        let (round, outcome, recovering) = answer;
+        let (round, outcome, voice) = answer;
         let Some(follower) = self.follower(from) else { return };
         let (now, log_end, log_start) = (self.now, self.log.end(), self.log.start());
         if term != self.hard.term {
@@ -110,13 +110,13 @@ impl Raft {
         // With an entry of its own term committed, a leader's log holds all that is.
         let all_committed = (self.commit > leading.first).then_some(log_end);
         let Some(progress) = leading.followers.get_mut(&follower) else { return };
-        match recovering {
-            None => {
-                progress.heard = now;
-                progress.round = progress.round.max(round.min(newest_round));
-                progress.recovery = None;
-            }
-            Some(name) => progress.note_recovery(name, all_committed),
+        if !matches!(voice, Voice::Forgotten(_)) {
+            progress.heard = now;
+            progress.round = progress.round.max(round.min(newest_round));
+        }
+        match voice {
+            Voice::Whole => progress.recovery = None,
+            Voice::Recovering(name) | Voice::Forgotten(name) => progress.note_recovery(name, all_committed),
         }
         match outcome {
             AppendOutcome::Accepted { matched_end, durable_end } => {
@@ -132,7 +132,7 @@ impl Raft {
                 if progress.next >= log_start {
                     progress.snapshot = None;
                 }
-                if recovering.is_none() {
+                if voice == Voice::Whole {
                     progress.durable_end = progress.durable_end.max(durable_end);
                 }
                 self.advance_commit(effects);

@@ -58,7 +58,7 @@ fn append(term: Term, base: Index, previous_term: Term, entries: &[Term], commit
 
 fn accepted(term: Term, matched_end: Index, durable_end: Index) -> Message {
     let outcome = AppendOutcome::Accepted { matched_end, durable_end };
-    Message::AppendAnswer { term, round: 0, outcome, recovering: None }
+    Message::AppendAnswer { term, round: 0, outcome, voice: Voice::Whole }
 }
 
 #[test]
@@ -158,12 +158,12 @@ fn a_follower_cuts_what_contradicts_the_leader_and_takes_nothing_until_that_is_d
     let log = LogPosition { end: 6, terms: vec![(1, 0), (2, 3)], ..LogPosition::default() };
     let (mut bench, _) = Bench::start(3, HardState { term: 2, vote: None, ..HardState::default() }, log);
     let diverged = AppendOutcome::Diverged { term: 2, end: 6 };
-    let message = Message::AppendAnswer { term: 4, round: 0, outcome: diverged, recovering: None };
+    let message = Message::AppendAnswer { term: 4, round: 0, outcome: diverged, voice: Voice::Whole };
     assert_eq!(Bench::answer(&bench.hear(1, append(4, 8, 3, &[4], 0))).0, message, "a gap");
 
     let effects = bench.hear(1, append(4, 3, 1, &[3, 4], 0));
     assert_eq!(effects[0], Effect::TruncateLog { to: 3 });
-    let busy = Message::AppendAnswer { term: 4, round: 0, outcome: AppendOutcome::Busy, recovering: None };
+    let busy = Message::AppendAnswer { term: 4, round: 0, outcome: AppendOutcome::Busy, voice: Voice::Whole };
     assert_eq!(Bench::answer(&effects).0, busy);
     assert_eq!(Bench::answer(&bench.hear(1, append(4, 3, 1, &[3, 4], 0))).0, busy);
     // Storage speaks of the old tail still: it counts for nothing that comes in its place.
@@ -264,7 +264,7 @@ fn a_leader_goes_back_a_whole_term_at_a_time() {
     let mut bench = leader_of_three(7, log);
     let diverged = |term, end| {
         let outcome = AppendOutcome::Diverged { term, end };
-        Message::AppendAnswer { term: 7, round: 0, outcome, recovering: None }
+        Message::AppendAnswer { term: 7, round: 0, outcome, voice: Voice::Whole }
     };
     let asked = |effects: &[Effect]| {
         effects.iter().find_map(|effect| match effect {
@@ -310,7 +310,7 @@ fn a_read_waits_for_the_terms_first_entry_and_for_a_majority_that_answers_after_
     assert!(!effects.contains(&ready), "the answer is to a message from before the read's round");
     let confirm = |round| {
         let outcome = AppendOutcome::Accepted { matched_end: 1, durable_end: 1 };
-        Message::AppendAnswer { term: 1, round, outcome, recovering: None }
+        Message::AppendAnswer { term: 1, round, outcome, voice: Voice::Whole }
     };
     assert_eq!(bench.hear(2, confirm(0)), []);
     assert_eq!(bench.hear(2, confirm(1)), [ready]);

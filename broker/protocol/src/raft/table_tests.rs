@@ -78,7 +78,7 @@ fn accept(cluster: &mut Cluster, end: Index) {
     let term = cluster.raft(0).term();
     let outcome = AppendOutcome::Accepted { matched_end: end, durable_end: end };
     (1..3).for_each(|from| {
-        say(cluster, from, Message::AppendAnswer { term, round: 0, outcome, recovering: None })
+        say(cluster, from, Message::AppendAnswer { term, round: 0, outcome, voice: Voice::Whole })
     });
 }
 
@@ -91,7 +91,7 @@ const INPUTS: [(&str, Do); 12] = [
     }),
     ("newer term", |cluster| {
         let outcome = AppendOutcome::Busy;
-        say(cluster, 1, Message::AppendAnswer { term: NEWER, round: 0, outcome, recovering: None });
+        say(cluster, 1, Message::AppendAnswer { term: NEWER, round: 0, outcome, voice: Voice::Whole });
     }),
     ("a leader of the term", |cluster| {
         let term = cluster.raft(0).term();

@@ -69,10 +69,11 @@ fn message(message: &Message) -> Option<String> {
             let (end, all) = (snapshot.at.end, snapshot.bytes);
             format!("snapshot at {end}: bytes {offset} to {} of {all}", offset + bytes.len() as u64)
         }
-        Message::AppendAnswer { outcome, recovering, .. } => {
-            let voice = if recovering.is_some() { ", but I do not count" } else { "" };
+        Message::AppendAnswer { outcome, voice, .. } => {
+            let whole = *voice == Voice::Whole;
+            let voice = if !whole { ", but I do not count" } else { "" };
             match outcome {
-                AppendOutcome::Accepted { .. } if recovering.is_none() => return None,
+                AppendOutcome::Accepted { .. } if whole => return None,
                 AppendOutcome::Accepted { matched_end, durable_end } => {
                     format!("the same up to {matched_end}, durable up to {durable_end}{voice}")
                 }
