@@ -251,7 +251,7 @@ fn expect_found(defect: Defect, nodes: usize, special: Special) {
     if !switch_on(&[defect]) {
         return;
     }
-    let found = (0..4_000).find_map(|seed| run(nodes, seed, 4_000, special).err());
+    let found = (0..20_000).find_map(|seed| run(nodes, seed, 4_000, special).err());
     switch_on(&[]);
     println!("{defect:?}: {found:?}");
     assert!(found.is_some(), "{defect:?} is not found");

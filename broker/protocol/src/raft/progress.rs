@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::message::{Index, Recovery, Snapshot};
+use super::message::{Index, Recovery, Snapshot, Voice};
 
 /// What a leader knows about one follower.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,12 +39,63 @@ impl Progress {
         }
     }
 
-    /// The follower has lost entries: what it once had no longer counts, and what it has counts when it has caught up
-    /// with all that this leader has now, if that is all that is committed.
-    pub(super) fn note_recovery(&mut self, name: u64, log_end: Option<Index>) {
+    /// The follower has spoken. `all_committed`: the log's end, if the log holds all that is committed. Returns whether
+    /// that confirms a recovery.
+    pub(super) fn hear(
+        &mut self,
+        voice: Voice,
+        now: Duration,
+        round: u64,
+        all_committed: Option<Index>,
+    ) -> bool {
+        if !matches!(voice, Voice::Forgotten(_)) {
+            self.heard = now;
+            self.round = self.round.max(round);
+        }
+        let (Voice::Recovering(name) | Voice::Forgotten(name)) = voice else {
+            self.recovery = None;
+            return false;
+        };
+        // What it once had no longer counts, and what it has counts when it has caught up with all that is here now.
         self.durable_end = 0;
-        if self.recovery.is_none_or(|recovery| recovery.name != name) {
-            self.recovery = log_end.map(|end| Recovery { name, end });
+        if self.recovery.is_some_and(|recovery| recovery.name == name) {
+            return false;
+        }
+        self.recovery = all_committed.map(|end| Recovery { name, end });
+        self.recovery.is_some()
+    }
+
+    /// It agrees up to `matched_end`, and what counts of that goes up to `counted_end`.
+    pub(super) fn accept(&mut self, matched_end: Index, counted_end: Index, log_start: Index) {
+        if matched_end > self.next || self.busy {
+            self.resend_at = None;
+        }
+        self.busy = false;
+        self.next = self.next.max(matched_end);
+        self.durable_end = self.durable_end.max(counted_end);
+        if self.next >= log_start {
+            self.snapshot = None;
+        }
+    }
+
+    /// It may agree up to `offered_end`. What is durable there agrees: an answer that says less is an old one.
+    pub(super) fn diverge(&mut self, offered_end: Index) {
+        self.next = offered_end.clamp(self.durable_end, self.next);
+        self.busy = false;
+        // A piece of a snapshot that is under way says more than this.
+        if self.snapshot.is_none() {
+            self.resend_at = None;
+        }
+    }
+
+    /// It has so many bytes of the snapshot that ends at `end`.
+    pub(super) fn receive(&mut self, end: Index, received: u64) {
+        if let Some((snapshot, offset)) = &mut self.snapshot
+            && snapshot.at.end == end
+        {
+            *offset = received.min(snapshot.bytes);
+            self.resend_at = None;
+            self.busy = false;
         }
     }
 

@@ -110,55 +110,27 @@ impl Raft {
         // With an entry of its own term committed, a leader's log holds all that is.
         let all_committed = (self.commit > leading.first).then_some(log_end);
         let Some(progress) = leading.followers.get_mut(&follower) else { return };
-        if !matches!(voice, Voice::Forgotten(_)) {
-            progress.heard = now;
-            progress.round = progress.round.max(round.min(newest_round));
-        }
-        match voice {
-            Voice::Whole => progress.recovery = None,
-            Voice::Recovering(name) | Voice::Forgotten(name) => progress.note_recovery(name, all_committed),
-        }
+        let confirmed = progress.hear(voice, now, round.min(newest_round), all_committed);
         match outcome {
             AppendOutcome::Accepted { matched_end, durable_end } => {
                 if matched_end > log_end || durable_end > matched_end {
                     effects.push(Effect::Complain { about: from, what: Complaint::Nonsense });
                     return;
                 }
-                if matched_end > progress.next || progress.busy {
-                    progress.resend_at = None;
-                }
-                progress.busy = false;
-                progress.next = progress.next.max(matched_end);
-                if progress.next >= log_start {
-                    progress.snapshot = None;
-                }
-                if voice == Voice::Whole {
-                    progress.durable_end = progress.durable_end.max(durable_end);
-                }
+                let counted_end = if voice == Voice::Whole { durable_end } else { 0 };
+                progress.accept(matched_end, counted_end, log_start);
                 self.advance_commit(effects);
             }
-            AppendOutcome::Diverged { .. } => {
-                // What is durable there agrees: an answer that says less is an old one.
-                progress.next = offered_end.clamp(progress.durable_end, progress.next);
-                progress.busy = false;
-                // A piece of a snapshot that is under way says more than this.
-                if progress.snapshot.is_none() {
-                    progress.resend_at = None;
-                }
-            }
+            AppendOutcome::Diverged { .. } => progress.diverge(offered_end),
             AppendOutcome::Busy => progress.busy = true,
-            AppendOutcome::Receiving { end, received } => {
-                if let Some((snapshot, offset)) = &mut progress.snapshot
-                    && snapshot.at.end == end
-                {
-                    *offset = received.min(snapshot.bytes);
-                    progress.resend_at = None;
-                    progress.busy = false;
-                }
-            }
+            AppendOutcome::Receiving { end, received } => progress.receive(end, received),
         }
         self.finish_reads(effects);
-        self.send_entries(follower, effects);
+        let sent = self.send_entries(follower, effects);
+        // It waits for this before it can go on.
+        if !sent && confirmed {
+            self.send_append(follower, Vec::new(), effects);
+        }
     }
 
     /// Everyone who gets the log from this node, if it leads.
