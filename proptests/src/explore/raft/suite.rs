@@ -58,26 +58,30 @@ pub fn small() -> Vec<Part> {
     ]
 }
 
-/// As large as fits into half an hour each.
+/// As large as fits into half an hour each, and 16 GiB.
 pub fn large() -> Vec<Part> {
+    let synced = || Bounds { late_logs: false, ..calm() };
     vec![
         part("two terms, a command, a crash", Bounds { commands: 1, crashes: 1, ..calm() }),
         part("two candidates in a term, a crash", Bounds { crashes: 1, duels: true, ..calm() }),
         part(
-            "three terms, a damaged log or vote",
-            Bounds { terms: 3, damages: 1, late_logs: false, ..calm() },
+            "two candidates in a term, two commands, a crash",
+            Bounds { commands: 2, crashes: 1, duels: true, ..synced() },
         ),
+        part("three terms", Bounds { terms: 3, ..calm() }),
+        part("three terms, a command, a crash", Bounds { terms: 3, commands: 1, crashes: 1, ..synced() }),
+        part("two messages a link, a crash", Bounds { per_link: 2, crashes: 1, ..synced() }),
+        part("pre-votes as messages", Bounds { pre_votes: true, duels: true, ..calm() }),
+        part("a read, a crash", Bounds { reads: 1, crashes: 1, ..calm() }),
+        part("a snapshot, a command, a crash", Bounds { commands: 1, snapshots: 1, crashes: 1, ..synced() }),
+        part("three terms, a damaged log or vote", Bounds { terms: 3, damages: 1, ..synced() }),
         part(
             "a damaged log or vote, a command, a crash",
-            Bounds { commands: 1, crashes: 1, damages: 1, late_logs: false, ..calm() },
+            Bounds { commands: 1, crashes: 1, damages: 1, ..synced() },
         ),
         part(
             "two changes of voters, a crash",
             Bounds { voters: 2, terms: 3, crashes: 1, changes: 2, campaigners: vec![0, 1, 2], ..calm() },
-        ),
-        part(
-            "a snapshot, a crash",
-            Bounds { commands: 1, snapshots: 1, crashes: 1, late_logs: false, ..calm() },
         ),
     ]
 }
