@@ -127,6 +127,17 @@ fn a_voter_that_has_lost_its_vote_never_votes_again_under_its_name() {
 }
 
 #[test]
+fn a_voter_that_has_lost_entries_and_its_vote_keeps_neither() {
+    let (mut raft, effects) = node(Some(Damage::Both), Standing::Recovering);
+    let forgotten = HardState { term: 4, vote: Some(voter(2, 1)), standing: Standing::Forgotten };
+    assert_eq!(effects[0], Effect::PersistHardState { seq: HardStateSeq(1), state: forgotten });
+    step(&mut raft, Input::HardStatePersisted { seq: HardStateSeq(1) });
+    let effects = hear(&mut raft, append(4, 1, Some(Recovery { name: 77, end: 5 })));
+    assert!(effects.contains(&Effect::TruncateLog { to: 4 }), "it follows a log that can grow");
+    assert!(!votes(&mut raft));
+}
+
+#[test]
 fn what_a_recovering_voter_holds_does_not_count() {
     let mut cluster = Cluster::new(3, 5);
     cluster.run_well(SECOND);

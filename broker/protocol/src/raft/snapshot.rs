@@ -8,6 +8,9 @@ use super::message::{AppendOutcome, Index, Message, Snapshot, SnapshotChunk, Sna
 use super::{Raft, Role};
 use crate::types::VoterId;
 
+/// No log that grows entry by entry comes near: a log that begins here can still grow.
+const INDEX_MAX: Index = Index::MAX / 2;
+
 /// A snapshot that is arriving.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Receiving {
@@ -164,7 +167,7 @@ impl Raft {
     fn is_sensible_chunk(&self, chunk: &SnapshotChunk) -> bool {
         let Snapshot { at, bytes, .. } = &chunk.snapshot;
         let piece_end = chunk.offset.checked_add(chunk.bytes.len() as u64);
-        at.end > 0
+        (1..=INDEX_MAX).contains(&at.end)
             && at.term > 0
             && at.term <= chunk.term
             && !at.voters.ids().is_empty()

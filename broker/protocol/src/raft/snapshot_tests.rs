@@ -145,6 +145,7 @@ fn a_piece_that_cannot_be_is_not_believed() {
     let no_voters = SnapshotPoint { end: 6, term: 3, voters: Voters::default() };
     let impossible = [
         chunk(snapshot(0, 3, 1), 0, b"x"),
+        chunk(snapshot(Index::MAX, 3, 1), 0, b"x"),
         chunk(snapshot(6, 5, 1), 0, b"x"),
         chunk(snapshot(6, 3, 1), 1, b"x"),
         chunk(snapshot(6, 3, 2), 0, b""),
