@@ -140,7 +140,12 @@ fn of_rejected(rejected: &Rejected) -> ResponseError {
         Rejected::StalePartitionEpoch { .. } => ResponseError::InvalidUpdateVersion,
         Rejected::StaleBrokerEpoch { .. } | Rejected::StaleIncarnation(_) => ResponseError::StaleBrokerEpoch,
         Rejected::UnknownBroker(_) => ResponseError::BrokerIdNotRegistered,
-        Rejected::UnsupportedFeature(_) => ResponseError::FeatureUpdateFailed,
+        Rejected::UnsupportedFeature(_) | Rejected::Downgrade { .. } => ResponseError::FeatureUpdateFailed,
+        Rejected::FeatureLevel { .. } => ResponseError::UnsupportedVersion,
+        Rejected::NotLeader { .. } => ResponseError::FencedLeaderEpoch,
+        Rejected::IneligibleReplica { .. } => ResponseError::IneligibleReplica,
+        Rejected::ElectionNotNeeded(_) => ResponseError::ElectionNotNeeded,
+        Rejected::NoEligibleLeader(_) => ResponseError::EligibleLeadersNotAvailable,
         Rejected::NotFormed | Rejected::AlreadyFormed => ResponseError::NotController,
         Rejected::OutOfOrder { .. }
         | Rejected::InvalidTopicId(_)

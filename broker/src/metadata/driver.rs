@@ -275,8 +275,8 @@ impl Driver {
     fn apply(&mut self, progress: Progress) {
         for entry in progress.committed {
             self.metrics.metadata_commits.increment();
-            let outcome = match &entry.command {
-                Some(command) => self.image.apply(entry.index, command),
+            let outcome = match &entry.record {
+                Some(record) => self.image.apply_record(entry.index, record),
                 None => self.image.pass(entry.index).map(|()| Change::Nothing),
             };
             match &outcome {
@@ -332,7 +332,10 @@ impl News {
                 self.topics.push(topic.id);
                 self.deleted.extend(topic.logs().map(|(log, _)| log));
             }
-            Change::BrokerRegistered { partitions, .. } => self.changed.extend(partitions),
+            Change::BrokerRegistered { partitions, .. }
+            | Change::BrokerFenced { partitions, .. }
+            | Change::BrokerShuttingDown { partitions, .. }
+            | Change::ReplicasAdded { partitions } => self.changed.extend(partitions),
             Change::PartitionChanged { log } => self.changed.push(*log),
             Change::BrokerConfigChanged { .. } => {
                 self.all_topics = true;
@@ -340,7 +343,6 @@ impl News {
             }
             Change::Nothing
             | Change::ClusterFormed
-            | Change::BrokerFenced { .. }
             | Change::BrokerUnregistered { .. }
             | Change::ProducerIdsAllocated { .. }
             | Change::FeatureLevelChanged { .. } => {}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use weir_protocol::fact::Fact;
-use weir_protocol::metadata::{Change, Command, Record};
+use weir_protocol::metadata::{Change, Record};
 use weir_protocol::raft::{
     Effect, Entry, EntryKind, HardState, HardStateSeq, Index, Input, Limits, ProposalId, Raft, Refusal,
     StartState, Term, Timing, Voters,
@@ -30,7 +30,7 @@ pub(super) type Reply = oneshot::Sender<Result<Change, ProposeError>>;
 pub(super) struct Committed {
     pub(super) index: Index,
     /// `None`: a leader's first entry, or a change of voters.
-    pub(super) command: Option<Command>,
+    pub(super) record: Option<Record>,
     /// Who proposed it here and waits.
     pub(super) reply: Option<Reply>,
 }
@@ -131,10 +131,10 @@ impl Quorum {
     /// Proposes a command. `reply` hears of it when it is committed, or will not be.
     pub(super) fn propose(
         &mut self,
-        command: Command,
+        record: impl Into<Record>,
         reply: Option<Reply>,
     ) -> Result<Progress, MetadataError> {
-        let payload = internal::encode(&Record::V1(command));
+        let payload = internal::encode(&record.into());
         let payload = match payload {
             Ok(payload) if payload.len() <= self.limits.entry_bytes_max => payload,
             Ok(_) | Err(_) => {
@@ -309,7 +309,7 @@ impl Quorum {
                 term: entry.term,
                 payload: entry.payload.clone(),
             });
-            progress.committed.push(Committed { index, command: decode(index, &entry)?, reply });
+            progress.committed.push(Committed { index, record: decode(index, &entry)?, reply });
         }
         Ok(())
     }
@@ -366,13 +366,13 @@ fn of_refusal(reason: Refusal) -> ProposeError {
     }
 }
 
-fn decode(index: Index, entry: &Entry) -> Result<Option<Command>, MetadataError> {
+fn decode(index: Index, entry: &Entry) -> Result<Option<Record>, MetadataError> {
     match entry.kind {
         EntryKind::LeaderStart | EntryKind::Voters => return Ok(None),
         EntryKind::Command => {}
     }
     match internal::decode(&entry.payload, Limits::default().entry_bytes_max) {
-        Ok(Record::V1(command)) => Ok(Some(command)),
+        Ok(record) => Ok(Some(record)),
         Err(error) => Err(MetadataError::NewerFormat(format!("metadata entry {index}: {error}"))),
     }
 }

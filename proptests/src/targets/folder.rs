@@ -208,11 +208,11 @@ pub(super) fn metadata_log(input: &[u8]) {
         let length = usize::from(u16::from_le_bytes(*length)).min(behind.len());
         let (entry, behind) = behind.split_at(length);
         rest = behind;
-        let Ok(Record::V1(command)) = internal::decode(entry, Limits::default().entry_bytes_max) else {
+        let Ok(record) = internal::decode::<Record>(entry, Limits::default().entry_bytes_max) else {
             continue;
         };
-        let applied = image.apply(index, &command);
-        assert_eq!(image.invariants(), Ok(()), "{command:?}: {applied:?}");
+        let applied = image.apply_record(index, &record);
+        assert_eq!(image.invariants(), Ok(()), "{record:?}: {applied:?}");
         assert_eq!(image.applied(), Some(index));
     }
     let bytes = internal::encode(&image).expect("an image can be encoded");

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use weir_defect::defect;
 
+use super::consequences::{FLUSH_OF_BROKERS, FLUSH_OF_TOPIC, Touch};
 use super::names;
 use super::settings::{self, InvalidSetting};
 use super::{
-    Broker, CLUSTER_PARTITIONS_MAX, Change, Command, FEATURE_LEVEL_MAX, Image, IsrMember, NewPartition,
-    PRODUCER_ID_BLOCK_SIZE, PartitionState, ProducerIdBlock, Rejected, TOPIC_PARTITIONS_MAX, Topic,
+    Broker, CLUSTER_PARTITIONS_MAX, Change, Command, FEATURE_LEVEL_MAX, Image, IsrMember, LastStop,
+    NewPartition, PRODUCER_ID_BLOCK_SIZE, PartitionState, ProducerIdBlock, Registration, Rejected,
+    TOPIC_PARTITIONS_MAX, Topic,
 };
 use crate::types::{BrokerId, LogId, METADATA_TOPIC_ID, TopicId};
 
@@ -28,16 +30,17 @@ impl Image {
         match command {
             Command::FormCluster { .. } => Err(Rejected::AlreadyFormed),
             Command::RegisterBroker { broker, folder, incarnation, endpoints, rack, features } => {
-                let registration = Broker {
-                    epoch: index,
+                let registration = Registration {
+                    broker: *broker,
                     folder: *folder,
                     incarnation: *incarnation,
                     endpoints: endpoints.clone(),
                     rack: rack.clone(),
                     features: *features,
-                    fenced: false,
+                    last_stop: LastStop::Clean,
+                    flush_os: false,
                 };
-                self.register_broker(*broker, registration)
+                self.register_broker(index, &registration, false)
             }
             Command::SetFenced { broker, broker_epoch, fenced } => {
                 self.set_fenced(*broker, *broker_epoch, *fenced)
@@ -50,8 +53,8 @@ impl Image {
             Command::AddPartitions { id, partitions_before, partitions } => {
                 self.add_partitions(*id, *partitions_before, partitions)
             }
-            Command::SetTopicConfig { id, changes } => self.set_topic_config(*id, changes),
-            Command::SetBrokerConfig { broker, changes } => self.set_broker_config(*broker, changes),
+            Command::SetTopicConfig { id, changes } => self.set_topic_config(index, *id, changes),
+            Command::SetBrokerConfig { broker, changes } => self.set_broker_config(index, *broker, changes),
             Command::AllocateProducerIds { broker, broker_epoch } => {
                 self.allocate_producer_ids(*broker, *broker_epoch)
             }
@@ -92,62 +95,6 @@ impl Image {
         Ok(Change::ClusterFormed)
     }
 
-    fn register_broker(&mut self, id: BrokerId, registration: Broker) -> Result<Change, Rejected> {
-        if !registration.features.contains(self.feature_level) {
-            return Err(Rejected::UnsupportedFeature(self.feature_level));
-        }
-        let same_folder = match self.brokers.get(&id) {
-            Some(before) if before.folder == registration.folder => {
-                if before.incarnation > registration.incarnation {
-                    return Err(Rejected::StaleIncarnation(id));
-                }
-                if before.incarnation == registration.incarnation {
-                    return Ok(self.refresh_registration(id, registration));
-                }
-                true
-            }
-            Some(_) => false,
-            None => true,
-        };
-        let epoch = registration.epoch;
-        let partitions = self.change_where(
-            |partition| partition.replicas.contains(&id),
-            |partition| {
-                let led = partition.leader == Some(id);
-                if !same_folder && partition.isr.contains(&id) {
-                    partition.lose(id)
-                } else if led {
-                    partition.renew()
-                } else if partition.leader.is_none() && partition.isr.contains(&id) {
-                    partition.lead(Some(id))
-                } else {
-                    Ok(false)
-                }
-            },
-        )?;
-        self.brokers.insert(id, registration);
-        Ok(Change::BrokerRegistered { broker: id, epoch, partitions })
-    }
-
-    /// The same start of the same folder says again where it is: its epoch stays.
-    fn refresh_registration(&mut self, id: BrokerId, registration: Broker) -> Change {
-        let Some(known) = self.brokers.get_mut(&id) else { return Change::Nothing };
-        let (epoch, fenced) = (known.epoch, known.fenced);
-        *known = Broker { epoch, fenced, ..registration };
-        Change::BrokerRegistered { broker: id, epoch, partitions: Vec::new() }
-    }
-
-    fn set_fenced(&mut self, id: BrokerId, epoch: i64, fenced: bool) -> Result<Change, Rejected> {
-        let broker = self.broker_in_epoch(id, epoch)?;
-        if broker.fenced == fenced {
-            return Ok(Change::Nothing);
-        }
-        if let Some(broker) = self.brokers.get_mut(&id) {
-            broker.fenced = fenced;
-        }
-        Ok(Change::BrokerFenced { broker: id, fenced })
-    }
-
     fn unregister_broker(&mut self, id: BrokerId) -> Result<Change, Rejected> {
         if !self.brokers.contains_key(&id) {
             return Err(Rejected::UnknownBroker(id));
@@ -185,7 +132,8 @@ impl Image {
         self.partition_count += partitions.len();
         self.names.insert(name.to_owned(), id);
         self.plain_names.insert(plain, id);
-        let topic = Topic { id, name: name.to_owned(), partitions, configs: configs.clone() };
+        let topic =
+            Topic { id, name: name.to_owned(), partitions, configs: configs.clone(), flush_changed: None };
         self.topics.insert(id, Arc::new(topic));
         Ok(Change::TopicCreated { id })
     }
@@ -248,38 +196,48 @@ impl Image {
         for id in replicas {
             match self.brokers.get(id) {
                 None => return invalid(format!("broker {id} is not registered")),
-                Some(broker) if !broker.fenced => isr.push(*id),
+                Some(broker) if broker.can_lead() => isr.push(*id),
                 Some(_) => {}
             }
         }
-        let Some(leader) = isr.first().copied() else {
-            return invalid("every one of the brokers is fenced".to_owned());
-        };
-        Ok(PartitionState {
-            replicas: replicas.to_vec(),
-            isr,
-            leader: Some(leader),
-            leader_epoch: 0,
-            partition_epoch: 0,
-        })
+        if isr.is_empty() {
+            return invalid("every one of the brokers is fenced or about to go".to_owned());
+        }
+        Ok(PartitionState::new(replicas.to_vec(), isr))
     }
 
     fn set_topic_config(
         &mut self,
+        index: i64,
         id: TopicId,
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<Change, Rejected> {
-        let topic = self.topics.get_mut(&id).ok_or(Rejected::UnknownTopic(id))?;
+        let before = self.topics.get(&id).cloned().ok_or(Rejected::UnknownTopic(id))?;
         check_changes(changes, settings::check_topic)?;
-        if merge(&mut Arc::make_mut(topic).configs, changes) {
-            Ok(Change::TopicConfigChanged { id })
-        } else {
-            Ok(Change::Nothing)
+        let mut topic = (*before).clone();
+        if !merge(&mut topic.configs, changes) {
+            return Ok(Change::Nothing);
+        }
+        if topic.configs.get(FLUSH_OF_TOPIC) != before.configs.get(FLUSH_OF_TOPIC) {
+            topic.flush_changed = Some(index);
+        }
+        self.topics.insert(id, Arc::new(topic));
+        // Who is eligible depends on min.insync.replicas, who may lead on unclean.leader.election.enable.
+        match self.next_of_topic(id) {
+            Ok(next) => {
+                self.replace_partitions(next);
+                Ok(Change::TopicConfigChanged { id })
+            }
+            Err(rejected) => {
+                self.topics.insert(id, before);
+                Err(rejected)
+            }
         }
     }
 
     fn set_broker_config(
         &mut self,
+        index: i64,
         broker: Option<BrokerId>,
         changes: &BTreeMap<String, Option<String>>,
     ) -> Result<Change, Rejected> {
@@ -289,7 +247,23 @@ impl Image {
             Some(id) if self.brokers.contains_key(&id) => self.broker_configs.entry(id).or_default(),
             Some(id) => return Err(Rejected::UnknownBroker(id)),
         };
-        if merge(values, changes) { Ok(Change::BrokerConfigChanged { broker }) } else { Ok(Change::Nothing) }
+        let before = values.clone();
+        if !merge(values, changes) {
+            return Ok(Change::Nothing);
+        }
+        if values.get(FLUSH_OF_BROKERS) != before.get(FLUSH_OF_BROKERS) {
+            self.flush_changed = Some(index);
+        }
+        if broker.is_none() {
+            match self.next_of_all() {
+                Ok(next) => drop(self.replace_partitions(next)),
+                Err(rejected) => {
+                    self.broker_defaults = before;
+                    return Err(rejected);
+                }
+            }
+        }
+        Ok(Change::BrokerConfigChanged { broker })
     }
 
     fn allocate_producer_ids(&mut self, broker: BrokerId, epoch: i64) -> Result<Change, Rejected> {
@@ -309,21 +283,15 @@ impl Image {
         isr: &[IsrMember],
         renew_epoch: bool,
     ) -> Result<Change, Rejected> {
-        let partition = self.partition(log).ok_or(Rejected::UnknownPartition(log))?;
-        if partition.partition_epoch != partition_epoch {
-            let current = partition.partition_epoch;
-            return Err(Rejected::StalePartitionEpoch { log, given: partition_epoch, current });
-        }
+        let partition = self.check_partition_epoch(log, partition_epoch)?;
         self.check_isr(partition, leader, isr)?;
-        let mut next = partition.clone();
-        next.isr.clone_from(&next.replicas);
-        next.isr.retain(|id| isr.iter().any(|member| member.broker == *id));
-        if leader != next.leader || renew_epoch {
-            next.lead(leader)?;
-        } else {
-            next.touch()?;
-        }
-        self.replace_partition(log, next);
+        let ids: Vec<_> = isr.iter().map(|member| member.broker).collect();
+        let next = self.next_partition(log, |partition| {
+            partition.set_isr(&ids);
+            partition.leader = leader;
+            if renew_epoch { Touch::Renew } else { Touch::Settle }
+        })?;
+        self.replace_partitions(next);
         Ok(Change::PartitionChanged { log })
     }
 
@@ -331,6 +299,32 @@ impl Image {
         &self,
         partition: &PartitionState,
         leader: Option<BrokerId>,
+        isr: &[IsrMember],
+    ) -> Result<(), Rejected> {
+        let invalid = |text: String| Err(Rejected::InvalidIsr(text));
+        self.check_members(partition, isr)?;
+        for IsrMember { broker, .. } in isr {
+            // Z12: a dead replica would count for acks=all.
+            let joins = !partition.isr.contains(broker);
+            if joins && !self.can_lead(*broker) && !defect!(isr_allow_fenced) {
+                return invalid(format!("broker {broker} is fenced"));
+            }
+        }
+        match leader {
+            Some(id) if !isr.iter().any(|member| member.broker == id) => {
+                invalid(format!("the leader {id} is not in sync"))
+            }
+            Some(id) if self.brokers.get(&id).is_none_or(|broker| broker.fenced) => {
+                invalid(format!("the leader {id} is fenced"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether each of these is a replica, once, and the incarnation that is meant.
+    pub(super) fn check_members(
+        &self,
+        partition: &PartitionState,
         isr: &[IsrMember],
     ) -> Result<(), Rejected> {
         let invalid = |text: String| Err(Rejected::InvalidIsr(text));
@@ -348,21 +342,8 @@ impl Image {
                 let (given, current) = (member.broker_epoch, broker.epoch);
                 return Err(Rejected::StaleBrokerEpoch { broker: id, given, current });
             }
-            // Z12: a dead replica would count for acks=all.
-            let joins = !partition.isr.contains(&id);
-            if joins && broker.fenced && !defect!(isr_allow_fenced) {
-                return invalid(format!("broker {id} is fenced"));
-            }
         }
-        match leader {
-            Some(id) if !isr.iter().any(|member| member.broker == id) => {
-                invalid(format!("the leader {id} is not in sync"))
-            }
-            Some(id) if self.brokers.get(&id).is_none_or(|broker| broker.fenced) => {
-                invalid(format!("the leader {id} is fenced"))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     fn set_feature_level(&mut self, level: u16) -> Result<Change, Rejected> {
@@ -373,76 +354,20 @@ impl Image {
         if level == self.feature_level {
             return Ok(Change::Nothing);
         }
+        if level < self.feature_level {
+            return Err(Rejected::Downgrade { given: level, current: self.feature_level });
+        }
         self.feature_level = level;
         Ok(Change::FeatureLevelChanged { level })
     }
 
-    fn broker_in_epoch(&self, id: BrokerId, given: i64) -> Result<&Broker, Rejected> {
+    pub(super) fn broker_in_epoch(&self, id: BrokerId, given: i64) -> Result<&Broker, Rejected> {
         let broker = self.brokers.get(&id).ok_or(Rejected::UnknownBroker(id))?;
         if broker.epoch == given {
             Ok(broker)
         } else {
             Err(Rejected::StaleBrokerEpoch { broker: id, given, current: broker.epoch })
         }
-    }
-
-    /// Changes every partition that `which` names and returns those that did change; all or none.
-    fn change_where(
-        &mut self,
-        which: impl Fn(&PartitionState) -> bool,
-        change: impl Fn(&mut PartitionState) -> Result<bool, Rejected>,
-    ) -> Result<Vec<LogId>, Rejected> {
-        let mut changed = Vec::new();
-        for topic in self.topics.values() {
-            for (log, partition) in topic.logs().filter(|(_, partition)| which(partition)) {
-                let mut next = partition.clone();
-                if change(&mut next)? {
-                    changed.push((log, next));
-                }
-            }
-        }
-        let logs = changed.iter().map(|(log, _)| *log).collect();
-        for (log, next) in changed {
-            self.replace_partition(log, next);
-        }
-        Ok(logs)
-    }
-
-    fn replace_partition(&mut self, log: LogId, next: PartitionState) {
-        let Ok(number) = usize::try_from(log.partition) else { return };
-        if let Some(topic) = self.topics.get_mut(&log.topic)
-            && let Some(partition) = Arc::make_mut(topic).partitions.get_mut(number)
-        {
-            *partition = next;
-        }
-    }
-}
-
-impl PartitionState {
-    /// Another state: counts it.
-    fn touch(&mut self) -> Result<bool, Rejected> {
-        let next = self.partition_epoch.checked_add(1).ok_or(Rejected::Exhausted("partition epochs"))?;
-        self.partition_epoch = next;
-        Ok(true)
-    }
-
-    /// `leader` leads in a new epoch.
-    fn lead(&mut self, leader: Option<BrokerId>) -> Result<bool, Rejected> {
-        self.leader = leader;
-        self.renew()
-    }
-
-    /// A new epoch under the same leader.
-    fn renew(&mut self) -> Result<bool, Rejected> {
-        let next = self.leader_epoch.checked_add(1).ok_or(Rejected::Exhausted("leader epochs"))?;
-        self.leader_epoch = next;
-        self.touch()
-    }
-
-    /// `broker` no longer has what it had: it leaves the ISR, and another in-sync replica leads in its place.
-    fn lose(&mut self, broker: BrokerId) -> Result<bool, Rejected> {
-        self.isr.retain(|id| *id != broker);
-        if self.leader == Some(broker) { self.lead(self.isr.first().copied()) } else { self.touch() }
     }
 }
 

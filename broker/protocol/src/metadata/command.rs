@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::FeatureRange;
+use super::{ClusterCommand, FeatureRange};
 use crate::types::{BrokerId, FolderId, Incarnation, LogId, TopicId};
 
 /// A command as it stands in the quorum's log: with the version of its format.
@@ -16,6 +16,30 @@ use crate::types::{BrokerId, FolderId, Incarnation, LogId, TopicId};
 pub enum Record {
     /// The first format.
     V1(Command),
+    /// What a cluster needs besides.
+    V2(ClusterCommand),
+}
+
+impl Record {
+    /// The lowest feature level at which every member of the cluster can read this; below it, it is not proposed.
+    pub fn feature_level(&self) -> u16 {
+        match self {
+            Record::V1(_) => 1,
+            Record::V2(_) => 2,
+        }
+    }
+}
+
+impl From<Command> for Record {
+    fn from(command: Command) -> Record {
+        Record::V1(command)
+    }
+}
+
+impl From<ClusterCommand> for Record {
+    fn from(command: ClusterCommand) -> Record {
+        Record::V2(command)
+    }
 }
 
 /// One change of the cluster's metadata.
@@ -117,7 +141,7 @@ pub enum Command {
         /// A new leader epoch even though the leader stays: see `partition::Effect::RequestNewEpoch`.
         renew_epoch: bool,
     },
-    /// Raises or lowers the cluster's feature level (KIP-584).
+    /// Raises the cluster's feature level (KIP-584). It is never lowered: the log holds what older code cannot read.
     SetFeatureLevel {
         /// Every registered broker can work with it.
         level: u16,

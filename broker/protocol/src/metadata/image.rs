@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use weir_defect::defect;
 
-use super::Endpoint;
-use crate::types::{BrokerId, FolderId, Incarnation, LeaderEpoch, LogId, TopicId};
+use super::{Endpoint, PartitionState, settings};
+use crate::types::{BrokerId, FolderId, Incarnation, LogId, TopicId};
 
 /// The cluster's metadata after every command up to [`Image::applied`].
 ///
@@ -28,6 +29,8 @@ pub struct Image {
     pub(super) partition_count: usize,
     pub(super) broker_defaults: BTreeMap<String, String>,
     pub(super) broker_configs: BTreeMap<BrokerId, BTreeMap<String, String>>,
+    /// As [`Topic::flush_changed`], for the settings of brokers.
+    pub(super) flush_changed: Option<i64>,
     /// Every producer id below was given out. Invariant: never goes back.
     pub(super) next_producer_id: i64,
 }
@@ -47,8 +50,12 @@ pub struct Broker {
     pub rack: Option<String>,
     /// The feature levels that it can work with.
     pub features: FeatureRange,
-    /// A fenced broker leads nothing and gets no new replicas.
+    /// A fenced broker leads nothing, is in no ISR and gets no new replicas.
     pub fenced: bool,
+    /// It wants to go: it leads nothing and is in no ISR, but serves until it is fenced (KIP-841).
+    pub shutting_down: bool,
+    /// See [`super::Registration::flush_os`].
+    pub flush_os: bool,
 }
 
 /// Feature levels from `min` to `max`, both included.
@@ -58,6 +65,13 @@ pub struct FeatureRange {
     pub min: u16,
     /// The highest.
     pub max: u16,
+}
+
+impl Broker {
+    /// Neither fenced nor shutting down.
+    pub fn can_lead(&self) -> bool {
+        !self.fenced && !self.shutting_down
+    }
 }
 
 impl FeatureRange {
@@ -78,21 +92,9 @@ pub struct Topic {
     pub partitions: Vec<PartitionState>,
     /// Settings that differ from the defaults. Invariant: every name and value is valid.
     pub configs: BTreeMap<String, String>,
-}
-
-/// What the quorum has decided about a partition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PartitionState {
-    /// In the order of preference for leading. Invariant: not empty, no broker twice.
-    pub replicas: Vec<BrokerId>,
-    /// Invariant: a subset of `replicas`, in their order.
-    pub isr: Vec<BrokerId>,
-    /// Invariant: a member of `isr`.
-    pub leader: Option<BrokerId>,
-    /// Invariant: grows whenever the leader changes, and whenever a new incarnation of it leads (contract 4).
-    pub leader_epoch: LeaderEpoch,
-    /// Counts the changes of this state. Invariant: grows with each.
-    pub partition_epoch: i32,
+    /// The last entry that changed when the topic's records are synced: contract 5 asks whether a broker's life was
+    /// `sync` throughout.
+    pub flush_changed: Option<i64>,
 }
 
 /// Producer ids for one broker to give out.
@@ -137,7 +139,12 @@ impl Image {
 
     /// The brokers that can lead.
     pub fn live_brokers(&self) -> impl Iterator<Item = (BrokerId, &Broker)> {
-        self.brokers().filter(|(_, broker)| !broker.fenced)
+        self.brokers().filter(|(_, broker)| broker.can_lead())
+    }
+
+    /// Whether a broker is registered and neither fenced nor shutting down.
+    pub fn can_lead(&self, id: BrokerId) -> bool {
+        self.brokers.get(&id).is_some_and(Broker::can_lead)
     }
 
     /// A topic by its id.
@@ -163,6 +170,34 @@ impl Image {
     /// A partition's state.
     pub fn partition(&self, log: LogId) -> Option<&PartitionState> {
         self.topic(log.topic)?.partition(log.partition)
+    }
+
+    /// m of contract 1, as the whole cluster knows it: from the topic's setting, else from that of all brokers, else a
+    /// majority of the replicas. Leaders count with it too; a single broker's own value would make the quorum and the
+    /// leader disagree about who is eligible.
+    pub fn min_isr(&self, log: LogId) -> Option<usize> {
+        let topic = self.topic(log.topic)?;
+        Some(topic.partition(log.partition)?.m(self.min_insync(topic)))
+    }
+
+    pub(super) fn min_insync(&self, topic: &Topic) -> Option<i32> {
+        self.cluster_wide(topic, "min.insync.replicas", "min.insync.replicas")?.parse().ok()
+    }
+
+    pub(super) fn unclean_election(&self, topic: &Topic) -> bool {
+        let name = "unclean.leader.election.enable";
+        self.cluster_wide(topic, name, name).and_then(settings::parse_bool).unwrap_or_default()
+    }
+
+    /// A setting that must not differ from broker to broker.
+    fn cluster_wide<'a>(&'a self, topic: &'a Topic, name: &str, broker_name: &str) -> Option<&'a str> {
+        topic.configs.get(name).or_else(|| self.broker_defaults.get(broker_name)).map(String::as_str)
+    }
+
+    /// From how many of its uncertain members the controller must hear before one is elected (contract 5).
+    pub fn answers_needed(&self, log: LogId) -> Option<usize> {
+        let topic = self.topic(log.topic)?;
+        Some(topic.partition(log.partition)?.answers_needed(self.min_insync(topic)))
     }
 
     /// Every partition that has a replica on `broker`.
@@ -195,7 +230,10 @@ impl Image {
             law(topic.id == *id && self.names.get(&topic.name) == Some(id), &at("found by its id and name"))?;
             law(!topic.partitions.is_empty(), &at("has a partition"))?;
             for partition in &topic.partitions {
-                partition.invariants().map_err(|what| at(&what))?;
+                partition.invariants(self.min_insync(topic)).map_err(|what| at(&what))?;
+                // Z12 lets them in.
+                let serve = partition.isr.iter().all(|id| self.can_lead(*id));
+                law(serve || defect!(isr_allow_fenced), &at("who is in sync can lead"))?;
             }
         }
         Ok(())
@@ -211,23 +249,5 @@ impl Topic {
     /// All partitions, by number.
     pub fn logs(&self) -> impl Iterator<Item = (LogId, &PartitionState)> {
         (0..).zip(&self.partitions).map(|(number, partition)| (LogId::new(self.id, number), partition))
-    }
-}
-
-impl PartitionState {
-    /// m of contract 1: how many in-sync replicas an acknowledged record has, for a configured
-    /// `min.insync.replicas`.
-    pub fn min_isr(&self, configured: i32) -> usize {
-        usize::try_from(configured).unwrap_or(1).clamp(1, self.replicas.len())
-    }
-
-    fn invariants(&self) -> Result<(), String> {
-        let law = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
-        law(!self.replicas.is_empty(), "has a replica")?;
-        let distinct = self.replicas.iter().collect::<std::collections::BTreeSet<_>>().len();
-        law(distinct == self.replicas.len(), "no replica twice")?;
-        let in_order: Vec<_> = self.replicas.iter().filter(|id| self.isr.contains(id)).copied().collect();
-        law(in_order == self.isr, "the ISR is a subset of the replicas, in their order")?;
-        law(self.leader.is_none_or(|leader| self.isr.contains(&leader)), "the leader is in the ISR")
     }
 }

@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::names::InvalidTopicName;
 use super::settings::InvalidSetting;
 use super::{ProducerIdBlock, Topic};
-use crate::types::{BrokerId, LogId, TopicId};
+use crate::types::{BrokerId, LeaderEpoch, LogId, TopicId};
 
 /// What a command has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,15 @@ pub enum Change {
         broker: BrokerId,
         /// What it is now.
         fenced: bool,
+        /// Partitions whose state changed with it.
+        partitions: Vec<LogId>,
+    },
+    /// A broker wants to go.
+    BrokerShuttingDown {
+        /// Which.
+        broker: BrokerId,
+        /// Partitions whose state changed with it.
+        partitions: Vec<LogId>,
     },
     /// A broker is forgotten.
     BrokerUnregistered {
@@ -63,6 +72,11 @@ pub enum Change {
     BrokerConfigChanged {
         /// `None`: all brokers.
         broker: Option<BrokerId>,
+    },
+    /// Partitions have more replicas.
+    ReplicasAdded {
+        /// Which.
+        partitions: Vec<LogId>,
     },
     /// Producer ids were given out.
     ProducerIdsAllocated {
@@ -164,10 +178,50 @@ pub enum Rejected {
     /// An ISR or leader that cannot be.
     #[error("invalid in-sync replicas: {0}")]
     InvalidIsr(String),
+    /// Somebody else leads, or leads in another epoch.
+    #[error("broker {broker} does not lead {log} in epoch {epoch}")]
+    NotLeader {
+        /// Which partition.
+        log: LogId,
+        /// Who asked.
+        broker: BrokerId,
+        /// In which leader epoch.
+        epoch: LeaderEpoch,
+    },
+    /// A replica that was to join the ISR is fenced, is shutting down or has restarted since (KIP-841, KIP-903).
+    #[error("broker {broker} cannot be in sync with {log}")]
+    IneligibleReplica {
+        /// Which partition.
+        log: LogId,
+        /// Which replica.
+        broker: BrokerId,
+    },
+    /// The partition has the leader that was asked for (KIP-460).
+    #[error("partition {0} needs no election")]
+    ElectionNotNeeded(LogId),
+    /// Nobody who may lead the partition can lead now.
+    #[error("no eligible leader of {0} is available")]
+    NoEligibleLeader(LogId),
     /// Epochs or producer ids are used up.
     #[error("{0} are used up")]
     Exhausted(&'static str),
     /// Not every broker can work at this level.
     #[error("feature level {0} is not supported by every broker")]
     UnsupportedFeature(u16),
+    /// The log holds what older code cannot read.
+    #[error("the feature level is {current} and cannot be lowered to {given}")]
+    Downgrade {
+        /// Asked for.
+        given: u16,
+        /// The image's.
+        current: u16,
+    },
+    /// The command belongs to a newer feature level than the cluster works at.
+    #[error("the command needs feature level {needed}, the cluster works at {current}")]
+    FeatureLevel {
+        /// The command's.
+        needed: u16,
+        /// The image's.
+        current: u16,
+    },
 }

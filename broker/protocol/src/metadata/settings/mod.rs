@@ -217,7 +217,7 @@ impl Setting {
     }
 }
 
-fn parse_bool(value: &str) -> Option<bool> {
+pub(super) fn parse_bool(value: &str) -> Option<bool> {
     match value {
         _ if value.eq_ignore_ascii_case("true") => Some(true),
         _ if value.eq_ignore_ascii_case("false") => Some(false),
