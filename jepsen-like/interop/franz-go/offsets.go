@@ -51,6 +51,9 @@ func (m *monitor) read(r *kgo.Record) error {
 		err := value.ReadFrom(r.Value)
 		m.members, m.joined = len(value.Members), m.joined || len(value.Members) > 0
 		for _, member := range value.Members {
+			if len(member.Assignment) == 0 {
+				continue // its generation has begun, and nothing is assigned yet
+			}
 			assignment := kmsg.NewConsumerMemberAssignment()
 			err = errors.Join(err, assignment.ReadFrom(member.Assignment))
 		}
