@@ -4,6 +4,7 @@
 //! jitter) is passed in, so that one core runs in production, in the simulator, in property tests and under
 //! exhaustive exploration.
 
+pub mod controller;
 pub mod fact;
 pub mod group;
 pub mod metadata;

@@ -290,14 +290,17 @@ fn the_preferred_leader_leads_again_when_it_is_in_sync() {
     }
     let partition_epoch = town.partition().partition_epoch;
     town.say("preferred election", ClusterCommand::ElectPreferred { log: LOG, partition_epoch }).unwrap_err();
-    check(&town, &expect![[r#"
+    check(
+        &town,
+        &expect![[r#"
         1 is fenced                        2 leads 1, isr 2,3
         1 has caught up                    2 leads 1, isr 2,3
         preferred election                 refused: no eligible leader of 00000000-0000-0000-0000-000000000007-0 is available
         the leader has [1, 2, 3] in sync   2 leads 1, isr 1,2,3
         preferred election                 1 leads 2, isr 1,2,3
         the leader has [1, 2, 3] in sync   1 leads 2, isr 1,2,3
-        preferred election                 refused: partition 00000000-0000-0000-0000-000000000007-0 needs no election"#]]);
+        preferred election                 refused: partition 00000000-0000-0000-0000-000000000007-0 needs no election"#]],
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use super::{Image, NewPartition};
+use super::{Image, NewPartition, PartitionState};
 use crate::types::BrokerId;
 
 /// How many replicas a topic gets that does not ask for a number, where there are that many brokers (contract 3).
@@ -64,6 +64,40 @@ pub fn place(
         NewPartition { replicas: chosen.into_iter().map(|at| brokers[at].0).collect() }
     };
     Ok((0..partitions).map(place_one).collect())
+}
+
+/// How many replicas each live broker holds.
+pub fn replicas_by_broker(image: &Image) -> BTreeMap<BrokerId, usize> {
+    let mut load: BTreeMap<_, _> = image.live_brokers().map(|(id, _)| (id, 0)).collect();
+    for partition in image.topics().flat_map(|topic| &topic.partitions) {
+        for id in &partition.replicas {
+            load.entry(*id).and_modify(|count| *count += 1);
+        }
+    }
+    load
+}
+
+/// Whom to add to a partition's replicas until there are `wanted`: live brokers on racks that have none of them first,
+/// then those that hold the least. `load` counts them in.
+pub fn more_replicas(
+    image: &Image,
+    partition: &PartitionState,
+    wanted: usize,
+    load: &mut BTreeMap<BrokerId, usize>,
+) -> Vec<BrokerId> {
+    let rack = |id: BrokerId| image.broker(id).and_then(|broker| broker.rack.as_deref());
+    let mut replicas = partition.replicas.clone();
+    while replicas.len() < wanted {
+        let shares_rack = |id: BrokerId| {
+            let own = rack(id);
+            own.is_some() && replicas.iter().any(|other| rack(*other) == own)
+        };
+        let others = load.iter().filter(|(id, _)| !replicas.contains(id));
+        let Some(next) = others.map(|(id, count)| (shares_rack(*id), *count, *id)).min() else { break };
+        load.entry(next.2).and_modify(|count| *count += 1);
+        replicas.push(next.2);
+    }
+    replicas.split_off(partition.replicas.len())
 }
 
 /// The live brokers, one of each rack in turn.
