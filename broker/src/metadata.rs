@@ -117,7 +117,9 @@ impl ImageReader {
         let view = self.view.borrow();
         let partition = view.image.partition(log)?;
         let min_isr = view.settings(log.topic).map_or(1, |settings| settings.min_insync_replicas);
-        Some((partition.clone(), partition.min_isr(min_isr)))
+        // The quorum elects by what the whole cluster knows; this broker's own setting may only ask for more.
+        let min_isr = partition.min_isr(min_isr).max(view.image.min_isr(log)?);
+        Some((partition.clone(), min_isr))
     }
 
     /// How a partition's log is kept.

@@ -28,7 +28,7 @@ pub(super) struct World {
     /// Whether what is proposed is committed at once.
     pub(super) commits: bool,
     pub(super) answers: Vec<(RequestId, Answer)>,
-    pub(super) asked: Vec<(BrokerId, i64, Vec<LogId>)>,
+    pub(super) asked: Vec<(BrokerId, i64)>,
     pub(super) timer: Option<Duration>,
     next_request: u64,
     folders: BTreeMap<i32, u128>,
@@ -102,9 +102,9 @@ impl World {
                     self.line(format!("answers {}", describe(&answer)));
                     self.answers.push((request, answer));
                 }
-                Effect::AskTails { broker, broker_epoch, logs } => {
-                    self.line(format!("asks {broker} for {} tails", logs.len()));
-                    self.asked.push((broker, broker_epoch, logs));
+                Effect::AskTails { broker, broker_epoch, questions } => {
+                    self.line(format!("asks {broker} for {} tails", questions.len()));
+                    self.asked.push((broker, broker_epoch));
                 }
                 Effect::SetTimer(at) => self.timer = Some(at),
             }
@@ -112,7 +112,7 @@ impl World {
     }
 
     pub(super) fn line(&mut self, what: String) {
-        self.lines.push(format!("{:>5} ms  {what}", self.now.as_millis()));
+        self.lines.push(format!("{:<8} {what}", format!("{} ms", self.now.as_millis())));
     }
 
     /// Commits the oldest proposal.
@@ -249,7 +249,9 @@ impl World {
     pub(super) fn tails(&mut self, id: i32, epoch: i32, end: i64) {
         self.line(format!("{id} has {end} records, the last of epoch {epoch}"));
         let (broker, broker_epoch) = (BrokerId(id), self.epoch(id));
-        self.step(Input::Tails { broker, broker_epoch, tails: vec![(LOG, Tail { epoch, end })] });
+        let leader_epoch = self.image.partition(LOG).unwrap().leader_epoch;
+        let question = Question { log: LOG, leader_epoch };
+        self.step(Input::Tails { broker, broker_epoch, tails: vec![(question, Tail { epoch, end })] });
     }
 
     /// The broker's state in the module's table.

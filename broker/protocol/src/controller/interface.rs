@@ -35,6 +35,15 @@ pub struct Tail {
     pub end: Offset,
 }
 
+/// A partition that nobody leads, as of a leader epoch. An answer that comes after somebody led is about another question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Question {
+    /// Which partition.
+    pub log: LogId,
+    /// Its leader epoch while nobody leads.
+    pub leader_epoch: LeaderEpoch,
+}
+
 /// What happens to the controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -79,7 +88,7 @@ pub enum Input {
         /// Its broker epoch.
         broker_epoch: i64,
         /// How far its replicas reach; one that it does not hold reaches to -1, 0.
-        tails: Vec<(LogId, Tail)>,
+        tails: Vec<(Question, Tail)>,
     },
     /// The entry at `index` was applied to the image that comes with this step. Said of every entry, in order.
     Applied {
@@ -116,15 +125,15 @@ pub enum Effect {
         /// With what.
         answer: Answer,
     },
-    /// Ask a broker how far these replicas reach; what it answers must stay true while its epoch lasts, so it must not
-    /// follow anybody in them meanwhile (without a leader it cannot).
+    /// Ask a broker how far these replicas reach. It answers once its image has the leader epoch
+    /// of the question, in which nobody leads, so that it follows nobody and its answer stays true.
     AskTails {
         /// Which.
         broker: BrokerId,
         /// The epoch that it must have when it answers.
         broker_epoch: i64,
-        /// Which partitions.
-        logs: Vec<LogId>,
+        /// About which partitions.
+        questions: Vec<Question>,
     },
     /// Wake the controller at this time; replaces what was set before.
     SetTimer(Duration),

@@ -44,8 +44,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 pub use interface::{
-    Answer, CommandId, Effect, HEARTBEAT_INTERVAL, Input, Limits, Refused, RequestId, Standing, Tail, Timing,
-    Wants,
+    Answer, CommandId, Effect, HEARTBEAT_INTERVAL, Input, Limits, Question, Refused, RequestId, Standing,
+    Tail, Timing, Wants,
 };
 
 use self::recover::Recovery;

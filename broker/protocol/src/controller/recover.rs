@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Controller, Effect, Subject, Tail};
+use super::{Controller, Effect, Question, Subject, Tail};
 use crate::metadata::{ClusterCommand, Image, IsrMember, PartitionState};
 use crate::types::{BrokerId, LogId};
 
@@ -67,7 +67,7 @@ impl Controller {
     /// Asks every live uncertain member that has not answered in its present epoch, and was not asked lately.
     pub(super) fn ask(&mut self, now: Duration, image: &Image, effects: &mut Vec<Effect>) {
         let retry = self.timing.retry;
-        let mut questions: BTreeMap<(BrokerId, i64), Vec<LogId>> = BTreeMap::new();
+        let mut questions: BTreeMap<(BrokerId, i64), Vec<Question>> = BTreeMap::new();
         for (log, recovery) in &mut self.recoveries {
             let Some(state) = image.partition(*log) else { continue };
             for id in live_uncertain(image, state) {
@@ -77,7 +77,8 @@ impl Controller {
                     recovery.asked.get(&id).is_some_and(|(asked, at)| *asked == epoch && now < *at + retry);
                 if !answered && !lately {
                     recovery.asked.insert(id, (epoch, now));
-                    questions.entry((id, epoch)).or_default().push(*log);
+                    let question = Question { log: *log, leader_epoch: state.leader_epoch };
+                    questions.entry((id, epoch)).or_default().push(question);
                 }
             }
             // Who is fenced is asked when it is back.
@@ -86,9 +87,9 @@ impl Controller {
         if !questions.is_empty() {
             self.recover_at = self.recover_at.or(Some(now + retry));
         }
-        for ((broker, broker_epoch), logs) in questions {
-            for logs in logs.chunks(self.limits.ask_max.max(1)) {
-                effects.push(Effect::AskTails { broker, broker_epoch, logs: logs.to_vec() });
+        for ((broker, broker_epoch), questions) in questions {
+            for questions in questions.chunks(self.limits.ask_max.max(1)) {
+                effects.push(Effect::AskTails { broker, broker_epoch, questions: questions.to_vec() });
             }
         }
     }
@@ -99,13 +100,16 @@ impl Controller {
         image: &Image,
         id: BrokerId,
         epoch: i64,
-        tails: Vec<(LogId, Tail)>,
+        tails: Vec<(Question, Tail)>,
         effects: &mut Vec<Effect>,
     ) {
         if image.broker(id).is_none_or(|broker| broker.epoch != epoch) {
             return;
         }
-        for (log, tail) in tails {
+        for (Question { log, leader_epoch }, tail) in tails {
+            if image.partition(log).is_none_or(|state| state.leader_epoch != leader_epoch) {
+                continue;
+            }
             let asked =
                 |recovery: &Recovery| recovery.asked.get(&id).is_some_and(|(asked, _)| *asked == epoch);
             if let Some(recovery) = self.recoveries.get_mut(&log).filter(|recovery| asked(recovery)) {

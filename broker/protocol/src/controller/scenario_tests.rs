@@ -14,7 +14,7 @@ fn check(world: &World, expected: &Expect) {
 fn a_broker_that_falls_silent_is_fenced_when_its_session_ends() {
     let mut world = World::new(3);
     world.pass_with(ms(1_500), &[2, 3]);
-    check(&world, &expect![" 1000 ms  commits fence 1 → 2 leads 1, isr 2,3"]);
+    check(&world, &expect!["1000 ms  commits fence 1 → 2 leads 1, isr 2,3"]);
 }
 
 #[test]
@@ -29,9 +29,9 @@ fn a_broker_whose_connection_breaks_is_fenced_soon_unless_it_comes_back() {
     check(
         &world,
         &expect![[r#"
-                0 ms  the connection to 2 breaks
-              200 ms  the connection to 1 breaks
-              300 ms  commits fence 1 → 2 leads 1, isr 2,3"#]],
+            0 ms     the connection to 2 breaks
+            200 ms   the connection to 1 breaks
+            300 ms   commits fence 1 → 2 leads 1, isr 2,3"#]],
     );
 }
 
@@ -50,12 +50,12 @@ fn a_clean_stop_waits_until_the_others_know() {
     check(
         &world,
         &expect![[r#"
-                0 ms  answers it serves
-                0 ms  commits shutdown of 1 → 2 leads 1, isr 2,3
-                0 ms  answers it serves
-                0 ms  answers it serves, may go
-                0 ms  commits fence 1 → 2 leads 1, isr 2,3
-                0 ms  answers it is fenced, may go"#]],
+            0 ms     answers it serves
+            0 ms     commits shutdown of 1 → 2 leads 1, isr 2,3
+            0 ms     answers it serves
+            0 ms     answers it serves, may go
+            0 ms     commits fence 1 → 2 leads 1, isr 2,3
+            0 ms     answers it is fenced, may go"#]],
     );
 }
 
@@ -69,13 +69,13 @@ fn a_sole_broker_may_go() {
     check(
         &world,
         &expect![[r#"
-                0 ms  answers it serves
-                0 ms  commits shutdown of 1 → nobody leads 1, isr , elr 1
-                0 ms  answers it serves, may go
-                0 ms  commits fence 1 → nobody leads 1, isr , elr 1
-                0 ms  commits start of 1 → nobody leads 1, isr , elr 1
-                0 ms  answers broker epoch 6
-                0 ms  commits unfence 1 → 1 leads 2, isr 1"#]],
+            0 ms     answers it serves
+            0 ms     commits shutdown of 1 → nobody leads 1, isr , elr 1
+            0 ms     answers it serves, may go
+            0 ms     commits fence 1 → nobody leads 1, isr , elr 1
+            0 ms     commits start of 1 → nobody leads 1, isr , elr 1
+            0 ms     answers broker epoch 6
+            0 ms     commits unfence 1 → 1 leads 2, isr 1"#]],
     );
 }
 
@@ -85,7 +85,7 @@ fn a_broker_with_a_failed_folder_is_fenced_at_its_own_wish() {
     let mut world = World::new(3);
     world.heartbeat(1, Wants::Fenced);
     world.heartbeat(1, Wants::Serve);
-    check(&world, &expect!["    0 ms  commits fence 1 → 2 leads 1, isr 2,3"]);
+    check(&world, &expect!["0 ms     commits fence 1 → 2 leads 1, isr 2,3"]);
 }
 
 #[test]
@@ -100,9 +100,9 @@ fn a_broker_is_unfenced_when_it_has_applied_its_registration() {
     check(
         &world,
         &expect![[r#"
-                0 ms  commits start of 2 → 1 leads 0, isr 1,3
-                0 ms  answers broker epoch 8
-                0 ms  commits unfence 2 → 1 leads 0, isr 1,3"#]],
+            0 ms     commits start of 2 → 1 leads 0, isr 1,3
+            0 ms     answers broker epoch 8
+            0 ms     commits unfence 2 → 1 leads 0, isr 1,3"#]],
     );
 }
 
@@ -116,10 +116,10 @@ fn a_second_broker_of_the_same_number_is_refused_while_the_first_lives() {
     check(
         &world,
         &expect![[r#"
-                0 ms  answers refused: broker 2 is alive with another data folder
-             1000 ms  commits fence 2 → 1 leads 0, isr 1, elr 2
-             1200 ms  commits start of 2 → 1 leads 0, isr 1, uncertain 2
-             1200 ms  answers broker epoch 7"#]],
+            0 ms     answers refused: broker 2 is alive with another data folder
+            1000 ms  commits fence 2 → 1 leads 0, isr 1, elr 2
+            1200 ms  commits start of 2 → 1 leads 0, isr 1, uncertain 2
+            1200 ms  answers broker epoch 7"#]],
     );
 }
 
@@ -138,11 +138,11 @@ fn one_proposal_per_partition_is_in_flight() {
     check(
         &world,
         &expect![[r#"
-                0 ms  answers refused: the controller has proposals in flight; try again
-                0 ms  commits isr → 1 leads 0, isr 1,2
-                0 ms  answers entry 8
-                0 ms  answers refused: partition 00000000-0000-0000-0000-000000000007-0 has epoch 1, not 0
-                0 ms  answers refused: this command cannot be asked for"#]],
+            0 ms     answers refused: the controller has proposals in flight; try again
+            0 ms     commits isr → 1 leads 0, isr 1,2
+            0 ms     answers entry 8
+            0 ms     answers refused: partition 00000000-0000-0000-0000-000000000007-0 has epoch 1, not 0
+            0 ms     answers refused: this command cannot be asked for"#]],
     );
 }
 
@@ -181,21 +181,21 @@ fn after_a_power_loss_the_largest_of_enough_answers_leads() {
     check(
         &world,
         &expect![[r#"
-                0 ms  commits start of 3 → 1 leads 0, isr 1,2
-                0 ms  answers broker epoch 8
-                0 ms  commits isr → 1 leads 0, isr 1, elr 2
-                0 ms  answers entry 9
-                0 ms  commits start of 2 → 1 leads 0, isr 1, uncertain 2
-                0 ms  answers broker epoch 10
-                0 ms  commits start of 1 → nobody leads 1, isr , uncertain 1,2
-                0 ms  answers broker epoch 11
-                0 ms  commits unfence 1 → nobody leads 1, isr , uncertain 1,2
-                0 ms  asks 1 for 1 tails
-                0 ms  1 has 5 records, the last of epoch 0
-                0 ms  commits unfence 2 → nobody leads 1, isr , uncertain 1,2
-                0 ms  asks 2 for 1 tails
-                0 ms  2 has 7 records, the last of epoch 0
-                0 ms  commits recovered 2, as [], [1] less → 2 leads 2, isr 2"#]],
+            0 ms     commits start of 3 → 1 leads 0, isr 1,2
+            0 ms     answers broker epoch 8
+            0 ms     commits isr → 1 leads 0, isr 1, elr 2
+            0 ms     answers entry 9
+            0 ms     commits start of 2 → 1 leads 0, isr 1, uncertain 2
+            0 ms     answers broker epoch 10
+            0 ms     commits start of 1 → nobody leads 1, isr , uncertain 1,2
+            0 ms     answers broker epoch 11
+            0 ms     commits unfence 1 → nobody leads 1, isr , uncertain 1,2
+            0 ms     asks 1 for 1 tails
+            0 ms     1 has 5 records, the last of epoch 0
+            0 ms     commits unfence 2 → nobody leads 1, isr , uncertain 1,2
+            0 ms     asks 2 for 1 tails
+            0 ms     2 has 7 records, the last of epoch 0
+            0 ms     commits recovered 2, as [], [1] less → 2 leads 2, isr 2"#]],
     );
 }
 
@@ -217,25 +217,43 @@ fn a_lost_disk_counts_as_an_answer_and_a_question_is_asked_again() {
     check(
         &world,
         &expect![[r#"
-                0 ms  commits start of 1 → 2 leads 1, isr 2,3
-                0 ms  answers broker epoch 8
-                0 ms  commits unfence 1 → 2 leads 1, isr 2,3
-             1000 ms  commits fence 1 → 2 leads 1, isr 2,3
-             1000 ms  commits fence 2 → 3 leads 2, isr 3, elr 2
-             1100 ms  commits start of 2 → 3 leads 2, isr 3, uncertain 2
-             1100 ms  answers broker epoch 12
-             1100 ms  commits unfence 2 → 3 leads 2, isr 3, uncertain 2
-             1100 ms  commits start of 3 → nobody leads 3, isr , uncertain 2,3
-             1100 ms  answers broker epoch 14
-             1100 ms  asks 2 for 1 tails
-             1100 ms  commits unfence 3 → nobody leads 3, isr , uncertain 2,3
-             1100 ms  asks 3 for 1 tails
-             1100 ms  2 has 0 records, the last of epoch -1
-             1100 ms  commits unfence 1 → nobody leads 3, isr , uncertain 2,3
-             1300 ms  asks 3 for 1 tails
-             1350 ms  3 has 4 records, the last of epoch 0
-             1350 ms  commits recovered 3, as [], [2] less → 3 leads 4, isr 3"#]],
+            0 ms     commits start of 1 → 2 leads 1, isr 2,3
+            0 ms     answers broker epoch 8
+            0 ms     commits unfence 1 → 2 leads 1, isr 2,3
+            1000 ms  commits fence 1 → 2 leads 1, isr 2,3
+            1000 ms  commits fence 2 → 3 leads 2, isr 3, elr 2
+            1100 ms  commits start of 2 → 3 leads 2, isr 3, uncertain 2
+            1100 ms  answers broker epoch 12
+            1100 ms  commits unfence 2 → 3 leads 2, isr 3, uncertain 2
+            1100 ms  commits start of 3 → nobody leads 3, isr , uncertain 2,3
+            1100 ms  answers broker epoch 14
+            1100 ms  asks 2 for 1 tails
+            1100 ms  commits unfence 3 → nobody leads 3, isr , uncertain 2,3
+            1100 ms  asks 3 for 1 tails
+            1100 ms  2 has 0 records, the last of epoch -1
+            1100 ms  commits unfence 1 → nobody leads 3, isr , uncertain 2,3
+            1300 ms  asks 3 for 1 tails
+            1350 ms  3 has 4 records, the last of epoch 0
+            1350 ms  commits recovered 3, as [], [2] less → 3 leads 4, isr 3"#]],
     );
+}
+
+#[test]
+fn an_answer_from_before_another_reign_is_about_another_question() {
+    // Contract 5
+    let mut world = World::new(2);
+    world.register(1, LastStop::Uncertain);
+    world.register(2, LastStop::Uncertain);
+    world.heartbeat(1, Wants::Serve);
+    let partition = world.image.partition(LOG).unwrap();
+    let question = Question { log: LOG, leader_epoch: partition.leader_epoch - 1 };
+    let (broker, broker_epoch) = (BrokerId(1), world.epoch(1));
+    world.step(Input::Tails { broker, broker_epoch, tails: vec![(question, Tail { epoch: 0, end: 9 })] });
+    world.heartbeat(2, Wants::Serve);
+    world.tails(2, 0, 3);
+    assert_eq!(world.image.partition(LOG).unwrap().leader, None, "1 has not answered yet");
+    world.tails(1, 0, 4);
+    assert_eq!(world.image.partition(LOG).unwrap().leader, Some(BrokerId(1)));
 }
 
 #[test]
@@ -249,8 +267,8 @@ fn a_new_controller_gives_fresh_sessions_and_goes_on_with_what_is_committed() {
     check(
         &world,
         &expect![[r#"
-              900 ms  another controller takes over
-             1500 ms  commits fence 1 → 2 leads 1, isr 2,3"#]],
+            900 ms   another controller takes over
+            1500 ms  commits fence 1 → 2 leads 1, isr 2,3"#]],
     );
 }
 
@@ -265,9 +283,9 @@ fn who_waits_for_a_controller_that_resigns_is_told() {
     check(
         &world,
         &expect![[r#"
-                0 ms  answers refused: this node is not the controller
-                0 ms  another controller takes over
-                0 ms  commits isr → 1 leads 0, isr 1, elr 2,3"#]],
+            0 ms     answers refused: this node is not the controller
+            0 ms     another controller takes over
+            0 ms     commits isr → 1 leads 0, isr 1, elr 2,3"#]],
     );
 }
 
@@ -298,20 +316,20 @@ fn internal_topics_grow_as_brokers_join() {
     check(
         &world,
         &expect![[r#"
-                0 ms  commits a command of the first format → 1 leads 0, isr 1
-                0 ms  commits start of 2 → 1 leads 0, isr 1
-                0 ms  answers broker epoch 4
-                0 ms  commits unfence 2 → 1 leads 0, isr 1
-                0 ms  commits more replicas → 1 leads 0, isr 1, adding 2
-                0 ms  commits start of 3 → 1 leads 0, isr 1, adding 2
-                0 ms  answers broker epoch 7
-                0 ms  commits unfence 3 → 1 leads 0, isr 1, adding 2
-                0 ms  commits more replicas → 1 leads 0, isr 1, adding 2,3
-                0 ms  commits start of 4 → 1 leads 0, isr 1, adding 2,3
-                0 ms  answers broker epoch 10
-                0 ms  commits unfence 4 → 1 leads 0, isr 1, adding 2,3
-                0 ms  commits isr → 1 leads 0, isr 1,2, adding 3
-                0 ms  answers entry 12"#]],
+            0 ms     commits a command of the first format → 1 leads 0, isr 1
+            0 ms     commits start of 2 → 1 leads 0, isr 1
+            0 ms     answers broker epoch 4
+            0 ms     commits unfence 2 → 1 leads 0, isr 1
+            0 ms     commits more replicas → 1 leads 0, isr 1, adding 2
+            0 ms     commits start of 3 → 1 leads 0, isr 1, adding 2
+            0 ms     answers broker epoch 7
+            0 ms     commits unfence 3 → 1 leads 0, isr 1, adding 2
+            0 ms     commits more replicas → 1 leads 0, isr 1, adding 2,3
+            0 ms     commits start of 4 → 1 leads 0, isr 1, adding 2,3
+            0 ms     answers broker epoch 10
+            0 ms     commits unfence 4 → 1 leads 0, isr 1, adding 2,3
+            0 ms     commits isr → 1 leads 0, isr 1,2, adding 3
+            0 ms     answers entry 12"#]],
     );
 }
 

@@ -94,7 +94,7 @@ impl Walk {
         }
         for _ in 0..40 {
             world.pass_with(ms(150), &(1..=self.brokers).collect::<Vec<_>>());
-            for (broker, epoch, _) in std::mem::take(&mut world.asked) {
+            for (broker, epoch) in std::mem::take(&mut world.asked) {
                 if epoch == world.epoch(broker.0) {
                     self.recovered = true;
                     world.tails(broker.0, 0, i64::from(broker.0));
