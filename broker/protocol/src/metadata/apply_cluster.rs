@@ -104,6 +104,9 @@ impl Image {
                 false => before.folder == registration.folder,
             });
             let led = partition.leader == Some(id);
+            if before.as_ref().is_some_and(|before| before.folder != registration.folder) {
+                partition.empty(id);
+            }
             if fenced || !certain {
                 partition.retire(id, certain);
                 Touch::Settle

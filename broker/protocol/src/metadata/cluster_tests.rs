@@ -243,13 +243,14 @@ fn unclean_election_happens_only_where_it_is_configured() {
     town.unfence(1);
     let changes = [("unclean.leader.election.enable".to_owned(), Some("true".to_owned()))].into();
     town.say("unclean election is allowed", Command::SetTopicConfig { id: TOPIC, changes }).unwrap();
+    assert_eq!(town.partition().leader, Some(BrokerId(2)), "who has something, not the empty last leader");
     check(
         &town,
         &expect![[r#"
-        the leader has [1] in sync         1 leads 0, isr 1
-        1 starts with an empty disk        nobody leads 1, isr , uncertain 1
-        1 has caught up                    nobody leads 1, isr , uncertain 1
-        unclean election is allowed        1 leads 2, isr 1, unclean"#]],
+            the leader has [1] in sync         1 leads 0, isr 1
+            1 starts with an empty disk        nobody leads 1, isr , uncertain 1
+            1 has caught up                    nobody leads 1, isr , uncertain 1
+            unclean election is allowed        2 leads 2, isr 2, unclean"#]],
     );
 }
 
@@ -321,15 +322,15 @@ fn a_late_isr_request_is_refused() {
     check(
         &town,
         &expect![[r#"
-        the leader has [1, 2] in sync      1 leads 0, isr 1,2
-        3 starts with an empty disk        1 leads 0, isr 1,2
-        an addition of 3's former self     refused: broker 3 has epoch 9, not 3
-        the leader has [1, 2, 3] in sync   refused: broker 3 cannot be in sync with 00000000-0000-0000-0000-000000000007-0
-        3 has caught up                    1 leads 0, isr 1,2
-        the leader has [1] in sync         1 leads 0, isr 1, elr 2
-        a request from before              refused: partition 00000000-0000-0000-0000-000000000007-0 has epoch 2, not 1
-        1 is fenced                        2 leads 1, isr 2, elr 1
-        a request of 1's reign             refused: broker 1 does not lead 00000000-0000-0000-0000-000000000007-0 in epoch 0"#]],
+            the leader has [1, 2] in sync      1 leads 0, isr 1,2
+            3 starts with an empty disk        1 leads 0, isr 1,2
+            an addition of 3's former self     refused: broker 3 has epoch 9, not 3
+            the leader has [1, 2, 3] in sync   refused: broker 3 cannot be in sync with 00000000-0000-0000-0000-000000000007-0
+            3 has caught up                    1 leads 0, isr 1,2
+            the leader has [1] in sync         1 leads 0, isr 1, elr 2
+            a request from before              refused: partition 00000000-0000-0000-0000-000000000007-0 has epoch 2, not 1
+            1 is fenced                        2 leads 1, isr 2, elr 1
+            a request of 1's reign             refused: broker 1 does not lead 00000000-0000-0000-0000-000000000007-0 in epoch 0"#]],
     );
 }
 

@@ -9,7 +9,7 @@
 //! | an in-sync replica that can lead | the first one in the order of the replicas | KIP-841 |
 //! | none in sync, an eligible leader replica that can lead | it, alone in the ISR | KIP-966 |
 //! | only replicas that are not certain, unclean election is off | nobody, until the controller has asked them (contract 5) | |
-//! | any replica that can lead, unclean election is on | the last leader, or the first one: acknowledged records may be lost | KIP-106 |
+//! | any replica that can lead, unclean election is on | the last leader, an uncertain one, any other that has something, the first one: acknowledged records may be lost | KIP-106 |
 //! | none that can lead | nobody | |
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,9 @@ pub struct PartitionState {
     /// Members of ISR or ELR that came back without a certain tail, or with another folder (contract 5).
     /// Invariant: as `elr`, and none of them in it.
     pub uncertain: Vec<BrokerId>,
+    /// Replicas that came back with another folder and have not been in sync since: an unclean election prefers any other.
+    /// Invariant: a subset of `replicas`, none of them in sync.
+    pub emptied: Vec<BrokerId>,
     /// Invariant: a member of `isr`; `None` exactly when `isr` is empty.
     pub leader: Option<BrokerId>,
     /// The last leader; `None` before the second one.
@@ -48,7 +51,7 @@ pub struct PartitionState {
     /// The last leader epoch that began with an unclean election: only there do committed records vanish.
     /// Invariant: `<= leader_epoch`.
     pub unclean_epoch: Option<LeaderEpoch>,
-    /// Counts the changes of this state. Invariant: grows with each.
+    /// Counts the changes of this state, except those of `emptied`, which no proposal depends on. Invariant: grows with each.
     pub partition_epoch: i32,
 }
 
@@ -74,6 +77,7 @@ impl PartitionState {
             isr,
             elr: Vec::new(),
             uncertain: Vec::new(),
+            emptied: Vec::new(),
             last_leader: None,
             leader_epoch: 0,
             unclean_epoch: None,
@@ -119,6 +123,13 @@ impl PartitionState {
         was_in_sync || was_eligible
     }
 
+    /// `broker` came back with another folder.
+    pub(super) fn empty(&mut self, broker: BrokerId) {
+        if !self.emptied.contains(&broker) {
+            self.emptied.push(broker);
+        }
+    }
+
     /// `broker` says itself that its log is damaged: it is no candidate for anything (contract 7).
     pub(super) fn forget(&mut self, broker: BrokerId) {
         for list in [&mut self.isr, &mut self.elr, &mut self.uncertain] {
@@ -142,6 +153,7 @@ impl PartitionState {
     pub(super) fn settle(&mut self, before: &Self, around: &Circumstances<'_>) -> Result<bool, Rejected> {
         let unclean = self.elect(around);
         self.adding.retain(|id| !self.isr.contains(id));
+        self.emptied.retain(|id| !self.isr.contains(id));
         if self.isr.len() >= self.m(around.min_insync) {
             self.elr.clear();
             self.uncertain.clear();
@@ -161,8 +173,9 @@ impl PartitionState {
         if unclean {
             self.unclean_epoch = Some(self.leader_epoch);
         }
-        if self == before {
-            return Ok(false);
+        let emptied = self.emptied.clone();
+        if *self == (PartitionState { emptied, ..before.clone() }) {
+            return Ok(self.emptied != before.emptied);
         }
         let next = self.partition_epoch.checked_add(1);
         self.partition_epoch = next.ok_or(Rejected::Exhausted("partition epochs"))?;
@@ -189,8 +202,11 @@ impl PartitionState {
         if !around.unclean {
             return false;
         }
-        let last = self.last_leader.filter(|id| self.replicas.contains(id) && (around.can_lead)(*id));
-        match last.or_else(|| among(&self.uncertain)).or_else(|| among(&self.replicas)) {
+        let has_something = |id: &BrokerId| !self.emptied.contains(id);
+        let full = |list: &[BrokerId]| list.iter().copied().filter(has_something).collect::<Vec<_>>();
+        let last: Vec<_> = self.last_leader.into_iter().collect();
+        let preferences = [full(&last), full(&self.uncertain), full(&self.replicas), self.replicas.clone()];
+        match preferences.iter().find_map(|list| among(list)) {
             Some(any) => {
                 self.elr.clear();
                 self.uncertain.clear();
@@ -216,6 +232,8 @@ impl PartitionState {
         law(in_order(&self.isr), "the ISR is a subset of the replicas, in their order")?;
         law(in_order(&self.elr), "the ELR is a subset of the replicas, in their order")?;
         law(in_order(&self.uncertain), "the uncertain are a subset of the replicas, in their order")?;
+        let known = |id: &BrokerId| self.replicas.contains(id) && !self.isr.contains(id);
+        law(self.emptied.iter().all(known), "who came back empty is a replica that is not in sync")?;
         law(self.adding.iter().all(|id| self.replicas.contains(id)), "who is added is a replica")?;
         law(self.adding.len() < self.replicas.len(), "not every replica is being added")?;
         let candidates: Vec<_> = self.candidates().collect();
