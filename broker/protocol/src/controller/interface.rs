@@ -197,6 +197,9 @@ pub struct Timing {
     pub retry: Duration,
     /// How long an election waits for further answers when enough are there.
     pub tails: Duration,
+    /// `leader.imbalance.check.interval.seconds`: how often leadership goes back to the first replicas; `None` is
+    /// `auto.leader.rebalance.enable=false`.
+    pub balance: Option<Duration>,
 }
 
 impl Default for Timing {
@@ -207,6 +210,7 @@ impl Default for Timing {
             reconnect: Duration::from_millis(100),
             retry: Duration::from_millis(200),
             tails: Duration::from_millis(500),
+            balance: Some(Duration::from_secs(300)),
         }
     }
 }

@@ -26,6 +26,7 @@
 //!
 //! A fenced broker that wants to leave may go at once.
 
+mod balance;
 mod grow;
 mod interface;
 mod recover;
@@ -85,6 +86,8 @@ pub struct Controller {
     recoveries: BTreeMap<LogId, Recovery>,
     /// When uncertain members are asked again.
     recover_at: Option<Duration>,
+    /// When leaders go back to the first replicas.
+    balance_at: Option<Duration>,
     /// What was refused is tried again at this time.
     retry_at: Option<Duration>,
     /// When the controller is woken.
@@ -109,6 +112,7 @@ impl Controller {
             busy: BTreeSet::new(),
             recoveries: BTreeMap::new(),
             recover_at: None,
+            balance_at: timing.balance.map(|interval| now + interval),
             retry_at: None,
             timer: None,
         };
@@ -348,6 +352,7 @@ impl Controller {
         if self.recover_at.is_some_and(|at| at <= now) {
             self.recover(now, image, effects);
         }
+        self.balance(now, image, effects);
         self.grow(image, effects);
     }
 
@@ -358,7 +363,9 @@ impl Controller {
             serves && !self.busy.contains(&Subject::Broker(**id))
         });
         let ends = sessions.map(|(_, session)| session.ends);
-        let Some(due) = ends.chain(self.recover_at).chain(self.retry_at).min() else { return };
+        let Some(due) = ends.chain(self.recover_at).chain(self.balance_at).chain(self.retry_at).min() else {
+            return;
+        };
         if self.timer.is_none_or(|timer| due < timer) {
             self.timer = Some(due);
             effects.push(Effect::SetTimer(due));
