@@ -5,6 +5,8 @@
 
 mod describe;
 pub(crate) mod driver;
+#[cfg(test)]
+mod format_tests;
 mod hard_state;
 mod log;
 mod quorum;

@@ -1,0 +1,79 @@
+//! The bytes of the metadata log's commands: a version's commands never change, so these lines only grow.
+
+use bytes::Bytes;
+use uuid::Uuid;
+use weir_protocol::metadata::{
+    ClusterCommand, Command, Endpoint, FeatureRange, IsrMember, LastStop, Record, Registration,
+};
+use weir_protocol::types::{BrokerId, FolderId, Incarnation, LogId, TopicId};
+use weir_wire::internal;
+
+fn records() -> Vec<Record> {
+    let endpoints = vec![Endpoint { listener: "PLAINTEXT".into(), host: "h".into(), port: 9092 }];
+    let member = |id| IsrMember { broker: BrokerId(id), broker_epoch: 300 };
+    let log = LogId::new(TopicId(Uuid::from_u128(7)), 3);
+    let features = FeatureRange { min: 1, max: 2 };
+    let (broker, folder, incarnation) = (BrokerId(5), FolderId(Uuid::from_u128(9)), Incarnation(4));
+    let started = Command::RegisterBroker {
+        broker,
+        folder,
+        incarnation,
+        endpoints: endpoints.clone(),
+        rack: Some("r".into()),
+        features,
+    };
+    let changed = Command::ChangePartition {
+        log,
+        partition_epoch: 2,
+        leader: Some(broker),
+        isr: vec![member(5)],
+        renew_epoch: true,
+    };
+    let registration = Registration {
+        broker,
+        folder,
+        incarnation,
+        endpoints,
+        rack: None,
+        features,
+        last_stop: LastStop::Uncertain,
+        flush_os: true,
+    };
+    let recovered = ClusterCommand::ElectRecovered {
+        log,
+        partition_epoch: 2,
+        leader: member(5),
+        equals: vec![member(6)],
+        behind: vec![BrokerId(7)],
+    };
+    vec![
+        started.into(),
+        changed.into(),
+        Command::SetFeatureLevel { level: 2 }.into(),
+        ClusterCommand::RegisterBroker(registration).into(),
+        ClusterCommand::Fence { broker, broker_epoch: 300 }.into(),
+        recovered.into(),
+        ClusterCommand::AddReplicas { id: log.topic, partitions: Vec::new() }.into(),
+    ]
+}
+
+const FROZEN: [&str; 7] = [
+    "00010a1000000000000000000000000000000009040109504c41494e544558540168fb84230101720102",
+    "000a10000000000000000000000000000000070604010a010afb580201",
+    "000b02",
+    "01000a1000000000000000000000000000000009040109504c41494e544558540168fb84230001020201",
+    "01010afb5802",
+    "0109100000000000000000000000000000000706040afb5802010cfb5802010e",
+    "010a100000000000000000000000000000000700",
+];
+
+#[test]
+fn commands_keep_their_bytes() {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let encoded: Vec<Bytes> = records().iter().map(|record| internal::encode(record).unwrap()).collect();
+    let shown: Vec<_> = encoded.iter().map(|bytes| hex(bytes)).collect();
+    assert_eq!(shown, FROZEN);
+    for (record, bytes) in records().iter().zip(&encoded) {
+        assert_eq!(internal::decode::<Record>(bytes, 1 << 16).as_ref(), Ok(record));
+    }
+}
