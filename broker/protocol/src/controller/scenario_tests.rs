@@ -355,11 +355,14 @@ fn leaders_go_back_to_the_first_replicas_after_a_while() {
     let joined = world.alter(&[1, 2]);
     world.change(joined);
     world.pass_with(ms(300_000), &[1, 2]);
-    check(&world, &expect![[r#"
+    check(
+        &world,
+        &expect![[r#"
         0 ms     commits start of 1 → 2 leads 1, isr 2, elr 1
         0 ms     answers broker epoch 6
         0 ms     commits unfence 1 → 2 leads 1, isr 2, elr 1
         0 ms     commits isr → 2 leads 1, isr 1,2
         0 ms     answers entry 8
-        300000 ms commits another change of the partition → 1 leads 2, isr 1,2"#]]);
+        300000 ms commits another change of the partition → 1 leads 2, isr 1,2"#]],
+    );
 }

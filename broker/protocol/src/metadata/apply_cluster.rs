@@ -227,7 +227,8 @@ impl Image {
         let partition = self.partition(log).ok_or(Rejected::UnknownPartition(log))?;
         let others = partition.isr.iter().chain(&partition.elr).filter(|id| **id != member.broker);
         let another_could_lead = others.into_iter().any(|id| self.can_lead(*id));
-        if partition.isr.contains(&member.broker) && !another_could_lead {
+        let is_candidate = partition.candidates().any(|id| id == member.broker);
+        if is_candidate && !another_could_lead {
             return Err(Rejected::NoEligibleLeader(log));
         }
         self.alter(log, |partition| {

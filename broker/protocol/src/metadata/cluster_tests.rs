@@ -343,11 +343,16 @@ fn a_damaged_replica_leaves_unless_it_is_the_last() {
     town.say("1 is damaged", command).unwrap();
     let command = leave(&town, 2);
     town.say("2 is damaged", command).unwrap_err();
+    town.fence(2);
+    let command = leave(&town, 2);
+    town.say("2 is damaged", command).unwrap_err();
     check(
         &town,
         &expect![[r#"
-        1 is damaged                       2 leads 1, isr 2
-        2 is damaged                       refused: no eligible leader of 00000000-0000-0000-0000-000000000007-0 is available"#]],
+            1 is damaged                       2 leads 1, isr 2
+            2 is damaged                       refused: no eligible leader of 00000000-0000-0000-0000-000000000007-0 is available
+            2 is fenced                        nobody leads 2, isr , elr 2
+            2 is damaged                       refused: no eligible leader of 00000000-0000-0000-0000-000000000007-0 is available"#]],
     );
 }
 
