@@ -124,6 +124,12 @@ impl ImageReader {
         Some((partition.clone(), min_isr))
     }
 
+    /// The broker epochs of those of `brokers` that are registered.
+    pub(crate) fn broker_epochs(&self, brokers: &[BrokerId]) -> BTreeMap<BrokerId, i64> {
+        let view = self.view.borrow();
+        brokers.iter().filter_map(|id| Some((*id, view.image.broker(*id)?.epoch))).collect()
+    }
+
     /// How a partition's log is kept.
     pub(crate) fn log_config(&self, log: LogId) -> LogConfig {
         let view = self.view.borrow();

@@ -1,5 +1,6 @@
 //! What a shard holds of each of its partitions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -59,7 +60,9 @@ impl Open {
             true => Producers::default(),
             false => log.take_producers(),
         };
-        let core = partition::Partition::new(id, me, state, Limits::default()).with_producers(producers);
+        let core = partition::Partition::new(id, me, state, Limits::default())
+            .with_epochs(log.epochs().clone())
+            .with_producers(producers);
         Open { core, log, watchers: Watchers::default(), starts: Vec::new() }
     }
 
@@ -71,14 +74,13 @@ impl Open {
         if decided.leader != Some(me) {
             return Some(Input::Resign { epoch: decided.leader_epoch });
         }
-        if self.core.is_leader() && decided.leader_epoch == self.core.epoch() {
-            return Some(Input::IsrCommitted { epoch: decided.leader_epoch, isr: decided.isr.clone() });
-        }
         Some(Input::BecomeLeader(Leadership {
             epoch: decided.leader_epoch,
+            partition_epoch: decided.partition_epoch,
             replicas: decided.replicas.clone(),
             isr: decided.isr.clone(),
             min_insync: decided.min_insync,
+            broker_epochs: decided.broker_epochs.clone(),
         }))
     }
 
@@ -201,9 +203,12 @@ impl Open {
 pub(super) struct Decided {
     pub(super) leader: Option<BrokerId>,
     pub(super) leader_epoch: LeaderEpoch,
+    pub(super) partition_epoch: i32,
     pub(super) replicas: Vec<BrokerId>,
     pub(super) isr: Vec<BrokerId>,
     pub(super) min_insync: usize,
+    /// Of the replicas that are registered.
+    pub(super) broker_epochs: BTreeMap<BrokerId, i64>,
 }
 
 /// The error of a waiter: the store's own where the core only knows that storage failed.

@@ -9,7 +9,7 @@ use weir_protocol::partition::{Acks, Effect, Input};
 use weir_protocol::types::{BrokerId, LogId};
 use weir_runtime::time::{self, Alarm};
 use weir_runtime::{select, simulation, task};
-use weir_storage::{AppendInfo, CutSide, Log, Port, StorageError, Store, StoreEvent, producer_batch};
+use weir_storage::{AppendInfo, Log, Port, StorageError, Store, StoreEvent, producer_batch};
 use weir_wire::records;
 
 use super::calls::{Parked, Produces, Question, Slab, waiter_id};
@@ -277,12 +277,16 @@ impl Owner {
         let decided = self.image.decided(log).map(|(partition, min_insync)| Decided {
             leader: partition.leader,
             leader_epoch: partition.leader_epoch,
+            partition_epoch: partition.partition_epoch,
+            broker_epochs: self.image.broker_epochs(&partition.replicas),
             replicas: partition.replicas,
             isr: partition.isr,
             min_insync,
         });
         if let Some(input) = open.input_for(self.me, decided.as_ref()) {
-            if let Input::BecomeLeader(leadership) = &input {
+            if let Input::BecomeLeader(leadership) = &input
+                && (leadership.epoch != open.core.epoch() || !open.core.is_leader())
+            {
                 let epoch = leadership.epoch;
                 simulation::observe(|| Fact::Leads { log, epoch });
             }
@@ -424,9 +428,6 @@ impl Owner {
                 let durable = open.log.on_cut(&cut);
                 open.start_is_durable(cut.start);
                 if let Some(end) = durable {
-                    if cut.side == CutSide::End {
-                        self.step(log, Input::Truncated { end: cut.end }, None);
-                    }
                     self.step(log, Input::Durable { end }, None);
                 }
             }
@@ -531,6 +532,8 @@ impl Owner {
                         open.core.step(Input::AppendFailed { from: base_offset }, &mut effects);
                     }
                 }
+                Effect::Truncate { to } => open.log.truncate(to),
+                Effect::AdvanceStart { start } => open.log.set_start(start),
                 Effect::HighWatermark(high_watermark) => {
                     simulation::observe(|| Fact::HighWatermark {
                         log,
@@ -550,6 +553,8 @@ impl Owner {
                     self.metrics.producers_expired.add(producers.len() as u64);
                     open.log.forget_producers(producers);
                 }
+                // No other broker holds a replica yet: nobody is followed, and the ISR stays what it is.
+                Effect::WriteFetched { .. } | Effect::ReportProgress { .. } | Effect::ProposeIsr { .. } => {}
                 Effect::RequestNewEpoch { epoch } => self.image.request_new_epoch(log, epoch),
             }
         }

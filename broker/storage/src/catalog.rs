@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weir_protocol::partition::producers::Producers;
 use weir_protocol::types::{LogId, Offset};
 
-use crate::epochs::EpochHistory;
+use weir_protocol::partition::epochs::EpochHistory;
 
 /// The place of a log in the catalog. Never reused while the store is open.
 pub(crate) type SlotId = u32;

@@ -7,7 +7,7 @@ use weir_protocol::types::{FolderId, LogId, Offset, TopicId};
 
 use crate::blob::{self, BlobError, Kind};
 use crate::catalog::{Catalog, LogState, Tail};
-use crate::epochs::EpochHistory;
+use weir_protocol::partition::epochs::EpochHistory;
 
 /// Version 2 has each log's producers.
 pub(crate) const KIND: Kind = Kind { magic: *b"WEIRchk\n", version: 2 };

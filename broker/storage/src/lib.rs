@@ -23,7 +23,6 @@ mod catalog;
 mod checkpoint;
 mod committer;
 mod config;
-mod epochs;
 mod error;
 mod event;
 mod identity;
@@ -42,9 +41,9 @@ mod store;
 
 pub use append::{AppendInfo, producer_batch};
 pub use config::{Flush, LogConfig, StoreConfig};
-pub use epochs::{EpochEntry, EpochHistory};
 pub use error::{ReadError, StorageError};
 pub use event::{AppendFailed, Cut, CutSide, Durable, StoreEvent};
 pub use log::{Log, ReadPlan, TimePlan, TimestampOffset};
 pub use recovery::{DamagedRange, RecoveryReport};
 pub use store::{Port, Store, StoreStats};
+pub use weir_protocol::partition::epochs::{EpochEntry, EpochHistory};

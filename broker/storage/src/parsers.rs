@@ -12,9 +12,9 @@ use weir_protocol::partition::producers::Producers;
 use weir_protocol::types::{FolderId, LogId, Offset};
 
 use crate::catalog::{Catalog, Tail};
-use crate::epochs::EpochHistory;
 use crate::segment::{Cursor, IndexData, Noted, SegmentIndex, Span, Step};
 use crate::{checkpoint, identity, layout, segment};
+use weir_protocol::partition::epochs::EpochHistory;
 
 /// A segment's index.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,14 @@
 //! What goes into a replica and what comes out of it.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use super::WaiterId;
+use super::follower::Fetched;
 use super::producers::{Claim, ProducerId};
+use super::replication::FetchPosition;
+use crate::metadata::IsrMember;
 use crate::types::{BrokerId, LeaderEpoch, Offset};
 
 /// Which durability a produce request asks for.
@@ -53,25 +58,41 @@ pub enum FailReason {
     StorageFailed,
 }
 
-/// What the controller decided about a partition that this replica leads.
+/// What the quorum decided about a partition that this replica leads.
+///
+/// The driver hands over only what was decided after this process had registered: an epoch of its former self must not
+/// go on, as nobody knows what of it was lost (contract 4).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leadership {
     /// The epoch of this reign, greater than every earlier one of the partition.
     pub epoch: LeaderEpoch,
+    /// Counts the decisions about the partition: a change of the ISR names the one that it builds on.
+    pub partition_epoch: i32,
     /// All replicas, this one included.
     pub replicas: Vec<BrokerId>,
     /// The committed in-sync replicas, this one included.
     pub isr: Vec<BrokerId>,
     /// `min.insync.replicas` as configured. What counts is m = min(this, number of replicas).
     pub min_insync: usize,
+    /// The replicas' broker epochs, as far as they are registered (KIP-903).
+    pub broker_epochs: BTreeMap<BrokerId, i64>,
 }
 
 /// What happens to a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
-    /// The quorum made this replica the leader. An epoch that is not newer than the last is ignored.
+    /// The quorum made this replica the leader, or has decided something else about a partition that it leads. An older
+    /// epoch than the newest is ignored, and so is an older partition epoch.
     BecomeLeader(Leadership),
-    /// The partition has another leader or none, as of `epoch`. Ignored when this replica knows a newer epoch.
+    /// The quorum made another replica the leader. An epoch that is not newer than the last is ignored, unless this
+    /// replica has resigned from it.
+    BecomeFollower {
+        /// The leader's epoch.
+        epoch: LeaderEpoch,
+        /// Who leads.
+        leader: BrokerId,
+    },
+    /// The partition has no leader, or none that this replica should know of, as of `epoch`. Ignored when this replica knows a newer epoch.
     Resign {
         /// The epoch in which this replica leads no longer.
         epoch: LeaderEpoch,
@@ -114,11 +135,6 @@ pub enum Input {
         /// The new end of the log.
         from: Offset,
     },
-    /// Storage: the log was truncated to `end`, durably. Only a replica that does not lead truncates.
-    Truncated {
-        /// The new end of the log.
-        end: Offset,
-    },
     /// The log now starts at `start` (retention, DeleteRecords).
     StartOffset {
         /// The first offset that can be read.
@@ -131,26 +147,45 @@ pub enum Input {
         /// The offset after the last record that was handed out.
         end: Offset,
     },
-    /// A follower said how far it has come.
-    FollowerProgress {
+    /// A follower asks for records; [`super::Partition::judge`] has the answer, this counts what the position says.
+    ReplicaFetch {
         /// The follower.
         from: BrokerId,
+        /// Its broker epoch.
+        broker_epoch: i64,
+        /// Where it stands.
+        position: FetchPosition,
+        /// The monotonic clock, in ms.
+        now_ms: i64,
+    },
+    /// A follower said between two fetches how far it is durable.
+    ReplicaProgress {
+        /// The follower.
+        from: BrokerId,
+        /// Its broker epoch.
+        broker_epoch: i64,
         /// The leader epoch that the follower follows. Progress of another epoch earns no credit.
         epoch: LeaderEpoch,
         /// Its durable end.
         durable_end: Offset,
     },
-    /// This leader has asked the controller for `isr`; the answer is open. `None`: the request has failed for good.
-    IsrProposed {
-        /// The in-sync replicas that were asked for.
-        isr: Option<Vec<BrokerId>>,
-    },
-    /// The quorum committed a new ISR within the leader epoch `epoch`.
-    IsrCommitted {
-        /// The leader epoch in which it holds.
+    /// The leader has answered. Ignored unless it answers the present position.
+    Fetched(Box<Fetched>),
+    /// The quorum has refused what [`Effect::ProposeIsr`] asked for on this partition epoch. While the outcome is not
+    /// known, the driver says nothing: the leader sends the proposal again. That it was committed, a newer partition
+    /// epoch says.
+    IsrRefused {
+        /// The leader epoch in which it was asked for.
         epoch: LeaderEpoch,
-        /// The in-sync replicas.
-        isr: Vec<BrokerId>,
+        /// The partition epoch that it built on.
+        partition_epoch: i32,
+        /// The monotonic clock, in ms.
+        now_ms: i64,
+    },
+    /// Time passes: a leader asks for what is due. Fed at least twice in [`Limits::isr_retry_ms`].
+    Tick {
+        /// The monotonic clock, in ms.
+        now_ms: i64,
     },
 }
 
@@ -174,7 +209,42 @@ pub enum Effect {
         /// Goes into each batch.
         epoch: LeaderEpoch,
     },
-    /// The high watermark has moved: parked fetches may have something to read. Comes before the appends that it
+    /// Write the batches that the leader sent, from offset `base` on, with the offsets and epochs that they have. If the
+    /// log refuses them, feed [`Input::AppendFailed`] with `from: base`.
+    WriteFetched {
+        /// The end of the log so far.
+        base: Offset,
+        /// The offset after the last record.
+        end: Offset,
+    },
+    /// Cut the log, and of its history every epoch that begins at `to` or above. What is durable below stays durable;
+    /// nothing that is written later becomes durable before the cut does.
+    Truncate {
+        /// The log's end from now on.
+        to: Offset,
+    },
+    /// The leader's log starts later: move the start of this one.
+    AdvanceStart {
+        /// The first offset from now on.
+        start: Offset,
+    },
+    /// Tell the leader at once that this replica is durable up to here, even while a fetch waits (contract 2).
+    ReportProgress {
+        /// The epoch that is followed.
+        epoch: LeaderEpoch,
+        /// The durable end.
+        durable_end: Offset,
+    },
+    /// Ask the controller to change the ISR. The driver sends it once for each such effect.
+    ProposeIsr {
+        /// The leader epoch of this reign: refused when the partition has another.
+        epoch: LeaderEpoch,
+        /// The partition epoch that it builds on: refused when the partition has changed since.
+        partition_epoch: i32,
+        /// The in-sync replicas from then on, with the broker epochs under which they were seen to be.
+        isr: Vec<IsrMember>,
+    },
+    /// A leader's high watermark has moved: parked fetches may have something to read. Comes before the appends that it
     /// completes, so that a client that was answered can read its own record.
     HighWatermark(Offset),
     /// Answer the client: its records are as safe as it asked for.
@@ -202,15 +272,20 @@ pub enum Effect {
 }
 
 /// Bounds of one replica.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub struct Limits {
     /// How many appends may wait for their acknowledgement; more are refused with [`FailReason::TooManyWaiters`].
     pub waiters_max: usize,
+    /// `replica.lag.time.max.ms`: a follower that has not been in sync for so long leaves the ISR.
+    pub replica_lag_ms_max: i64,
+    /// How long a leader waits for the fate of a proposal before it sends it again, and after a refusal before it asks
+    /// for something else.
+    pub isr_retry_ms: i64,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { waiters_max: 16_384 }
+        Limits { waiters_max: 16_384, replica_lag_ms_max: 30_000, isr_retry_ms: 1_000 }
     }
 }
 

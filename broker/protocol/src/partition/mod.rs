@@ -9,14 +9,25 @@
 //! | role | input | next role | what happens |
 //! |---|---|---|---|
 //! | Idle | BecomeLeader, newer epoch | Leader | the epoch begins at the log's end |
+//! | Idle | BecomeFollower, newer epoch | Follower | |
 //! | Idle | FolderFailed | Failed | |
+//! | Follower | BecomeLeader, newer epoch | Leader | the epoch begins at the log's end |
+//! | Follower | Resign, same or newer epoch | Idle | |
+//! | Follower | FolderFailed | Failed | |
 //! | Leader | BecomeLeader, newer epoch | Leader | waiters fail, the epoch begins at the log's end |
+//! | Leader | BecomeFollower, newer epoch | Follower | waiters fail |
 //! | Leader | Resign, same or newer epoch | Idle | waiters fail |
 //! | Leader | AppendFailed, others may hold the tail | Idle | waiters fail, a new epoch is asked for |
 //! | Leader | FolderFailed | Failed | waiters fail |
 //!
-//! `Failed` is final (contract 8): only a restart of the broker leaves it. The follower's role joins this table with
-//! replication.
+//! `Failed` is final (contract 8): only a restart of the broker leaves it.
+//!
+//! # How replicas become alike
+//! A follower asks with its position ([`Partition::fetch_position`]), in which the last epoch and the offset name the
+//! whole log. The leader counts it ([`Input::ReplicaFetch`]) and answers ([`Partition::judge`]): the logs match, and
+//! here is more; or they part, and where. Then the follower cuts, and asks again. Only a position that matches in the
+//! present epoch earns credit, and credit is for what is durable. The leader asks the quorum for changes of the ISR by
+//! itself (module `isr`).
 //!
 //! # What an acknowledgement promises (contracts 1 and 2)
 //! | acks | answered when |
@@ -30,13 +41,19 @@
 //! `flush.messages=1` syncs inside the append. It never promises less than acks=1 in an `os` topic: written to the
 //! segment, so a full disk cannot show up after the answer.
 
+pub mod epochs;
+mod follower;
 mod interface;
+mod isr;
 mod leader;
 pub mod producers;
+pub mod replication;
 mod waiters;
 
 #[cfg(test)]
 mod producers_tests;
+#[cfg(test)]
+mod replication_tests;
 #[cfg(test)]
 mod scenario_tests;
 #[cfg(test)]
@@ -44,17 +61,21 @@ mod table_tests;
 
 use weir_defect::defect;
 
+pub use follower::Fetched;
 pub use interface::{Acks, Effect, FailReason, Input, Leadership, Limits, LogState};
 pub use waiters::WaiterId;
 
-use self::leader::Leader;
+use self::epochs::EpochHistory;
+use self::follower::Follower;
+use self::leader::{Leader, Waiting};
 use self::producers::{Claim, ProducerBatch, Producers, Verdict};
 use self::waiters::Waiter;
 use crate::types::{BrokerId, LeaderEpoch, LogId, Offset};
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Role {
     Idle,
+    Follower(Follower),
     Leader(Box<Leader>),
     Failed,
 }
@@ -70,7 +91,7 @@ struct NewAppend {
 }
 
 /// One replica of one partition.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Partition {
     log: LogId,
     me: BrokerId,
@@ -88,6 +109,10 @@ pub struct Partition {
     /// Invariant: never goes back.
     epoch: LeaderEpoch,
     role: Role,
+    /// Who waits. Invariant: all were appended in this epoch by this leader.
+    waiters: Waiting,
+    /// Invariant: no epoch in it begins above the log's end.
+    epochs: EpochHistory,
     producers: Producers,
 }
 
@@ -104,6 +129,8 @@ impl Partition {
             end: state.end,
             epoch: -1,
             role: Role::Idle,
+            waiters: Waiting::default(),
+            epochs: EpochHistory::new(),
             producers: Producers::default(),
         }
     }
@@ -115,6 +142,14 @@ impl Partition {
         self
     }
 
+    /// The same replica, with its log's history of leader epochs.
+    #[must_use]
+    pub fn with_epochs(mut self, epochs: EpochHistory) -> Partition {
+        self.epochs = epochs;
+        self.epochs.bound(self.end);
+        self
+    }
+
     /// Takes one input in and appends what must be done to `effects`.
     pub fn step(&mut self, input: Input, effects: &mut Vec<Effect>) {
         if matches!(self.role, Role::Failed) {
@@ -123,6 +158,7 @@ impl Partition {
         }
         match input {
             Input::BecomeLeader(leadership) => self.on_become_leader(leadership, effects),
+            Input::BecomeFollower { epoch, leader } => self.on_become_follower(epoch, leader, effects),
             Input::Resign { epoch } => self.on_resign(epoch, effects),
             Input::Append { waiter, acks, count, epoch, producer, now_ms } => {
                 self.on_append(NewAppend { waiter, acks, count, epoch, producer, now_ms }, effects);
@@ -136,7 +172,6 @@ impl Partition {
             Input::Expire { waiter } => self.on_expire(waiter, effects),
             Input::Durable { end } => self.on_durable(end, effects),
             Input::AppendFailed { from } => self.on_append_failed(from, effects),
-            Input::Truncated { end } => self.on_truncated(end),
             Input::StartOffset { start } => self.on_start_offset(start, effects),
             Input::FolderFailed => {
                 self.leave_leadership(FailReason::StorageFailed, effects);
@@ -147,41 +182,36 @@ impl Partition {
                     leader.shipped_end = leader.shipped_end.max(end.min(self.end));
                 }
             }
-            Input::FollowerProgress { from, epoch, durable_end } => {
-                let durable_end = durable_end.min(self.end);
-                if let Some(leader) = self.leader_of(epoch) {
-                    leader.note_progress(from, durable_end);
-                    self.advance(effects);
-                }
+            Input::ReplicaFetch { from, broker_epoch, position, now_ms } => {
+                self.on_replica_fetch((from, broker_epoch), &position, now_ms, effects);
             }
-            Input::IsrProposed { isr } => {
-                if let Role::Leader(leader) = &mut self.role {
-                    leader.proposed_isr = isr;
-                    self.advance(effects);
-                }
+            Input::ReplicaProgress { from, broker_epoch, epoch, durable_end } => {
+                self.on_progress((from, broker_epoch), epoch, durable_end, effects);
             }
-            Input::IsrCommitted { epoch, isr } => {
-                if let Some(leader) = self.leader_of(epoch) {
-                    leader.commit_isr(isr);
-                    self.advance(effects);
-                }
+            Input::Fetched(fetched) => self.on_fetched(*fetched, effects),
+            Input::IsrRefused { epoch, partition_epoch, now_ms } => {
+                self.on_isr_refused(epoch, partition_epoch, now_ms);
             }
+            Input::Tick { now_ms } => self.on_tick(now_ms, effects),
         }
     }
 
     fn on_become_leader(&mut self, leadership: Leadership, effects: &mut Vec<Effect>) {
+        if let Some(leader) = self.leader_of(leadership.epoch) {
+            leader.update(leadership);
+            return self.advance(effects);
+        }
         if leadership.epoch <= self.epoch || !leadership.isr.contains(&self.me) {
             return;
         }
-        let survivors = self.leave_leadership(FailReason::NotLeader, effects);
+        self.leave_leadership(FailReason::NotLeader, effects);
         self.epoch = leadership.epoch;
         // Z4: a leader that has not written anything yet has begun its epoch all the same.
         if !defect!(cache_epoch_on_append_only) {
+            self.epochs.begin(self.epoch, self.end);
             effects.push(Effect::BeginEpoch { epoch: self.epoch, start: self.end });
         }
-        let mut leader = Leader::new(self.me, leadership, self.end);
-        leader.waiters = survivors;
-        self.role = Role::Leader(Box::new(leader));
+        self.role = Role::Leader(Box::new(Leader::new(self.me, leadership, self.end)));
         self.advance(effects);
     }
 
@@ -191,6 +221,7 @@ impl Partition {
         }
         self.epoch = epoch;
         self.leave_leadership(FailReason::NotLeader, effects);
+        self.role = Role::Idle;
     }
 
     fn on_append(&mut self, append: NewAppend, effects: &mut Vec<Effect>) {
@@ -208,18 +239,19 @@ impl Partition {
             effects.push(Effect::FailAppend { waiter, reason });
             return;
         }
-        let Role::Leader(leader) = &mut self.role else { return };
         let base_offset = self.end;
         self.end += i64::from(count.max(1));
         if let Some(claim) = producer {
             self.producers.note(&ProducerBatch { claim, base_offset, next_offset: self.end }, now_ms);
         }
+        // Where the epoch was cut away with its first records, it begins again.
+        self.epochs.begin(self.epoch, base_offset);
         effects.push(Effect::WriteLog { waiter, base_offset, epoch: self.epoch });
         let entry = Waiter { id: waiter, base_offset, next_offset: self.end };
         match acks {
             Acks::None => effects.push(Effect::CompleteAppend { waiter, base_offset }),
-            Acks::Leader => leader.waiters.durable.insert(entry),
-            Acks::All => leader.waiters.committed.insert(entry),
+            Acks::Leader => self.waiters.durable.insert(entry),
+            Acks::All => self.waiters.committed.insert(entry),
         }
     }
 
@@ -242,11 +274,10 @@ impl Partition {
             return;
         }
         let (durable_end, high_watermark) = (self.durable_end, self.high_watermark);
-        let Role::Leader(leader) = &mut self.role else { return };
         let (queue, reached) = match acks {
             Acks::None => (None, 0),
-            Acks::Leader => (Some(&mut leader.waiters.durable), durable_end),
-            Acks::All => (Some(&mut leader.waiters.committed), high_watermark),
+            Acks::Leader => (Some(&mut self.waiters.durable), durable_end),
+            Acks::All => (Some(&mut self.waiters.committed), high_watermark),
         };
         match queue {
             Some(queue) if entry.next_offset > reached && !defect!(dup_ack_before_commit) => {
@@ -257,10 +288,10 @@ impl Partition {
     }
 
     fn on_expire(&mut self, waiter: WaiterId, effects: &mut Vec<Effect>) {
-        let Role::Leader(leader) = &mut self.role else { return };
-        let reason = if leader.waiters.durable.remove(waiter) {
+        let Role::Leader(leader) = &self.role else { return };
+        let reason = if self.waiters.durable.remove(waiter) {
             FailReason::TimedOut
-        } else if leader.waiters.committed.remove(waiter) {
+        } else if self.waiters.committed.remove(waiter) {
             if leader.under_min_isr() {
                 FailReason::NotEnoughReplicasAfterAppend
             } else {
@@ -273,8 +304,19 @@ impl Partition {
     }
 
     fn on_durable(&mut self, end: Offset, effects: &mut Vec<Effect>) {
-        self.durable_end = self.durable_end.max(end.min(self.end));
-        self.advance(effects);
+        let end = end.min(self.end);
+        if end <= self.durable_end {
+            return;
+        }
+        self.durable_end = end;
+        self.follow_high_watermark();
+        match &self.role {
+            // Before the logs match, nobody knows whose records these are.
+            Role::Follower(Follower { matched: true, .. }) => {
+                effects.push(Effect::ReportProgress { epoch: self.epoch, durable_end: end });
+            }
+            _ => self.advance(effects),
+        }
     }
 
     fn on_append_failed(&mut self, from: Offset, effects: &mut Vec<Effect>) {
@@ -284,25 +326,17 @@ impl Partition {
         }
         self.end = from;
         self.producers.cut(from);
-        let Role::Leader(leader) = &mut self.role else { return };
-        for id in leader.waiters.cut(from) {
+        self.epochs.truncate(from);
+        let Role::Leader(leader) = &self.role else { return };
+        self.epochs.begin(self.epoch, from);
+        for id in self.waiters.cut(from) {
             effects.push(Effect::FailAppend { waiter: id, reason: FailReason::StorageFailed });
         }
         if leader.shipped_end > from {
             let epoch = self.epoch;
             self.leave_leadership(FailReason::NotLeader, effects);
+            self.role = Role::Idle;
             effects.push(Effect::RequestNewEpoch { epoch });
-        }
-    }
-
-    fn on_truncated(&mut self, end: Offset) {
-        if matches!(self.role, Role::Idle) && end < self.end {
-            self.end = end;
-            self.producers.cut(end);
-            self.durable_end = self.durable_end.min(end);
-            self.high_watermark = self.high_watermark.min(end);
-            // A log that was cut down to nothing starts, ends and is committed at one offset.
-            self.start = self.start.min(end);
         }
     }
 
@@ -310,6 +344,7 @@ impl Partition {
         self.start = self.start.max(start);
         self.end = self.end.max(self.start);
         self.durable_end = self.durable_end.max(self.start);
+        self.epochs.trim(self.start);
         // Z14: a high watermark behind the start would make a leader that nobody can read from.
         if self.high_watermark < self.start && !defect!(no_hw_bump_on_full_truncation) {
             self.high_watermark = self.start;
@@ -320,30 +355,26 @@ impl Partition {
 
     /// Moves the high watermark as far as the maximal ISR allows and answers those who waited for it.
     fn advance(&mut self, effects: &mut Vec<Effect>) {
-        let Role::Leader(leader) = &mut self.role else { return };
+        let Role::Leader(leader) = &self.role else { return };
         if let Some(committed) = leader.committed_end(self.durable_end)
             && committed > self.high_watermark
         {
             self.high_watermark = committed;
             effects.push(Effect::HighWatermark(committed));
         }
-        leader.waiters.durable.complete(self.durable_end, effects);
-        leader.waiters.committed.complete(self.high_watermark, effects);
+        self.waiters.durable.complete(self.durable_end, effects);
+        self.waiters.committed.complete(self.high_watermark, effects);
     }
 
-    /// Leaves the leader's role, if it is held; all who wait are told `reason`.
-    fn leave_leadership(&mut self, reason: FailReason, effects: &mut Vec<Effect>) -> leader::Waiting {
-        let Role::Leader(leader) = std::mem::replace(&mut self.role, Role::Idle) else {
-            return leader::Waiting::default();
-        };
+    /// A reign is over, if there was one: all who wait are told `reason`.
+    fn leave_leadership(&mut self, reason: FailReason, effects: &mut Vec<Effect>) {
         // Z57: a waiter that outlives its epoch is acknowledged by another record's offset.
         if defect!(waiter_survives_epoch) && reason == FailReason::NotLeader {
-            return leader.waiters;
+            return;
         }
-        for id in leader.waiters.into_ids() {
+        for id in std::mem::take(&mut self.waiters).into_ids() {
             effects.push(Effect::FailAppend { waiter: id, reason });
         }
-        leader::Waiting::default()
     }
 
     fn refuse_when_failed(&self, input: &Input, effects: &mut Vec<Effect>) {
@@ -359,7 +390,7 @@ impl Partition {
         if acks == Acks::All && leader.under_min_isr() {
             return Err(FailReason::NotEnoughReplicas);
         }
-        if acks != Acks::None && leader.waiters.len() >= self.limits.waiters_max {
+        if acks != Acks::None && self.waiters.len() >= self.limits.waiters_max {
             return Err(FailReason::TooManyWaiters);
         }
         Ok(())
@@ -369,7 +400,7 @@ impl Partition {
     pub fn check_epoch(&self, requested: Option<LeaderEpoch>) -> Result<LeaderEpoch, FailReason> {
         match self.role {
             Role::Failed => return Err(FailReason::StorageFailed),
-            Role::Idle => return Err(FailReason::NotLeader),
+            Role::Idle | Role::Follower(_) => return Err(FailReason::NotLeader),
             Role::Leader(_) => {}
         }
         match requested {
@@ -430,11 +461,36 @@ impl Partition {
         &self.producers
     }
 
+    /// Which leader epoch began where.
+    pub fn epochs(&self) -> &EpochHistory {
+        &self.epochs
+    }
+
+    /// The offset after the last committed record, as clients ask for it. `None` while a new leader does not know all
+    /// that its predecessors have committed, so that the answer never goes back (KIP-207).
+    pub fn latest_offset(&self) -> Option<Offset> {
+        let Role::Leader(leader) = &self.role else { return None };
+        (self.high_watermark >= leader.epoch_start).then_some(self.high_watermark)
+    }
+
+    /// The in-sync replicas as a leader knows them to be committed; empty in any other role.
+    pub fn isr(&self) -> &[BrokerId] {
+        match &self.role {
+            Role::Leader(leader) => &leader.isr,
+            _ => &[],
+        }
+    }
+
     /// How many appends wait for their acknowledgement.
     pub fn waiting(&self) -> usize {
-        match &self.role {
-            Role::Leader(leader) => leader.waiters.len(),
-            Role::Idle | Role::Failed => 0,
+        self.waiters.len()
+    }
+
+    /// Forgets what no later step depends on but through the clock. An exhaustive exploration, which has none, takes
+    /// states for one that differ in nothing else.
+    pub fn forget_history(&mut self) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.forget_history();
         }
     }
 
@@ -442,6 +498,7 @@ impl Partition {
     pub fn role_name(&self) -> &'static str {
         match self.role {
             Role::Idle => "Idle",
+            Role::Follower(_) => "Follower",
             Role::Leader(_) => "Leader",
             Role::Failed => "Failed",
         }
@@ -456,21 +513,28 @@ impl Partition {
         law(self.high_watermark <= self.durable_end, "high watermark <= durable end")?;
         law(self.durable_end <= self.end, "durable end <= log end")?;
         self.producers.invariants(self.end).map_err(|what| format!("{}: {what}", self.log))?;
-        let Role::Leader(leader) = &self.role else { return Ok(()) };
+        law(
+            self.epochs.latest().is_none_or(|latest| latest.start <= self.end),
+            "epochs begin within the log",
+        )?;
+        let Role::Leader(leader) = &self.role else {
+            return law(self.waiters.len() == 0, "only a leader keeps anyone waiting");
+        };
         law(leader.epoch == self.epoch, "the leader's epoch is the partition's")?;
         law(leader.is_in_isr(self.me), "the leader is in the ISR")?;
+        law(leader.is_sound(), "min ISR lies between 1 and the number of replicas")?;
         law(leader.shipped_end <= self.end, "shipped end <= log end")?;
         law(
             leader.lowest_known_durable_end(self.durable_end) >= self.high_watermark,
             "high watermark <= every known durable end in the maximal ISR",
         )?;
-        law(leader.waiters.len() <= self.limits.waiters_max, "the number of waiters is bounded")?;
+        law(self.waiters.len() <= self.limits.waiters_max, "the number of waiters is bounded")?;
         law(
-            leader.waiters.durable.all_within(self.durable_end, self.end),
+            self.waiters.durable.all_within(self.durable_end, self.end),
             "who waits for durability has not got it",
         )?;
         law(
-            leader.waiters.committed.all_within(self.high_watermark, self.end),
+            self.waiters.committed.all_within(self.high_watermark, self.end),
             "who waits for the commit has not got it",
         )
     }

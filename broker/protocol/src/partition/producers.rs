@@ -66,7 +66,7 @@ pub enum Verdict {
 }
 
 /// A remembered batch.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Kept {
     /// The sequence number of the first record.
     pub first_sequence: i32,
@@ -79,7 +79,7 @@ pub struct Kept {
 }
 
 /// One producer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Producer {
     /// The newest epoch that has appended.
     pub epoch: i16,
@@ -132,7 +132,7 @@ fn before(sequence: i32) -> i32 {
 }
 
 /// All producers of one partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Producers {
     table: BTreeMap<ProducerId, Producer>,
 }

@@ -1,11 +1,13 @@
 //! Scenarios of a leader: what is acknowledged, when, and what is not.
 
+use super::epochs::EpochEntry;
+use super::replication::{FetchPosition, FetchVerdict};
 use super::*;
 use crate::types::TopicId;
 
 pub(super) const ME: BrokerId = BrokerId(1);
 pub(super) const OTHER: BrokerId = BrokerId(2);
-const THIRD: BrokerId = BrokerId(3);
+pub(super) const THIRD: BrokerId = BrokerId(3);
 
 pub(super) fn log() -> LogId {
     LogId::new(TopicId(uuid::Uuid::from_u128(77)), 0)
@@ -15,57 +17,96 @@ pub(super) fn log() -> LogId {
 pub(super) fn leadership(epoch: LeaderEpoch, replicas: &[BrokerId]) -> Leadership {
     Leadership {
         epoch,
+        partition_epoch: epoch,
         replicas: replicas.to_vec(),
         isr: replicas.to_vec(),
         min_insync: replicas.len() / 2 + 1,
+        broker_epochs: replicas.iter().map(|id| (*id, i64::from(id.0) * 10)).collect(),
     }
 }
 
 /// A replica whose laws are checked after each step.
-struct Bench {
-    partition: Partition,
+pub(super) struct Bench {
+    pub(super) partition: Partition,
     next_waiter: u64,
 }
 
 impl Bench {
-    fn new(state: LogState) -> Bench {
-        Bench { partition: Partition::new(log(), ME, state, Limits { waiters_max: 4 }), next_waiter: 0 }
+    pub(super) fn new(state: LogState) -> Bench {
+        let limits = Limits { waiters_max: 4, ..Limits::default() };
+        Bench { partition: Partition::new(log(), ME, state, limits), next_waiter: 0 }
     }
 
-    fn leading(replicas: &[BrokerId]) -> Bench {
+    pub(super) fn leading(replicas: &[BrokerId]) -> Bench {
         let mut bench = Bench::new(LogState::EMPTY);
         bench.step(Input::BecomeLeader(leadership(1, replicas)));
         bench
     }
 
-    fn step(&mut self, input: Input) -> Vec<Effect> {
+    pub(super) fn step(&mut self, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.partition.step(input, &mut effects);
         self.partition.invariants().expect("the laws hold after each step");
         effects
     }
 
-    fn append(&mut self, acks: Acks, count: u32) -> (WaiterId, Vec<Effect>) {
+    pub(super) fn append(&mut self, acks: Acks, count: u32) -> (WaiterId, Vec<Effect>) {
         self.next_waiter += 1;
         let waiter = WaiterId(self.next_waiter);
         (waiter, self.step(Input::Append { waiter, acks, count, epoch: None, producer: None, now_ms: 0 }))
     }
 
-    fn durable(&mut self, end: Offset) -> Vec<Effect> {
+    pub(super) fn durable(&mut self, end: Offset) -> Vec<Effect> {
         self.step(Input::Durable { end })
     }
 
-    fn progress(&mut self, from: BrokerId, durable_end: Offset) -> Vec<Effect> {
-        let epoch = self.partition.epoch();
-        self.step(Input::FollowerProgress { from, epoch, durable_end })
+    pub(super) fn progress(&mut self, from: BrokerId, durable_end: Offset) -> Vec<Effect> {
+        self.fetch(from, i64::from(from.0) * 10, durable_end, 0)
+    }
+
+    /// A follower fetches whose log is the leader's up to `offset`, all of it durable.
+    pub(super) fn fetch(
+        &mut self,
+        from: BrokerId,
+        broker_epoch: i64,
+        offset: Offset,
+        now_ms: i64,
+    ) -> Vec<Effect> {
+        let last_epoch = self.partition.epochs().epoch_at(offset - 1).unwrap_or(-1);
+        let position =
+            FetchPosition { epoch: self.partition.epoch(), offset, last_epoch, durable_end: offset };
+        self.step(Input::ReplicaFetch { from, broker_epoch, position, now_ms })
+    }
+
+    /// The leader answers the present position, and sends nothing.
+    pub(super) fn answer(&mut self, verdict: FetchVerdict) -> Vec<Effect> {
+        self.receive(verdict, &[])
+    }
+
+    /// The leader answers the present position, and sends a record of each of these epochs.
+    pub(super) fn receive(&mut self, verdict: FetchVerdict, records: &[LeaderEpoch]) -> Vec<Effect> {
+        let (_, position) = self.partition.fetch_position().expect("it follows");
+        let offsets = position.offset..;
+        let mut epochs: Vec<_> =
+            offsets.zip(records).map(|(start, epoch)| EpochEntry { epoch: *epoch, start }).collect();
+        epochs.dedup_by_key(|entry| entry.epoch);
+        let end = position.offset + records.len() as i64;
+        let fetched = Fetched { position, verdict, end, epochs, producers: vec![], now_ms: 0 };
+        self.step(Input::Fetched(Box::new(fetched)))
+    }
+
+    /// The quorum has committed another ISR in this reign.
+    pub(super) fn committed_isr(&mut self, partition_epoch: i32, isr: &[BrokerId]) -> Vec<Effect> {
+        let leadership = leadership(self.partition.epoch(), &[ME, OTHER, THIRD]);
+        self.step(Input::BecomeLeader(Leadership { partition_epoch, isr: isr.to_vec(), ..leadership }))
     }
 }
 
-fn completed(waiter: WaiterId, base_offset: Offset) -> Effect {
+pub(super) fn completed(waiter: WaiterId, base_offset: Offset) -> Effect {
     Effect::CompleteAppend { waiter, base_offset }
 }
 
-fn failed(waiter: WaiterId, reason: FailReason) -> Effect {
+pub(super) fn failed(waiter: WaiterId, reason: FailReason) -> Effect {
     Effect::FailAppend { waiter, reason }
 }
 
@@ -105,8 +146,10 @@ fn an_append_in_flight_does_not_survive_its_leader_epoch() {
     // Z57: leadership is lost and regained; another record takes the offset.
     let mut bench = Bench::leading(&[ME]);
     let (first, _) = bench.append(Acks::All, 1);
-    assert_eq!(bench.step(Input::Resign { epoch: 2 }), [failed(first, FailReason::NotLeader)]);
-    bench.step(Input::Truncated { end: 0 });
+    let effects = bench.step(Input::BecomeFollower { epoch: 2, leader: OTHER });
+    assert_eq!(effects, [failed(first, FailReason::NotLeader)]);
+    let effects = bench.answer(FetchVerdict::Diverges { epoch: -1, end: 0 });
+    assert_eq!(effects, [Effect::Truncate { to: 0 }]);
     bench.step(Input::BecomeLeader(leadership(3, &[ME])));
     let (second, _) = bench.append(Acks::All, 1);
     assert_eq!(bench.durable(1), [Effect::HighWatermark(1), completed(second, 0)]);
@@ -125,7 +168,7 @@ fn below_min_isr_acks_all_is_refused_and_the_high_watermark_stands() {
     // Z61
     let mut bench = Bench::leading(&[ME, OTHER, THIRD]);
     let (early, _) = bench.append(Acks::All, 1);
-    bench.step(Input::IsrCommitted { epoch: 1, isr: vec![ME] });
+    bench.committed_isr(2, &[ME]);
     assert_eq!(bench.durable(1), []);
     let (late, effects) = bench.append(Acks::All, 1);
     assert_eq!(effects, [failed(late, FailReason::NotEnoughReplicas)]);
@@ -133,37 +176,6 @@ fn below_min_isr_acks_all_is_refused_and_the_high_watermark_stands() {
     assert_eq!(bench.durable(2), [completed(weak, 1)]);
     let effects = bench.step(Input::Expire { waiter: early });
     assert_eq!(effects, [failed(early, FailReason::NotEnoughReplicasAfterAppend)]);
-    assert_eq!(bench.partition.high_watermark(), 0);
-}
-
-#[test]
-fn a_proposed_member_counts_at_once_and_a_proposed_removal_only_when_committed() {
-    // Z62
-    let mut bench = Bench::leading(&[ME, OTHER, THIRD]);
-    bench.progress(OTHER, 0);
-    bench.progress(THIRD, 0);
-    bench.step(Input::IsrProposed { isr: Some(vec![ME, OTHER]) });
-    let (first, _) = bench.append(Acks::All, 1);
-    bench.durable(1);
-    assert_eq!(bench.progress(OTHER, 1), [], "the third has only been proposed for removal");
-    let effects = bench.step(Input::IsrCommitted { epoch: 1, isr: vec![ME, OTHER] });
-    assert_eq!(effects, [Effect::HighWatermark(1), completed(first, 0)]);
-
-    bench.progress(THIRD, 1);
-    bench.step(Input::IsrProposed { isr: Some(vec![ME, OTHER, THIRD]) });
-    let (second, _) = bench.append(Acks::All, 1);
-    bench.durable(2);
-    assert_eq!(bench.progress(OTHER, 2), [], "the third may be in the ISR already");
-    assert_eq!(bench.progress(THIRD, 2), [Effect::HighWatermark(2), completed(second, 1)]);
-}
-
-#[test]
-fn progress_of_another_epoch_or_of_a_stranger_earns_no_credit() {
-    let mut bench = Bench::leading(&[ME, OTHER]);
-    bench.append(Acks::All, 1);
-    bench.durable(1);
-    assert_eq!(bench.step(Input::FollowerProgress { from: OTHER, epoch: 0, durable_end: 1 }), []);
-    assert_eq!(bench.step(Input::FollowerProgress { from: THIRD, epoch: 1, durable_end: 1 }), []);
     assert_eq!(bench.partition.high_watermark(), 0);
 }
 

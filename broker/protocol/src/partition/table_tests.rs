@@ -6,16 +6,19 @@ use super::*;
 type Situation = (&'static str, fn() -> Vec<Input>);
 
 /// How each role is reached.
-const ROLES: [Situation; 3] = [
+const ROLES: [Situation; 4] = [
     ("Idle", Vec::new),
+    ("Follower", || vec![Input::BecomeFollower { epoch: 3, leader: OTHER }]),
     ("Leader", || vec![Input::BecomeLeader(leadership(3, &[ME]))]),
     ("Failed", || vec![Input::FolderFailed]),
 ];
 
 /// Each input, with the conditions that matter to it, from a replica in epoch 3.
-const INPUTS: [Situation; 14] = [
+const INPUTS: [Situation; 16] = [
     ("BecomeLeader, older epoch", || vec![Input::BecomeLeader(leadership(-1, &[ME]))]),
     ("BecomeLeader, newer epoch", || vec![Input::BecomeLeader(leadership(4, &[ME]))]),
+    ("BecomeFollower, older epoch", || vec![Input::BecomeFollower { epoch: -2, leader: OTHER }]),
+    ("BecomeFollower, newer epoch", || vec![Input::BecomeFollower { epoch: 4, leader: OTHER }]),
     ("Resign, older epoch", || vec![Input::Resign { epoch: -2 }]),
     ("Resign, same or newer epoch", || vec![Input::Resign { epoch: 3 }]),
     ("Append", || vec![append()]),
@@ -25,11 +28,13 @@ const INPUTS: [Situation; 14] = [
     ("AppendFailed, others may hold the tail", || {
         vec![append(), Input::Shipped { end: 1 }, Input::AppendFailed { from: 0 }]
     }),
-    ("Truncated", || vec![Input::Truncated { end: 0 }]),
     ("StartOffset", || vec![Input::StartOffset { start: 1 }]),
     ("FolderFailed", || vec![Input::FolderFailed]),
-    ("FollowerProgress", || vec![Input::FollowerProgress { from: OTHER, epoch: 3, durable_end: 1 }]),
-    ("IsrCommitted", || vec![Input::IsrCommitted { epoch: 3, isr: vec![ME] }]),
+    ("ReplicaProgress", || {
+        vec![Input::ReplicaProgress { from: OTHER, broker_epoch: 20, epoch: 3, durable_end: 1 }]
+    }),
+    ("IsrRefused", || vec![Input::IsrRefused { epoch: 3, partition_epoch: 3, now_ms: 0 }]),
+    ("Tick", || vec![Input::Tick { now_ms: 1_000_000 }]),
 ];
 
 fn append() -> Input {

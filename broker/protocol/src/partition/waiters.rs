@@ -10,7 +10,7 @@ use crate::types::Offset;
 pub struct WaiterId(pub u64);
 
 /// An append that waits until an end reaches `next_offset`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Waiter {
     pub(super) id: WaiterId,
     pub(super) base_offset: Offset,
@@ -20,7 +20,7 @@ pub(super) struct Waiter {
 /// Waiters for one end (the durable end or the high watermark).
 ///
 /// Invariant: sorted by `next_offset`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct WaiterQueue {
     waiters: VecDeque<Waiter>,
 }

@@ -17,12 +17,12 @@ use weir_protocol::types::{LeaderEpoch, LogId, Offset};
 use crate::append::AppendInfo;
 use crate::catalog::SlotId;
 use crate::config::{Flush, LogConfig};
-use crate::epochs::EpochHistory;
 use crate::error::StorageError;
 use crate::event::{AppendFailed, Cut, Durable};
 use crate::inbox::{Append, Command};
 use crate::segment::{IndexData, Noted, SegmentIndex};
 use crate::store::{Lease, Shared};
+use weir_protocol::partition::epochs::EpochHistory;
 
 pub(crate) use open::{Opening, open};
 pub use read::ReadPlan;

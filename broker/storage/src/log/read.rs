@@ -10,13 +10,13 @@ use weir_runtime::disk::{BatchError, Disk, File, OpenMode};
 
 use super::{Log, LogHandle};
 use crate::catalog::SlotId;
-use crate::epochs::EpochHistory;
 use crate::error::ReadError;
 use crate::layout;
 use crate::segment::{
     Cursor, IndexData, READ_BYTES, ScanRange, SegmentIndex, Span, Step, load, scan, select, store,
 };
 use crate::store::Shared;
+use weir_protocol::partition::epochs::EpochHistory;
 
 /// Most segments that one read goes through.
 const SEGMENTS_MAX: usize = 16;

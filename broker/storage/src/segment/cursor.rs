@@ -9,7 +9,7 @@ use weir_runtime::disk::{BatchError, Disk, File};
 use weir_wire::records::{BatchHeader, CRC_START, HEADER_BYTES, MAGIC};
 
 use super::index::SegmentIndex;
-use crate::epochs::EpochHistory;
+use weir_protocol::partition::epochs::EpochHistory;
 
 /// Bytes that one read takes, unless a batch is larger.
 pub(crate) const READ_BYTES: usize = 256 << 10;

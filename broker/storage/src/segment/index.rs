@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use weir_protocol::types::{LeaderEpoch, Offset};
 
 use crate::cache::lock;
-use crate::epochs::EpochHistory;
+use weir_protocol::partition::epochs::EpochHistory;
 
 /// A place in a segment where a batch begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

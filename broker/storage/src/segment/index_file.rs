@@ -7,8 +7,8 @@ use weir_runtime::disk::{BatchError, Disk, Done, Lane, Op, OpenMode};
 
 use super::index::{IndexData, IndexEntry};
 use crate::blob::{self, Kind};
-use crate::epochs::EpochHistory;
 use crate::layout;
+use weir_protocol::partition::epochs::EpochHistory;
 
 const KIND: Kind = Kind { magic: *b"WEIRidx\n", version: 1 };
 const HEAD_BYTES: usize = 8 + 8 + 8 + 8 + 8 + 8 + 4;

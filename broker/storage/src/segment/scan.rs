@@ -10,7 +10,7 @@ use weir_runtime::disk::{BatchError, Disk, File};
 use super::cursor::{Cursor, Span, Step};
 use super::index::{IndexData, Noted};
 use crate::append::producer_batch;
-use crate::epochs::EpochHistory;
+use weir_protocol::partition::epochs::EpochHistory;
 
 /// What a scan found.
 #[derive(Debug)]

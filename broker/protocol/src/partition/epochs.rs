@@ -1,11 +1,12 @@
-//! Which leader epoch began where (KIP-101, KIP-279).
+//! Which leader epoch began where (KIP-101, KIP-279). Storage keeps a history with each log; the replica's core keeps its own copy of
+//! it, so that it can tell where two logs part.
 
 use std::cmp::Ordering;
 
-use weir_protocol::types::{LeaderEpoch, Offset};
+use crate::types::{LeaderEpoch, Offset};
 
 /// A leader epoch and the offset of its first record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EpochEntry {
     /// The epoch.
     pub epoch: LeaderEpoch,
@@ -17,7 +18,7 @@ pub struct EpochEntry {
 ///
 /// Invariant: both epochs and start offsets rise from entry to entry; epochs strictly. An epoch without records shares its start
 /// with its successor until the log is cut there.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct EpochHistory {
     entries: Vec<EpochEntry>,
 }
@@ -69,7 +70,7 @@ impl EpochHistory {
     }
 
     /// Forgets what begins above the log's end.
-    pub(crate) fn bound(&mut self, log_end: Offset) {
+    pub fn bound(&mut self, log_end: Offset) {
         self.entries.retain(|entry| entry.start <= log_end);
     }
 
