@@ -173,7 +173,7 @@ pub enum Input {
     Fetched(Box<Fetched>),
     /// The quorum has refused what [`Effect::ProposeIsr`] asked for on this partition epoch. While the outcome is not
     /// known, the driver says nothing: the leader sends the proposal again. That it was committed, a newer partition
-    /// epoch says.
+    /// epoch says, and nothing else: a refusal may be that of a second copy.
     IsrRefused {
         /// The leader epoch in which it was asked for.
         epoch: LeaderEpoch,
@@ -235,7 +235,7 @@ pub enum Effect {
         /// The durable end.
         durable_end: Offset,
     },
-    /// Ask the controller to change the ISR. The driver sends it once for each such effect.
+    /// Ask the controller to change the ISR.
     ProposeIsr {
         /// The leader epoch of this reign: refused when the partition has another.
         epoch: LeaderEpoch,

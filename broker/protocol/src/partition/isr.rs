@@ -19,8 +19,6 @@ pub(super) struct Proposal {
     /// With the broker epochs under which the members were found to be in sync: sent again, it means the same.
     members: Vec<(BrokerId, i64)>,
     sent_ms: i64,
-    /// How often it was sent: each may be carried out late.
-    times_sent: u32,
 }
 
 impl Proposal {
@@ -134,20 +132,21 @@ impl Leader {
         let is_due = |since_ms: i64| now_ms.saturating_sub(since_ms) >= limits.isr_retry_ms;
         let resent = match &mut self.proposal {
             Some(open) if may_shrink && is_due(open.sent_ms) => {
-                (open.sent_ms, open.times_sent) = (now_ms, open.times_sent.saturating_add(1));
+                open.sent_ms = now_ms;
                 true
             }
             Some(_) => return,
             None => false,
         };
         if !resent {
-            if self.refused_ms.is_some_and(|refused_ms| !is_due(refused_ms)) {
+            let waits = self.maybe_added.is_empty() && self.refused_ms.is_some_and(|at_ms| !is_due(at_ms));
+            if waits {
                 return;
             }
             let lag = may_shrink.then_some(limits.replica_lag_ms_max);
             let Some(isr) = self.due_isr(high_watermark, log_end, now_ms, lag) else { return };
             let members = isr.into_iter().map(|id| (id, self.broker_epoch(id))).collect();
-            self.proposal = Some(Proposal { members, sent_ms: now_ms, times_sent: 1 });
+            self.proposal = Some(Proposal { members, sent_ms: now_ms });
         }
         effects.extend(self.proposal_effect());
     }
@@ -177,28 +176,29 @@ impl Leader {
         let belongs = |id: BrokerId| {
             let Some(follower) = self.follower(id) else { return id == self.me };
             if !self.is_in_isr(id) {
-                return follower.durable_end.is_some_and(|durable_end| durable_end >= floor);
+                let arrived = follower.durable_end.is_some_and(|durable_end| durable_end >= floor);
+                return arrived && self.maybe_added.is_empty();
             }
             !follower.has_lost(high_watermark)
                 && lag_ms_max.is_none_or(|lag_ms_max| !follower.lags(log_end, now_ms, lag_ms_max))
         };
         let isr: Vec<BrokerId> = self.replicas().into_iter().filter(|id| belongs(*id)).collect();
         let same = isr.len() == self.isr.len() && isr.iter().all(|id| self.isr.contains(id));
-        // One whose addition may still be carried out, and that does not come, holds the high watermark: committing
-        // what is there already on the same partition epoch settles it.
+        // One whose addition may still be carried out holds the high watermark: committing what is there already on
+        // the same partition epoch settles it.
         let unsettled = lag_ms_max.is_some() && !self.maybe_added.is_empty();
         (!same || unsettled).then_some(isr)
     }
 
-    /// The open proposal was refused. Only if it was sent just once is its fate certain.
+    /// The open proposal was refused. That may have been a second copy of a request whose first was carried out, or will
+    /// be: what it adds counts until the partition epoch moves, and the next tick sees to that.
     fn refuse_proposal(&mut self, now_ms: i64) {
         let Some(refused) = self.proposal.take() else { return };
         self.refused_ms = Some(now_ms);
-        if refused.times_sent > 1 {
-            let joining = refused.members.into_iter().map(|(id, _)| id).filter(|id| !self.isr.contains(id));
-            self.maybe_added.extend(joining);
-            self.maybe_added.sort_unstable();
-            self.maybe_added.dedup();
+        for (id, _) in refused.members {
+            if !self.isr.contains(&id) && !self.maybe_added.contains(&id) {
+                self.maybe_added.push(id);
+            }
         }
     }
 }

@@ -156,7 +156,7 @@ impl Leader {
         }
         if leadership.partition_epoch > self.partition_epoch {
             // Whatever was asked for on the old partition epoch is decided, one way or the other.
-            (self.proposal, self.refused_ms) = (None, None);
+            self.proposal = None;
             self.maybe_added.clear();
         }
         self.take_over(leadership);

@@ -51,6 +51,10 @@ pub mod replication;
 mod waiters;
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
 mod producers_tests;
 #[cfg(test)]
 mod replication_tests;

@@ -268,29 +268,19 @@ fn a_proposal_is_sent_again_until_its_fate_is_known_with_the_broker_epochs_that_
 }
 
 #[test]
-fn an_addition_that_was_refused_after_it_was_sent_twice_counts_until_the_partition_epoch_moves() {
-    let mut bench = Bench::leading(&[ME, OTHER, THIRD]);
-    bench.committed_isr(2, &[ME, OTHER]);
-    bench.fetch(THIRD, 30, 0, 0);
-    bench.step(Input::Tick { now_ms: 1_000 });
-    bench.step(Input::IsrRefused { epoch: 1, partition_epoch: 2, now_ms: 1_000 });
-    let (first, _) = bench.append(Acks::All, 1);
-    bench.durable(1);
-    assert_eq!(bench.progress(OTHER, 1), [], "the first request may still be carried out");
-    let effects = bench.committed_isr(3, &[ME, OTHER]);
-    assert_eq!(effects, [Effect::HighWatermark(1), completed(first, 0)]);
-}
-
-#[test]
-fn an_addition_that_was_refused_at_once_does_not_count() {
+fn an_addition_that_was_refused_counts_until_the_partition_epoch_has_moved() {
     let mut bench = Bench::leading(&[ME, OTHER, THIRD]);
     bench.committed_isr(2, &[ME, OTHER]);
     bench.fetch(THIRD, 30, 0, 0);
     bench.step(Input::IsrRefused { epoch: 1, partition_epoch: 2, now_ms: 0 });
-    assert_eq!(bench.fetch(THIRD, 30, 0, 999), [], "not again at once");
     let (first, _) = bench.append(Acks::All, 1);
     bench.durable(1);
-    assert_eq!(bench.progress(OTHER, 1), [Effect::HighWatermark(1), completed(first, 0)]);
+    assert_eq!(bench.progress(OTHER, 1), [], "another copy of the request may have been carried out");
+    assert_eq!(bench.step(Input::Tick { now_ms: 1 }), [proposes(2, &[ME, OTHER])], "so that none will be");
+    let effects = bench.committed_isr(3, &[ME, OTHER]);
+    assert_eq!(effects, [Effect::HighWatermark(1), completed(first, 0)]);
+    assert_eq!(bench.fetch(THIRD, 30, 1, 999), [], "not again at once");
+    assert_eq!(bench.fetch(THIRD, 30, 1, 1_000), [proposes(3, &[ME, OTHER, THIRD])]);
 }
 
 #[test]
