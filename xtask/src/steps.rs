@@ -164,6 +164,14 @@ fn steps(root: &Path, options: &Options, strict: bool) -> Result<Vec<Step>> {
                 &["--", "--suite", "small"],
             ),
         ),
+        step(
+            "explore-partition",
+            "every run of the replicas' core within small bounds",
+            simulated(
+                &["run", "--quiet", "--package", "weir-proptests", "--bin", "explore"],
+                &["--", "--core", "partition", "--suite", "small"],
+            ),
+        ),
         step("interop", "smoke tests with real clients", own("interop", &["--short"])),
         step("durability", "a broker killed under load loses nothing", own("durability", &[])),
     ])

@@ -1,4 +1,5 @@
-//! Explores every run of a core within bounds: `explore --suite small`, or `explore --terms 3 --crashes 1 --minutes 30`.
+//! Explores every run of a core within bounds: `explore --suite small`, `explore --core partition --suite large`, or
+//! `explore --terms 3 --crashes 1 --minutes 30`.
 //! Prints the number of states; exits with 1 when a law is broken, and then prints a run that breaks it. A suite also
 //! hunts the defects that an exploration must find, in a build that has them.
 
@@ -7,9 +8,15 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use weir_defect::Defect;
-use weir_proptests::explore::raft::suite::{self, Hunt, Part};
+use weir_proptests::explore::partition::PartitionModel;
 use weir_proptests::explore::raft::{Bounds, RaftModel};
-use weir_proptests::explore::{Explored, Order, explore, has_switches};
+use weir_proptests::explore::{Explored, Order, explore, has_switches, partition, raft};
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Core {
+    Raft,
+    Partition,
+}
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Suite {
@@ -18,8 +25,14 @@ enum Suite {
 }
 
 #[derive(Parser)]
-#[command(about = "Explore every run of the metadata quorum's core within bounds")]
+#[command(about = "Explore every run of a core within bounds")]
 struct Arguments {
+    /// Which core's suite; bounds of one's own are the quorum's
+    #[arg(long, value_enum, default_value_t = Core::Raft, requires = "suite")]
+    core: Core,
+    /// Only the parts of the suite, and the defects, whose names contain this
+    #[arg(long, requires = "suite")]
+    only: Option<String>,
     /// Explore what is listed under this name, and hunt; the other bounds are ignored
     #[arg(long)]
     suite: Option<Suite>,
@@ -116,8 +129,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let time_max = Duration::from_secs(60 * arguments.minutes);
     if let Some(suite) = arguments.suite {
-        let parts = if matches!(suite, Suite::Small) { suite::small() } else { suite::large() };
-        return run_suite(parts, arguments.threads, time_max);
+        return run_suite(suite, &arguments, time_max);
     }
     let defect = arguments.defect.as_deref().map(Defect::by_name);
     let Ok(defects) = defect.into_iter().map(|defect| defect.ok_or(())).collect::<Result<Vec<_>, ()>>()
@@ -134,26 +146,54 @@ fn main() -> ExitCode {
     report(&explore(model, order, arguments.threads, time_max))
 }
 
-fn run_suite(parts: Vec<Part>, threads: usize, time_max: Duration) -> ExitCode {
+fn run_suite(suite: Suite, arguments: &Arguments, time_max: Duration) -> ExitCode {
+    let is_small = matches!(suite, Suite::Small);
+    let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    let threads = arguments.threads;
     let mut good = true;
-    for Part { name, bounds } in parts {
-        println!("{name}: {bounds:?}");
-        let explored = explore(RaftModel { bounds, defects: vec![] }, Order::DepthFirst, threads, time_max);
-        good &= report(&explored) == ExitCode::SUCCESS && explored.complete;
-    }
-    for Hunt { defect, bounds } in suite::hunts() {
-        if !has_switches(&[defect]) {
-            println!("{} {}: not in this build", defect.id(), defect.name());
-            continue;
+    match arguments.core {
+        Core::Raft => {
+            let parts = if is_small { raft::suite::small() } else { raft::suite::large() };
+            for part in parts.into_iter().filter(|part| wanted(part.name)) {
+                println!("{}: {:?}", part.name, part.bounds);
+                let model = RaftModel { bounds: part.bounds, defects: vec![] };
+                good &= is_lawful(&explore(model, Order::DepthFirst, threads, time_max));
+            }
+            for hunt in raft::suite::hunts().into_iter().filter(|hunt| wanted(hunt.defect.name())) {
+                let model = RaftModel { bounds: hunt.bounds, defects: vec![hunt.defect] };
+                good &= is_found(hunt.defect, || explore(model, Order::BreadthFirst, threads, time_max));
+            }
         }
-        let model = RaftModel { bounds, defects: vec![defect] };
-        let explored = explore(model, Order::BreadthFirst, threads, time_max);
-        let (states, took) = (explored.states, explored.took.as_secs_f64());
-        let found = explored.broken.map_or("NOT FOUND", |broken| broken.law);
-        good &= found != "NOT FOUND";
-        println!("{} {}: {found} after {states} states, {took:.1} s", defect.id(), defect.name());
+        Core::Partition => {
+            let parts = if is_small { partition::suite::small() } else { partition::suite::large() };
+            for part in parts.into_iter().filter(|part| wanted(part.name)) {
+                println!("{}: {:?}", part.name, part.bounds);
+                let model = PartitionModel { bounds: part.bounds, defects: vec![] };
+                good &= is_lawful(&explore(model, Order::DepthFirst, threads, time_max));
+            }
+            for hunt in partition::suite::hunts().into_iter().filter(|hunt| wanted(hunt.defect.name())) {
+                let model = PartitionModel { bounds: hunt.bounds, defects: vec![hunt.defect] };
+                good &= is_found(hunt.defect, || explore(model, Order::BreadthFirst, threads, time_max));
+            }
+        }
     }
     if good { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+fn is_lawful(explored: &Explored) -> bool {
+    report(explored) == ExitCode::SUCCESS && explored.complete
+}
+
+fn is_found(defect: Defect, hunt: impl FnOnce() -> Explored) -> bool {
+    if !has_switches(&[defect]) {
+        println!("{} {}: not in this build", defect.id(), defect.name());
+        return true;
+    }
+    let explored = hunt();
+    let (states, took) = (explored.states, explored.took.as_secs_f64());
+    let found = explored.broken.as_ref().map_or("NOT FOUND", |broken| broken.law);
+    println!("{} {}: {found} after {states} states, {took:.1} s", defect.id(), defect.name());
+    explored.broken.is_some()
 }
 
 fn report(explored: &Explored) -> ExitCode {

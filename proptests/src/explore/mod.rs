@@ -2,7 +2,9 @@
 //! as the engine. `cargo run --release -p weir-proptests --bin explore -- --help` explores larger bounds than the tests.
 //!
 //! * [`raft`]: the metadata quorum.
+//! * [`partition`]: the replicas of a partition.
 
+pub mod partition;
 pub mod raft;
 
 use std::time::{Duration, Instant};
