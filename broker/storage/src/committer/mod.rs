@@ -254,28 +254,31 @@ impl Committer {
         if !self.checkpoint_running && self.checkpoint_retry.at().is_none() {
             self.start_checkpoint();
         }
-        loop {
-            self.drain();
-            let mut others = VecDeque::with_capacity(self.queue.len());
-            let mut changed = false;
-            for command in std::mem::take(&mut self.queue) {
-                match command {
-                    Command::Checkpointed(_) | Command::Grown(_) | Command::Failed(_) => {
-                        changed = true;
-                        self.on_background(command)?;
-                    }
-                    other => others.push_back(other),
-                }
-            }
-            self.queue = others;
-            if changed {
-                return Ok(());
-            }
+        while !self.hear_keeper()? {
             weir_runtime::select! {
                 () = self.shared.inbox.wait() => {}
                 () = self.checkpoint_retry.wait() => self.start_checkpoint(),
             }
         }
+        Ok(())
+    }
+
+    /// Takes in what the keeper has said so far. Whether that was anything.
+    fn hear_keeper(&mut self) -> Result<bool, StorageError> {
+        self.drain();
+        let mut others = VecDeque::with_capacity(self.queue.len());
+        let mut changed = false;
+        for command in std::mem::take(&mut self.queue) {
+            match command {
+                Command::Checkpointed(_) | Command::Grown(_) | Command::Failed(_) => {
+                    changed = true;
+                    self.on_background(command)?;
+                }
+                other => others.push_back(other),
+            }
+        }
+        self.queue = others;
+        Ok(changed)
     }
 
     /// Word from the keeper.
@@ -382,7 +385,9 @@ impl Committer {
             self.write_journal(write).await?;
         }
         self.start_checkpoint();
-        self.wait_for_room().await?;
+        while self.checkpoint_running {
+            self.wait_for_room().await?;
+        }
         if self.checkpoint_retry.at().is_some() {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
             tracing::warn!(error = %full, "no room for a checkpoint: the next start recovers");
@@ -391,6 +396,8 @@ impl Committer {
         let (reply, done) = oneshot::channel();
         let _ = self.jobs.send(Job::Barrier(reply));
         let _ = done.await;
+        // The marker says that nothing has failed, up to here.
+        self.hear_keeper()?;
         identity::mark_clean(&self.shared.disk).await
     }
 
