@@ -6,7 +6,6 @@ mod groups;
 pub mod journal;
 mod segment;
 mod sessions;
-mod small;
 mod wire;
 
 use crate::mutate::Random;
@@ -32,12 +31,15 @@ pub const TARGETS: &[Target] = &[
     target("wire_old_produce", wire::old_produce, wire::generate_old_produce, None),
     target("wire_batch", wire::batch, wire::generate_batch, Some(wire::repair_batch)),
     target("wire_codec", wire::codec, wire::generate_codec, None),
+    target("wire_blob", wire::blob, wire::generate_blob, Some(wire::repair_blob)),
     target("wire_internal", wire::internal, wire::generate_internal, None),
     target("journal", journal::run, journal::generate, Some(journal::repair)),
     target("segment", segment::run, segment::generate, Some(segment::repair)),
     target("segment_index", folder::index, folder::generate_index, Some(folder::repair_index)),
     target("checkpoint", folder::checkpoint, folder::generate_checkpoint, Some(folder::repair_sealed)),
-    target("small_files", small::run, small::generate, Some(small::repair)),
+    target("identity", folder::identity, folder::generate_identity, Some(folder::repair_sealed)),
+    target("names", folder::name, folder::generate_name, None),
+    target("quorum_state", folder::quorum_state, folder::generate_quorum_state, Some(wire::repair_blob)),
     target("metadata_log", folder::metadata_log, folder::generate_metadata_log, None),
     target("group_records", groups::records, groups::generate_records, None),
     target("consumer_protocol", groups::consumer_protocol, groups::generate_consumer_protocol, None),
