@@ -29,6 +29,17 @@ pub struct Config {
     pub http: Option<String>,
     /// `node.id`.
     pub node_id: i32,
+    /// `process.roles`: whether this node votes in the metadata quorum, holds partitions, or both.
+    pub roles: Roles,
+    /// `controller.quorum.voters`: the quorum's first voters, with the addresses of their internal listeners. Empty: this
+    /// node alone.
+    pub quorum_voters: Vec<QuorumVoter>,
+    /// `HOST:PORT` of the listener for the cluster's other nodes, of which port 0 picks a free one; none for a node alone.
+    pub internal_listen: Option<String>,
+    /// `HOST:PORT` that other nodes are told to connect to; without one the address that it listens on.
+    pub internal_advertised: Option<(String, u16)>,
+    /// `weir.internal.secret`: what the cluster's nodes know of each other and nobody else does.
+    pub internal_secret: Option<Secret>,
     /// `broker.rack`.
     pub rack: Option<String>,
     /// `auto.create.topics.enable`: whether Metadata may create a topic that a client names.
@@ -95,6 +106,11 @@ impl Default for Config {
             advertised: None,
             http: None,
             node_id: 1,
+            roles: Roles::default(),
+            quorum_voters: Vec::new(),
+            internal_listen: None,
+            internal_advertised: None,
+            internal_secret: None,
             rack: None,
             auto_create_topics: true,
             delete_topics: true,
@@ -122,6 +138,55 @@ impl Default for Config {
             ignored_keys: Vec::new(),
             given_keys: BTreeSet::new(),
         }
+    }
+}
+
+/// What a node is for (`process.roles`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Roles {
+    /// It holds partitions and serves clients.
+    pub broker: bool,
+    /// It may vote in the metadata quorum and lead it.
+    pub controller: bool,
+}
+
+impl Default for Roles {
+    fn default() -> Roles {
+        Roles { broker: true, controller: true }
+    }
+}
+
+/// A first voter of the metadata quorum: `ID@HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuorumVoter {
+    /// Its `node.id`.
+    pub node_id: i32,
+    /// Of its internal listener.
+    pub host: String,
+    /// Of its internal listener.
+    pub port: u16,
+}
+
+/// A secret, which no log and no error shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a secret in.
+    pub fn new(secret: impl Into<String>) -> Secret {
+        Secret(secret.into())
+    }
+
+    /// Its bytes.
+    #[allow(dead_code, reason = "its user is being built")]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(hidden)")
     }
 }
 

@@ -7,6 +7,7 @@
 //! * `api`: one file per Kafka API.
 //! * `shard`: owners of partitions, each a task.
 //! * `group`: the drivers of the group coordinators.
+//! * `peer`: how nodes of a cluster talk to each other.
 //! * `metadata`: the driver of the metadata quorum and the image that it commits.
 
 mod api;
@@ -17,6 +18,8 @@ mod metadata;
 mod metrics;
 mod node;
 pub mod parsers;
+#[allow(dead_code, reason = "its users are being built")]
+mod peer;
 mod producer_ids;
 mod server;
 mod shard;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::metadata::{Change, ClusterCommand, Record, Registration, Rejected};
@@ -16,7 +17,7 @@ pub struct RequestId(pub u64);
 pub struct CommandId(pub u64);
 
 /// What a broker wants to be, as its heartbeats say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wants {
     /// To lead and to hold replicas.
     Serve,
@@ -27,7 +28,7 @@ pub enum Wants {
 }
 
 /// How far a replica's log reaches after recovery, everything below verified (contract 5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Tail {
     /// The leader epoch of its last record; -1 for an empty log.
     pub epoch: LeaderEpoch,
@@ -36,7 +37,7 @@ pub struct Tail {
 }
 
 /// A partition that nobody leads, as of a leader epoch. An answer that comes after somebody led is about another question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Question {
     /// Which partition.
     pub log: LogId,
@@ -152,7 +153,7 @@ pub enum Answer {
 }
 
 /// What the quorum has decided about a broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// It leads nothing and is in no ISR.
     pub fenced: bool,
@@ -161,7 +162,7 @@ pub struct Standing {
 }
 
 /// Why a broker does not get what it asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum Refused {
     /// The image says no.
     #[error(transparent)]

@@ -269,7 +269,9 @@ impl Image {
     fn allocate_producer_ids(&mut self, broker: BrokerId, epoch: i64) -> Result<Change, Rejected> {
         self.broker_in_epoch(broker, epoch)?;
         let first = self.next_producer_id;
-        let next = first.checked_add(PRODUCER_ID_BLOCK_SIZE).ok_or(Rejected::Exhausted("producer ids"))?;
+        let next = first
+            .checked_add(PRODUCER_ID_BLOCK_SIZE)
+            .ok_or_else(|| Rejected::Exhausted("producer ids".to_owned()))?;
         self.next_producer_id = next;
         let block = ProducerIdBlock { first, count: PRODUCER_ID_BLOCK_SIZE };
         Ok(Change::ProducerIdsAllocated { broker, block })

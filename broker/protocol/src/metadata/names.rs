@@ -1,5 +1,6 @@
 //! Which names a topic may have: Kafka's rules.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::types::METADATA_TOPIC;
@@ -14,7 +15,7 @@ pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 pub const TRANSACTION_STATE: &str = "__transaction_state";
 
 /// What is wrong with a topic's name.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum InvalidTopicName {
     /// No name at all.
     #[error("a topic's name must not be empty")]

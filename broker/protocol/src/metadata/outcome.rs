@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::names::InvalidTopicName;
@@ -10,7 +11,7 @@ use super::{ProducerIdBlock, Topic};
 use crate::types::{BrokerId, LeaderEpoch, LogId, TopicId};
 
 /// What a command has changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// Nothing: the command repeats what holds already.
     Nothing,
@@ -98,7 +99,7 @@ pub enum Change {
 }
 
 /// Why a command does not fit. It changed nothing, on any node.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum Rejected {
     /// An entry at or below this index was applied before.
     #[error("entry {index} comes after entry {applied} was applied")]
@@ -204,7 +205,7 @@ pub enum Rejected {
     NoEligibleLeader(LogId),
     /// Epochs or producer ids are used up.
     #[error("{0} are used up")]
-    Exhausted(&'static str),
+    Exhausted(String),
     /// Not every broker can work at this level.
     #[error("feature level {0} is not supported by every broker")]
     UnsupportedFeature(u16),

@@ -168,7 +168,7 @@ impl PartitionState {
         let renewed = around.renew && self.leader.is_some();
         if self.leader != before.leader || renewed {
             let next = self.leader_epoch.checked_add(1);
-            self.leader_epoch = next.ok_or(Rejected::Exhausted("leader epochs"))?;
+            self.leader_epoch = next.ok_or_else(|| Rejected::Exhausted("leader epochs".to_owned()))?;
         }
         if unclean {
             self.unclean_epoch = Some(self.leader_epoch);
@@ -178,7 +178,7 @@ impl PartitionState {
             return Ok(self.emptied != before.emptied);
         }
         let next = self.partition_epoch.checked_add(1);
-        self.partition_epoch = next.ok_or(Rejected::Exhausted("partition epochs"))?;
+        self.partition_epoch = next.ok_or_else(|| Rejected::Exhausted("partition epochs".to_owned()))?;
         Ok(true)
     }
 

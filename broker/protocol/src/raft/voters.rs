@@ -41,7 +41,7 @@ pub enum VotersError {
 }
 
 /// What a change of voters changes: one at a time, so that the majorities before and after overlap (thesis §4.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum VoterChange {
     /// This one votes from now on.
     Add(VoterId),

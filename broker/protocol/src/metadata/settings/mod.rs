@@ -12,6 +12,7 @@ mod settings_tests;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use table::TOPIC_SETTINGS;
@@ -81,7 +82,7 @@ pub struct Setting {
 }
 
 /// A setting that cannot be.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum InvalidSetting {
     /// There is no such setting.
     #[error("unknown setting {name:?}")]
