@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use weir_proptests::explore::partition::PartitionModel;
-use weir_proptests::explore::partition::suite::{self, Hunt, Part};
-use weir_proptests::explore::{Order, explore, has_switches};
+use weir_proptests::explore::partition::{World, suite};
+use weir_proptests::explore::{Bounded, Hunt, Order, Part, explore, has_switches};
 
 const TIME_MAX: Duration = Duration::from_secs(300);
 
 #[test]
 fn every_run_of_three_replicas_within_small_bounds_keeps_what_was_acknowledged() {
     for Part { name, bounds } in suite::tiny() {
-        let explored = explore(PartitionModel { bounds, defects: vec![] }, Order::DepthFirst, 1, TIME_MAX);
+        let explored = explore(Bounded::<World> { bounds, defects: vec![] }, Order::DepthFirst, 1, TIME_MAX);
         println!("{name}: {} states, {} steps, {:?}", explored.states, explored.steps, explored.took);
         assert!(explored.broken.is_none(), "{name}: {:#?}", explored.broken);
         // A model that does nothing breaks nothing.
@@ -26,7 +25,7 @@ fn the_exploration_finds_the_defects_that_it_must_find() {
         if !has_switches(&[defect]) {
             return;
         }
-        let model = PartitionModel { bounds, defects: vec![defect] };
+        let model = Bounded::<World> { bounds, defects: vec![defect] };
         let explored = explore(model, Order::BreadthFirst, 1, TIME_MAX);
         let law = explored.broken.map(|broken| broken.law);
         println!("{}: {law:?} after {} states, {:?}", defect.name(), explored.states, explored.took);

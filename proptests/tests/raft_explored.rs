@@ -2,16 +2,15 @@
 
 use std::time::Duration;
 
-use weir_proptests::explore::raft::RaftModel;
-use weir_proptests::explore::raft::suite::{self, Hunt, Part};
-use weir_proptests::explore::{Order, explore, has_switches};
+use weir_proptests::explore::raft::{World, suite};
+use weir_proptests::explore::{Bounded, Hunt, Order, Part, explore, has_switches};
 
 const TIME_MAX: Duration = Duration::from_secs(300);
 
 #[test]
 fn every_run_of_three_voters_within_small_bounds_keeps_rafts_laws() {
     for Part { name, bounds } in suite::tiny() {
-        let explored = explore(RaftModel { bounds, defects: vec![] }, Order::DepthFirst, 1, TIME_MAX);
+        let explored = explore(Bounded::<World> { bounds, defects: vec![] }, Order::DepthFirst, 1, TIME_MAX);
         println!("{name}: {} states, {} steps, {:?}", explored.states, explored.steps, explored.took);
         assert!(explored.broken.is_none(), "{name}: {:#?}", explored.broken);
         // A model that does nothing breaks nothing.
@@ -22,7 +21,7 @@ fn every_run_of_three_voters_within_small_bounds_keeps_rafts_laws() {
 #[test]
 fn damage_that_nobody_notices_breaks_a_law() {
     // It is the core's recovery that keeps the laws when the damage is told.
-    let model = RaftModel { bounds: suite::untold_damage(), defects: vec![] };
+    let model = Bounded::<World> { bounds: suite::untold_damage(), defects: vec![] };
     let explored = explore(model, Order::BreadthFirst, 1, TIME_MAX);
     assert_eq!(explored.broken.map(|broken| broken.law), Some("Leader Completeness"));
 }
@@ -34,7 +33,7 @@ fn the_exploration_finds_the_defects_that_it_must_find() {
         if !has_switches(&[defect]) {
             return;
         }
-        let model = RaftModel { bounds, defects: vec![defect] };
+        let model = Bounded::<World> { bounds, defects: vec![defect] };
         let explored = explore(model, Order::BreadthFirst, 1, TIME_MAX);
         let law = explored.broken.map(|broken| broken.law);
         println!("{}: {law:?} after {} states, {:?}", defect.name(), explored.states, explored.took);

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use weir_defect::Defect;
-use weir_proptests::explore::partition::PartitionModel;
-use weir_proptests::explore::raft::{Bounds, RaftModel};
-use weir_proptests::explore::{Explored, Order, explore, has_switches, partition, raft};
+use weir_proptests::explore::raft::Bounds;
+use weir_proptests::explore::{
+    Bounded, Explored, Hunt, Order, Part, World, explore, has_switches, partition, raft,
+};
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Core {
@@ -27,9 +28,9 @@ enum Suite {
 #[derive(Parser)]
 #[command(about = "Explore every run of a core within bounds")]
 struct Arguments {
-    /// Which core's suite; bounds of one's own are the quorum's
-    #[arg(long, value_enum, default_value_t = Core::Raft, requires = "suite")]
-    core: Core,
+    /// Which core's suite, raft when left out; bounds of one's own are the quorum's
+    #[arg(long, value_enum, requires = "suite")]
+    core: Option<Core>,
     /// Only the parts of the suite, and the defects, whose names contain this
     #[arg(long, requires = "suite")]
     only: Option<String>,
@@ -142,42 +143,44 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let order = if arguments.shortest { Order::BreadthFirst } else { Order::DepthFirst };
-    let model = RaftModel { bounds: arguments.bounds(), defects };
+    let model = Bounded::<raft::World> { bounds: arguments.bounds(), defects };
     report(&explore(model, order, arguments.threads, time_max))
 }
 
 fn run_suite(suite: Suite, arguments: &Arguments, time_max: Duration) -> ExitCode {
     let is_small = matches!(suite, Suite::Small);
-    let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
-    let threads = arguments.threads;
-    let mut good = true;
-    match arguments.core {
+    let good = match arguments.core.unwrap_or(Core::Raft) {
         Core::Raft => {
             let parts = if is_small { raft::suite::small() } else { raft::suite::large() };
-            for part in parts.into_iter().filter(|part| wanted(part.name)) {
-                println!("{}: {:?}", part.name, part.bounds);
-                let model = RaftModel { bounds: part.bounds, defects: vec![] };
-                good &= is_lawful(&explore(model, Order::DepthFirst, threads, time_max));
-            }
-            for hunt in raft::suite::hunts().into_iter().filter(|hunt| wanted(hunt.defect.name())) {
-                let model = RaftModel { bounds: hunt.bounds, defects: vec![hunt.defect] };
-                good &= is_found(hunt.defect, || explore(model, Order::BreadthFirst, threads, time_max));
-            }
+            run_parts::<raft::World>(parts, raft::suite::hunts(), arguments, time_max)
         }
         Core::Partition => {
             let parts = if is_small { partition::suite::small() } else { partition::suite::large() };
-            for part in parts.into_iter().filter(|part| wanted(part.name)) {
-                println!("{}: {:?}", part.name, part.bounds);
-                let model = PartitionModel { bounds: part.bounds, defects: vec![] };
-                good &= is_lawful(&explore(model, Order::DepthFirst, threads, time_max));
-            }
-            for hunt in partition::suite::hunts().into_iter().filter(|hunt| wanted(hunt.defect.name())) {
-                let model = PartitionModel { bounds: hunt.bounds, defects: vec![hunt.defect] };
-                good &= is_found(hunt.defect, || explore(model, Order::BreadthFirst, threads, time_max));
-            }
+            run_parts::<partition::World>(parts, partition::suite::hunts(), arguments, time_max)
         }
-    }
+    };
     if good { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+fn run_parts<W: World>(
+    parts: Vec<Part<W::Bounds>>,
+    hunts: Vec<Hunt<W::Bounds>>,
+    arguments: &Arguments,
+    time_max: Duration,
+) -> bool {
+    let wanted = |name: &str| arguments.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    let threads = arguments.threads;
+    let mut good = true;
+    for Part { name, bounds } in parts.into_iter().filter(|part| wanted(part.name)) {
+        println!("{name}: {bounds:?}");
+        let model = Bounded::<W> { bounds, defects: vec![] };
+        good &= is_lawful(&explore(model, Order::DepthFirst, threads, time_max));
+    }
+    for Hunt { defect, bounds } in hunts.into_iter().filter(|hunt| wanted(hunt.defect.name())) {
+        let model = Bounded::<W> { bounds, defects: vec![defect] };
+        good &= is_found(defect, || explore(model, Order::BreadthFirst, threads, time_max));
+    }
+    good
 }
 
 fn is_lawful(explored: &Explored) -> bool {

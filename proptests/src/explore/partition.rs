@@ -7,9 +7,6 @@
 pub mod suite;
 mod world;
 
-use stateright::{Model, Property};
-use weir_defect::{Defect, switch_on};
-
 pub use world::World;
 
 /// The laws: contracts 1, 2, 4 and 9, and what the core says of itself.
@@ -105,49 +102,4 @@ pub enum Action {
     },
     /// Power fails on a node, and nothing from this offset on can be read any more.
     Lose(usize, usize),
-}
-
-/// The model: bounds, and the defects that are switched on.
-#[derive(Clone, Debug)]
-pub struct PartitionModel {
-    /// What may happen.
-    pub bounds: Bounds,
-    /// What is wrong.
-    pub defects: Vec<Defect>,
-}
-
-impl Model for PartitionModel {
-    type State = World;
-    type Action = Action;
-
-    fn init_states(&self) -> Vec<World> {
-        switch_on(&self.defects);
-        vec![World::new(&self.bounds)]
-    }
-
-    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        world.actions(&self.bounds, actions);
-    }
-
-    fn next_state(&self, world: &World, action: Action) -> Option<World> {
-        // The switches belong to a thread, and the engine has its own.
-        switch_on(&self.defects);
-        let mut next = world.clone();
-        next.act(&self.bounds, action);
-        Some(next)
-    }
-
-    fn properties(&self) -> Vec<Property<PartitionModel>> {
-        fn law<const N: usize>(_: &PartitionModel, world: &World) -> bool {
-            world.broken().is_none_or(|broken| broken != LAWS[N])
-        }
-        vec![
-            Property::always(LAWS[0], law::<0>),
-            Property::always(LAWS[1], law::<1>),
-            Property::always(LAWS[2], law::<2>),
-            Property::always(LAWS[3], law::<3>),
-            Property::always(LAWS[4], law::<4>),
-            Property::always(LAWS[5], law::<5>),
-        ]
-    }
 }

@@ -3,26 +3,9 @@
 use weir_defect::Defect;
 
 use super::Bounds;
+use crate::explore::{Hunt, Part};
 
-/// A named exploration.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// What it is about.
-    pub name: &'static str,
-    /// Within which bounds.
-    pub bounds: Bounds,
-}
-
-/// A defect, and bounds within which a law breaks when it is switched on.
-#[derive(Clone, Debug)]
-pub struct Hunt {
-    /// What is switched on.
-    pub defect: Defect,
-    /// Within which bounds it is hunted.
-    pub bounds: Bounds,
-}
-
-fn part(name: &'static str, bounds: Bounds) -> Part {
+fn part(name: &'static str, bounds: Bounds) -> Part<Bounds> {
     Part { name, bounds }
 }
 
@@ -37,7 +20,7 @@ fn instant() -> Bounds {
 }
 
 /// For the unit tests: seconds, without optimisation.
-pub fn tiny() -> Vec<Part> {
+pub fn tiny() -> Vec<Part<Bounds>> {
     vec![
         part("two epochs", Bounds { epochs: 2, ..instant() }),
         part("late syncs", calm()),
@@ -47,7 +30,7 @@ pub fn tiny() -> Vec<Part> {
 }
 
 /// For CI: a minute or two on one core.
-pub fn small() -> Vec<Part> {
+pub fn small() -> Vec<Part<Bounds>> {
     vec![
         part("two epochs, two records, a crash", Bounds::default()),
         part("two epochs, a record, a crash, requests repeated", Bounds { epochs: 2, crashes: 1, ..calm() }),
@@ -61,7 +44,7 @@ pub fn small() -> Vec<Part> {
 }
 
 /// As large as fits into half an hour each.
-pub fn large() -> Vec<Part> {
+pub fn large() -> Vec<Part<Bounds>> {
     vec![
         part(
             "two epochs, two records, a crash, requests repeated",
@@ -81,7 +64,7 @@ pub fn large() -> Vec<Part> {
 }
 
 /// What the exploration must find, from outside: what the core says of itself does not count.
-pub fn hunts() -> Vec<Hunt> {
+pub fn hunts() -> Vec<Hunt<Bounds>> {
     let hunt = |defect, bounds| Hunt { defect, bounds: Bounds { invariants: false, ..bounds } };
     vec![
         hunt(Defect::truncate_to_hw, Bounds { epochs: 2, ..calm() }),

@@ -19,6 +19,7 @@ use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
 use self::disk::{Disk, Record};
 use self::register::Register;
 use super::{Action, Bounds};
+use crate::explore;
 
 const LOG: LogId = LogId::METADATA;
 /// Whoever is behind lags, and whatever waits for a time is due.
@@ -130,8 +131,12 @@ impl Node {
     }
 }
 
-impl World {
-    pub(super) fn new(bounds: &Bounds) -> World {
+impl explore::World for World {
+    type Bounds = Bounds;
+    type Action = Action;
+    const LAWS: [&'static str; 6] = super::LAWS;
+
+    fn new(bounds: &Bounds) -> World {
         let register = Register {
             min_insync: bounds.min_insync,
             leader: Some(0),
@@ -157,12 +162,7 @@ impl World {
         world
     }
 
-    /// The law that is broken, if one is.
-    pub fn broken(&self) -> Option<&'static str> {
-        self.broken.as_ref().map(|(law, _)| *law)
-    }
-
-    pub(super) fn actions(&self, bounds: &Bounds, actions: &mut Vec<Action>) {
+    fn actions(&self, bounds: &Bounds, actions: &mut Vec<Action>) {
         if self.broken.is_some() {
             return;
         }
@@ -172,6 +172,61 @@ impl World {
         actions.extend((0..self.network.len()).map(Action::Deliver));
     }
 
+    fn act(&mut self, bounds: &Bounds, action: Action) {
+        let past = Arc::make_mut(&mut self.past);
+        match action {
+            Action::Fetch(node) => self.fetch(node, bounds),
+            Action::Deliver(at) => {
+                let flying = self.network.remove(at);
+                self.deliver(&flying, bounds);
+            }
+            Action::Produce(node) => {
+                past.records += 1;
+                let waiter = WaiterId(u64::from(past.records));
+                let input = Input::Append {
+                    waiter,
+                    acks: Acks::All,
+                    count: 1,
+                    epoch: None,
+                    producer: None,
+                    now_ms: 0,
+                };
+                self.step(node, bounds, input);
+            }
+            Action::Sync(node) => self.sync(node, bounds),
+            Action::Learn(node) => self.learn(node, bounds),
+            Action::Elect(node) => self.register.lead(Some(node)),
+            Action::Fence(node) => {
+                past.fences += 1;
+                self.register.fence(node);
+            }
+            Action::Tick(node) => {
+                past.ticks += 1;
+                self.step(node, bounds, Input::Tick { now_ms: 0 });
+            }
+            Action::Crash { node, tail_back } => {
+                past.crashes += 1;
+                self.restart(node, |disk| disk.lose_power(tail_back), true);
+            }
+            Action::Lose(node, from) => {
+                past.losses += 1;
+                let lose = |disk: &mut Disk| {
+                    disk.lose_power(false);
+                    disk.log.truncate(from);
+                    disk.durable_end = from;
+                };
+                self.restart(node, lose, false);
+            }
+        }
+        self.seal(bounds);
+    }
+
+    fn broken(&self) -> Option<&'static str> {
+        self.broken.as_ref().map(|(law, _)| *law)
+    }
+}
+
+impl World {
     fn actions_of(&self, node: usize, bounds: &Bounds, actions: &mut Vec<Action>) {
         let (Node { core, disk, heard, .. }, past) = (&*self.nodes[node], &*self.past);
         let register = &self.register;
@@ -232,55 +287,6 @@ impl World {
         let mut effects = Vec::new();
         self.nodes[node].core.clone().step(Input::Tick { now_ms: 0 }, &mut effects);
         !effects.is_empty()
-    }
-
-    pub(super) fn act(&mut self, bounds: &Bounds, action: Action) {
-        let past = Arc::make_mut(&mut self.past);
-        match action {
-            Action::Fetch(node) => self.fetch(node, bounds),
-            Action::Deliver(at) => {
-                let flying = self.network.remove(at);
-                self.deliver(&flying, bounds);
-            }
-            Action::Produce(node) => {
-                past.records += 1;
-                let waiter = WaiterId(u64::from(past.records));
-                let input = Input::Append {
-                    waiter,
-                    acks: Acks::All,
-                    count: 1,
-                    epoch: None,
-                    producer: None,
-                    now_ms: 0,
-                };
-                self.step(node, bounds, input);
-            }
-            Action::Sync(node) => self.sync(node, bounds),
-            Action::Learn(node) => self.learn(node, bounds),
-            Action::Elect(node) => self.register.lead(Some(node)),
-            Action::Fence(node) => {
-                past.fences += 1;
-                self.register.fence(node);
-            }
-            Action::Tick(node) => {
-                past.ticks += 1;
-                self.step(node, bounds, Input::Tick { now_ms: 0 });
-            }
-            Action::Crash { node, tail_back } => {
-                past.crashes += 1;
-                self.restart(node, |disk| disk.lose_power(tail_back), true);
-            }
-            Action::Lose(node, from) => {
-                past.losses += 1;
-                let lose = |disk: &mut Disk| {
-                    disk.lose_power(false);
-                    disk.log.truncate(from);
-                    disk.durable_end = from;
-                };
-                self.restart(node, lose, false);
-            }
-        }
-        self.seal(bounds);
     }
 
     fn seal(&mut self, bounds: &Bounds) {

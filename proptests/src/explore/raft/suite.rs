@@ -3,26 +3,9 @@
 use weir_defect::Defect;
 
 use super::Bounds;
+use crate::explore::{Hunt, Part};
 
-/// A named exploration.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// What it is about.
-    pub name: &'static str,
-    /// Within which bounds.
-    pub bounds: Bounds,
-}
-
-/// A defect, and bounds within which a law breaks when it is switched on.
-#[derive(Clone, Debug)]
-pub struct Hunt {
-    /// What is switched on.
-    pub defect: Defect,
-    /// Within which bounds it is hunted.
-    pub bounds: Bounds,
-}
-
-fn part(name: &'static str, bounds: Bounds) -> Part {
+fn part(name: &'static str, bounds: Bounds) -> Part<Bounds> {
     Part { name, bounds }
 }
 
@@ -32,7 +15,7 @@ fn calm() -> Bounds {
 }
 
 /// For the unit tests: seconds, without optimisation.
-pub fn tiny() -> Vec<Part> {
+pub fn tiny() -> Vec<Part<Bounds>> {
     vec![
         part("two terms", calm()),
         part("a crash in the first term", Bounds { terms: 1, crashes: 1, ..calm() }),
@@ -41,7 +24,7 @@ pub fn tiny() -> Vec<Part> {
 }
 
 /// For CI: a minute or two on one core.
-pub fn small() -> Vec<Part> {
+pub fn small() -> Vec<Part<Bounds>> {
     vec![
         part("one term, a command, a crash", Bounds { terms: 1, commands: 1, crashes: 1, ..calm() }),
         part("two terms, a crash", Bounds { crashes: 1, ..calm() }),
@@ -59,7 +42,7 @@ pub fn small() -> Vec<Part> {
 }
 
 /// As large as fits into half an hour each, and 16 GiB.
-pub fn large() -> Vec<Part> {
+pub fn large() -> Vec<Part<Bounds>> {
     let synced = || Bounds { late_logs: false, ..calm() };
     vec![
         part("two terms, a command, a crash", Bounds { commands: 1, crashes: 1, ..calm() }),
@@ -92,7 +75,7 @@ pub fn untold_damage() -> Bounds {
 }
 
 /// What the exploration must find.
-pub fn hunts() -> Vec<Hunt> {
+pub fn hunts() -> Vec<Hunt<Bounds>> {
     let hunt = |defect, bounds| Hunt { defect, bounds };
     vec![
         hunt(

@@ -19,6 +19,7 @@ use weir_protocol::types::{BrokerId, FolderId, VoterId};
 use self::disk::Disk;
 use self::laws::{INVARIANTS, STATE_MACHINE};
 use super::{Action, Bounds};
+use crate::explore;
 
 const NOW: Duration = Duration::ZERO;
 const TIMELESS: Timing = Timing { heartbeat: NOW, election_min: NOW, election_spread: NOW };
@@ -138,8 +139,12 @@ impl Node {
     }
 }
 
-impl World {
-    pub(super) fn new(bounds: &Bounds) -> World {
+impl explore::World for World {
+    type Bounds = Bounds;
+    type Action = Action;
+    const LAWS: [&'static str; 6] = super::LAWS;
+
+    fn new(bounds: &Bounds) -> World {
         let mut world = World { nodes: Vec::new(), network: Vec::new(), past: Arc::default(), broken: None };
         for node in 0..bounds.nodes {
             let mut effects = Vec::new();
@@ -150,12 +155,7 @@ impl World {
         world
     }
 
-    /// The law that is broken, if one is.
-    pub fn broken(&self) -> Option<&'static str> {
-        self.broken.as_ref().map(|(law, _)| *law)
-    }
-
-    pub(super) fn actions(&self, bounds: &Bounds, actions: &mut Vec<Action>) {
+    fn actions(&self, bounds: &Bounds, actions: &mut Vec<Action>) {
         if self.broken.is_some() {
             return;
         }
@@ -165,66 +165,7 @@ impl World {
         actions.extend((0..self.network.len()).map(Action::Deliver));
     }
 
-    fn actions_of(&self, node: usize, bounds: &Bounds, actions: &mut Vec<Action>) {
-        let (Node { raft, disk, hard_unsynced, .. }, past) = (&*self.nodes[node], &*self.past);
-        let leads = raft.is_leader();
-        let newest = self.nodes.iter().map(|node| node.raft.term()).max().unwrap_or(0);
-        let next_term = if bounds.duels { raft.term() } else { newest } + 1;
-        // Where all are alike, the first to campaign may as well be the first.
-        let symmetric = newest == 0 && bounds.voters == bounds.nodes;
-        if !leads
-            && raft.role_name() != "Observer"
-            && next_term <= bounds.terms
-            && bounds.campaigners.get(next_term as usize - 1).is_none_or(|campaigner| *campaigner == node)
-            && (!symmetric || node == 0 || raft.role_name() != "Follower")
-        {
-            actions.push(Action::Campaign(node));
-        }
-        if disk.cut.is_some() || disk.installing.is_some() || disk.durable_end < disk.end() {
-            actions.push(Action::SyncLog(node));
-        }
-        if hard_unsynced.is_some() {
-            actions.push(Action::SyncVote(node));
-        }
-        if past.crashes < bounds.crashes && raft.term() > 0 {
-            actions.push(Action::Crash { node, tail_back: false });
-            if disk.cut.is_some() {
-                actions.push(Action::Crash { node, tail_back: true });
-            }
-        }
-        if past.damages < bounds.damages && raft.term() > 0 {
-            actions.extend((disk.start..disk.durable_end).map(|from| Action::DamageLog(node, from)));
-            actions.push(Action::DamageVote(node));
-        }
-        if past.snapshots < bounds.snapshots
-            && raft.snapshot_point(self.nodes[node].applied as Index).is_some()
-        {
-            actions.push(Action::Snapshot(node));
-        }
-        if !leads {
-            return;
-        }
-        let mut offer = |bound, used, action| {
-            if used < bound {
-                actions.push(action)
-            }
-        };
-        offer(bounds.commands, past.commands, Action::Propose(node));
-        offer(bounds.reads, past.reads_begun, Action::Read(node));
-        offer(bounds.repeats, past.repeats, Action::Repeat(node));
-        for other in 0..self.nodes.len() {
-            let change = match raft.voters().contains(voter(other)) {
-                true => VoterChange::Remove(voter(other)),
-                false => VoterChange::Add(voter(other)),
-            };
-            // One that is refused changes nothing.
-            if past.changes < bounds.changes && accepts(raft, change) {
-                offer(bounds.changes, past.changes, Action::Change(node, change));
-            }
-        }
-    }
-
-    pub(super) fn act(&mut self, bounds: &Bounds, action: Action) {
+    fn act(&mut self, bounds: &Bounds, action: Action) {
         let past = Arc::make_mut(&mut self.past);
         let name = u64::from(past.commands) + 100 * u64::from(past.changes) + 10_000;
         match action {
@@ -285,6 +226,71 @@ impl World {
         let nodes = &self.nodes;
         if !bounds.late_votes {
             self.network.retain(|flying| !is_moot(&flying.message, &nodes[flying.to].raft));
+        }
+    }
+
+    fn broken(&self) -> Option<&'static str> {
+        self.broken.as_ref().map(|(law, _)| *law)
+    }
+}
+
+impl World {
+    fn actions_of(&self, node: usize, bounds: &Bounds, actions: &mut Vec<Action>) {
+        let (Node { raft, disk, hard_unsynced, .. }, past) = (&*self.nodes[node], &*self.past);
+        let leads = raft.is_leader();
+        let newest = self.nodes.iter().map(|node| node.raft.term()).max().unwrap_or(0);
+        let next_term = if bounds.duels { raft.term() } else { newest } + 1;
+        // Where all are alike, the first to campaign may as well be the first.
+        let symmetric = newest == 0 && bounds.voters == bounds.nodes;
+        if !leads
+            && raft.role_name() != "Observer"
+            && next_term <= bounds.terms
+            && bounds.campaigners.get(next_term as usize - 1).is_none_or(|campaigner| *campaigner == node)
+            && (!symmetric || node == 0 || raft.role_name() != "Follower")
+        {
+            actions.push(Action::Campaign(node));
+        }
+        if disk.cut.is_some() || disk.installing.is_some() || disk.durable_end < disk.end() {
+            actions.push(Action::SyncLog(node));
+        }
+        if hard_unsynced.is_some() {
+            actions.push(Action::SyncVote(node));
+        }
+        if past.crashes < bounds.crashes && raft.term() > 0 {
+            actions.push(Action::Crash { node, tail_back: false });
+            if disk.cut.is_some() {
+                actions.push(Action::Crash { node, tail_back: true });
+            }
+        }
+        if past.damages < bounds.damages && raft.term() > 0 {
+            actions.extend((disk.start..disk.durable_end).map(|from| Action::DamageLog(node, from)));
+            actions.push(Action::DamageVote(node));
+        }
+        if past.snapshots < bounds.snapshots
+            && raft.snapshot_point(self.nodes[node].applied as Index).is_some()
+        {
+            actions.push(Action::Snapshot(node));
+        }
+        if !leads {
+            return;
+        }
+        let mut offer = |bound, used, action| {
+            if used < bound {
+                actions.push(action)
+            }
+        };
+        offer(bounds.commands, past.commands, Action::Propose(node));
+        offer(bounds.reads, past.reads_begun, Action::Read(node));
+        offer(bounds.repeats, past.repeats, Action::Repeat(node));
+        for other in 0..self.nodes.len() {
+            let change = match raft.voters().contains(voter(other)) {
+                true => VoterChange::Remove(voter(other)),
+                false => VoterChange::Add(voter(other)),
+            };
+            // One that is refused changes nothing.
+            if past.changes < bounds.changes && accepts(raft, change) {
+                offer(bounds.changes, past.changes, Action::Change(node, change));
+            }
         }
     }
 
