@@ -8,11 +8,14 @@
 //! * `shard`: owners of partitions, each a task.
 //! * `group`: the drivers of the group coordinators.
 //! * `peer`: how nodes of a cluster talk to each other.
+//! * `controller`: drives the controller where the quorum's leader runs.
 //! * `metadata`: the driver of the metadata quorum and the image that it commits.
 
 mod api;
 mod complaints;
 pub mod config;
+#[allow(dead_code, reason = "its users are being built")]
+mod controller;
 mod group;
 mod metadata;
 mod metrics;

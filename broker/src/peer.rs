@@ -137,6 +137,11 @@ impl Peers {
         Peers { me, inboxes, addresses: Arc::default() }
     }
 
+    /// This node.
+    pub(crate) fn me(&self) -> BrokerId {
+        self.me
+    }
+
     /// Where nodes are to be reached, by host and port. Those that are not named stay where they were.
     pub(crate) fn set_addresses(&self, addresses: impl IntoIterator<Item = (BrokerId, (String, u16))>) {
         let mut known = self.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
