@@ -118,7 +118,7 @@ fn a_broker_registers_is_unfenced_by_its_heartbeat_and_may_go() {
         assert!(!town.image.broker(ME).unwrap().fenced, "what follows is committed");
         town.answer(town.heartbeat(Wants::Leave)).await;
         let standing = town.answer(town.heartbeat(Wants::Leave)).await;
-        assert_eq!(standing, Some(ControllerReply::Heartbeat(Ok(Standing { fenced: true, may_go: true }))));
+        assert_eq!(standing, Some(ControllerReply::Heartbeat(Ok(Standing { fenced: false, may_go: true }))));
     });
 }
 
