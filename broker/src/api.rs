@@ -6,6 +6,7 @@
 
 mod alter_configs;
 mod api_versions;
+pub(crate) mod brokers;
 mod configs;
 mod create_partitions;
 mod create_topics;
@@ -47,6 +48,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use tokio::sync::Mutex;
 use weir_defect::defect;
+use weir_protocol::metadata::Image;
 use weir_protocol::types::{BrokerId, LeaderEpoch};
 use weir_runtime::disk::Disk;
 use weir_runtime::time;
@@ -66,6 +68,7 @@ use crate::server::Stage;
 use crate::server::budget::{Budget, Charge};
 use crate::shard::Shards;
 
+use self::brokers::Brokers;
 pub(crate) use self::fetch::FetchSessions;
 pub use self::fetch::{AnsweredByHand, FetchSessionsByHand};
 
@@ -156,7 +159,7 @@ impl Api {
             Err(error) => return Begun::Close(error.to_string()),
         };
         let later = match request {
-            Request::Produce(request) => return produce::begin(api, call, request, charge).await,
+            Request::Produce(request) => return produce::begin(api, origin, call, request, charge).await,
             Request::ApiVersions(request) => {
                 return ready(call, api_versions::handle(&request, call.version));
             }
@@ -204,6 +207,11 @@ impl Api {
     /// Whether the broker takes no new requests.
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stage.borrow() != Stage::Running
+    }
+
+    /// The brokers of an image as a client is told of them.
+    fn brokers<'a>(&self, image: &'a Image, origin: Origin) -> Brokers<'a> {
+        Brokers::new(image, self.me, self.advertised(origin))
     }
 
     /// The host and port that a client is told for this broker: what is configured, or what the client itself has
@@ -286,7 +294,7 @@ async fn respond(api: &Arc<Api>, asker: &Asker, call: Call, request: Request, ch
     let (version, origin) = (call.version, asker.origin);
     let response = match request {
         Request::Fetch(request) => {
-            let (response, charges) = fetch::handle(api, request, version).await;
+            let (response, charges) = fetch::handle(api, origin, request, version).await;
             drop(charge);
             return encode(call, response.into(), charges);
         }

@@ -5,7 +5,7 @@ use kafka_protocol::messages::describe_cluster_response::{DescribeClusterBroker,
 use kafka_protocol::messages::{BrokerId, DescribeClusterRequest};
 use kafka_protocol::protocol::StrBytes;
 
-use super::metadata::{CLUSTER_OPERATIONS, brokers, cluster_id, controller};
+use super::metadata::{CLUSTER_OPERATIONS, cluster_id};
 use super::{Api, Origin};
 
 /// The endpoints that clients use.
@@ -15,10 +15,11 @@ const CONTROLLERS: i8 = 2;
 
 pub(super) fn handle(api: &Api, origin: Origin, request: &DescribeClusterRequest) -> DescribeClusterResponse {
     let view = api.image.current();
+    let brokers = api.brokers(&view.image, origin);
     let mut response = DescribeClusterResponse::default()
         .with_endpoint_type(request.endpoint_type)
         .with_cluster_id(cluster_id(&view))
-        .with_controller_id(controller(api, &view));
+        .with_controller_id(brokers.controller());
     if request.endpoint_type != BROKERS {
         let error = match request.endpoint_type {
             CONTROLLERS => ResponseError::MismatchedEndpointType,
@@ -29,7 +30,8 @@ pub(super) fn handle(api: &Api, origin: Origin, request: &DescribeClusterRequest
             .with_error_code(error.code())
             .with_error_message(Some(StrBytes::from_static_str(text)));
     }
-    response.brokers = brokers(api, origin, &view, request.include_fenced_brokers)
+    response.brokers = brokers
+        .all(request.include_fenced_brokers)
         .map(|broker| {
             DescribeClusterBroker::default()
                 .with_broker_id(BrokerId(broker.id))

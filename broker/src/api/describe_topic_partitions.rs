@@ -4,17 +4,17 @@
 use std::collections::BTreeSet;
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::TopicName;
 use kafka_protocol::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
 use kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
     DescribeTopicPartitionsResponseTopic,
 };
-use kafka_protocol::messages::{BrokerId, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use weir_protocol::metadata::{Image, PartitionState, Topic, names};
 
-use super::Api;
 use super::metadata::TOPIC_OPERATIONS;
+use super::{Api, brokers};
 
 /// Partitions that one response describes at most, as Kafka's `max.request.partition.size.limit`.
 const PARTITIONS_MAX: i32 = 2_000;
@@ -114,25 +114,17 @@ fn describe_partition(
     number: i32,
     state: &PartitionState,
 ) -> DescribeTopicPartitionsResponsePartition {
-    type Id = weir_protocol::types::BrokerId;
-    let ids = |brokers: &[Id]| brokers.iter().map(|id| BrokerId(id.0)).collect();
-    let is_offline = |id: &&Id| image.broker(**id).is_none_or(|broker| broker.fenced);
-    let offline = state.replicas.iter().filter(is_offline).map(|id| BrokerId(id.0)).collect();
-    let error = match state.leader {
-        Some(_) => 0,
-        None => ResponseError::LeaderNotAvailable.code(),
-    };
     DescribeTopicPartitionsResponsePartition::default()
-        .with_error_code(error)
+        .with_error_code(brokers::partition_error(state))
         .with_partition_index(number)
-        .with_leader_id(BrokerId(state.leader.map_or(-1, |leader| leader.0)))
+        .with_leader_id(brokers::leader_id(state))
         .with_leader_epoch(state.leader_epoch)
-        .with_replica_nodes(ids(&state.replicas))
-        .with_isr_nodes(ids(&state.isr))
-        // Only a member of the ISR is elected: there are no other eligible leaders.
-        .with_eligible_leader_replicas(Some(Vec::new()))
-        .with_last_known_elr(Some(Vec::new()))
-        .with_offline_replicas(offline)
+        .with_replica_nodes(brokers::ids(&state.replicas))
+        .with_isr_nodes(brokers::ids(&state.isr))
+        .with_eligible_leader_replicas(Some(brokers::ids(&state.elr)))
+        // They were in sync or eligible, and came back without a certain tail (contract 5).
+        .with_last_known_elr(Some(brokers::ids(&state.uncertain)))
+        .with_offline_replicas(brokers::offline(image, state))
 }
 
 fn cursor(topic: &str, partition: i32) -> Cursor {

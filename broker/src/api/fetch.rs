@@ -15,12 +15,13 @@ use weir_protocol::types::{LogId, TopicId};
 use weir_runtime::time::{self, Alarm};
 use weir_runtime::{random, task};
 use weir_storage::ReadPlan;
-use weir_wire::kafka::{FetchResponse, FetchedPartition, FetchedTopic, StrBytes};
+use weir_wire::kafka::{FetchResponse, FetchedPartition, FetchedTopic, NodeEndpoint, StrBytes};
 
 pub use self::by_hand::{AnsweredByHand, FetchSessionsByHand};
 pub(crate) use self::session::FetchSessions;
 use self::session::Wanted;
-use super::{Api, errors, known_epoch, millis};
+use super::brokers::Hints;
+use super::{Api, Origin, errors, known_epoch, millis};
 use crate::metadata::View;
 use crate::server::Stage;
 use crate::server::budget::Charge;
@@ -42,6 +43,7 @@ type Answered = Result<Readable, ShardError>;
 
 pub(super) async fn handle(
     api: &Arc<Api>,
+    origin: Origin,
     request: FetchRequest,
     version: i16,
 ) -> (FetchResponse, Vec<Charge>) {
@@ -77,11 +79,25 @@ pub(super) async fn handle(
         });
     }
     let charges = reading.charges;
+    let node_endpoints = hint(api, origin, &begun.wanted, &mut fetched);
     let (session_id, shown) = api.fetch_sessions.finish(&begun, &fetched, time::now(), random::u64);
     let committed = request.isolation_level == READ_COMMITTED;
     let answers = begun.wanted.iter().zip(fetched).zip(shown).filter(|(_, shown)| *shown);
     let topics = by_topic(answers.map(|(answer, _)| answer), committed);
-    (FetchResponse { session_id, topics, ..FetchResponse::default() }, charges)
+    (FetchResponse { session_id, topics, node_endpoints, ..FetchResponse::default() }, charges)
+}
+
+/// Names who leads where this broker does not (KIP-951). Returns where they are.
+fn hint(api: &Api, origin: Origin, wanted: &[Wanted], fetched: &mut [FetchedPartition]) -> Vec<NodeEndpoint> {
+    let view = api.image.current();
+    let mut hints = Hints::new(api.brokers(&view.image, origin));
+    for (wanted, fetched) in wanted.iter().zip(fetched) {
+        if let Some(error) = ResponseError::try_from_code(fetched.error_code) {
+            let key = &wanted.key;
+            fetched.current_leader = hints.leader(error, TopicId(key.id), &key.name, key.partition);
+        }
+    }
+    hints.into_endpoints()
 }
 
 fn resolve(view: &View, wanted: &[Wanted], from_replica: bool, version: i16, limit: usize) -> Vec<State> {

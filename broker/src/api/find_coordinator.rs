@@ -9,9 +9,10 @@ use kafka_protocol::messages::find_coordinator_response::{Coordinator, FindCoord
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest};
 use kafka_protocol::protocol::StrBytes;
 use weir_protocol::metadata::{Rejected, names};
+use weir_protocol::types;
 use weir_runtime::time;
 
-use super::{Api, Origin, create_topics, metadata};
+use super::{Api, Origin, create_topics};
 use crate::group::offsets_topic_settings;
 use crate::metadata::ProposeError;
 
@@ -58,8 +59,7 @@ async fn find(api: &Arc<Api>, origin: Origin, key_type: i8, key: StrBytes) -> Co
         }
     };
     let view = api.image.current();
-    let broker =
-        found.and_then(|id| metadata::brokers(api, origin, &view, false).find(|broker| broker.id == id));
+    let broker = found.and_then(|id| api.brokers(&view.image, origin).serving(id));
     match broker {
         Some(broker) => Coordinator::default()
             .with_node_id(BrokerId(broker.id))
@@ -71,11 +71,11 @@ async fn find(api: &Arc<Api>, origin: Origin, key_type: i8, key: StrBytes) -> Co
     .with_key(key)
 }
 
-async fn coordinator(api: &Arc<Api>, group: &str) -> Option<i32> {
+async fn coordinator(api: &Arc<Api>, group: &str) -> Option<types::BrokerId> {
     if api.groups.partition_of(group).is_none() {
         make_offsets_topic(api).await;
     }
-    api.groups.coordinator_of(group).map(|broker| broker.0)
+    api.groups.coordinator_of(group)
 }
 
 async fn make_offsets_topic(api: &Arc<Api>) {

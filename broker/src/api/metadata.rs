@@ -11,11 +11,11 @@ use kafka_protocol::messages::metadata_response::{
 use kafka_protocol::messages::{BrokerId, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
-use weir_protocol::metadata::{PartitionState, Topic, names};
+use weir_protocol::metadata::{Image, PartitionState, Topic, names};
 use weir_protocol::types::TopicId;
 use weir_runtime::time;
 
-use super::{Api, Origin, create_topics, errors};
+use super::{Api, Origin, brokers, create_topics, errors};
 use crate::metadata::View;
 
 /// Create, alter, describe, cluster action, describe and alter configurations, idempotent write: without access
@@ -43,7 +43,10 @@ pub(super) async fn handle(
             let create = api.config.auto_create_topics && (request.allow_auto_topic_creation || version < 4);
             named(api, wanted, create, version).await
         }
-        _ => api.image.current().image.topics().map(describe).collect(),
+        _ => {
+            let view = api.image.current();
+            view.image.topics().map(|topic| describe(&view.image, topic)).collect()
+        }
     };
     let topics =
         topics
@@ -54,7 +57,9 @@ pub(super) async fn handle(
             .collect();
     // What was created on the way is in this view.
     let view = api.image.current();
-    let brokers = brokers(api, origin, &view, false)
+    let shown = api.brokers(&view.image, origin);
+    let brokers = shown
+        .all(false)
         .map(|broker| {
             MetadataResponseBroker::default()
                 .with_node_id(BrokerId(broker.id))
@@ -66,7 +71,7 @@ pub(super) async fn handle(
     let mut response = MetadataResponse::default()
         .with_brokers(brokers)
         .with_cluster_id(Some(cluster_id(&view)))
-        .with_controller_id(controller(api, &view))
+        .with_controller_id(shown.controller())
         .with_topics(topics);
     if request.include_cluster_authorized_operations {
         response.cluster_authorized_operations = CLUSTER_OPERATIONS;
@@ -97,8 +102,9 @@ async fn named(
 }
 
 fn by_id(api: &Api, id: Uuid, version: i16) -> MetadataResponseTopic {
-    match api.image.current().image.topic(TopicId(id)) {
-        Some(topic) => describe(topic),
+    let view = api.image.current();
+    match view.image.topic(TopicId(id)) {
+        Some(topic) => describe(&view.image, topic),
         None => {
             // An unknown id has no name; before version 12 a name cannot be null.
             let name = (version < 12).then(TopicName::default);
@@ -113,8 +119,9 @@ async fn by_name(
     create: bool,
     created: &mut usize,
 ) -> MetadataResponseTopic {
-    if let Some(topic) = api.image.current().image.topic_named(&name) {
-        return describe(topic);
+    let view = api.image.current();
+    if let Some(topic) = view.image.topic_named(&name) {
+        return describe(&view.image, topic);
     }
     if names::check(&name).is_err() {
         return failed(Some(name), ResponseError::InvalidTopicException);
@@ -140,8 +147,9 @@ async fn by_name(
             Err(_) => Some(ResponseError::LeaderNotAvailable),
         },
     };
-    match (error, api.image.current().image.topic_named(&name)) {
-        (None, Some(topic)) => describe(topic),
+    let view = api.image.current();
+    match (error, view.image.topic_named(&name)) {
+        (None, Some(topic)) => describe(&view.image, topic),
         (error, _) => failed(Some(name), error.unwrap_or(ResponseError::UnknownTopicOrPartition)),
     }
 }
@@ -150,8 +158,9 @@ fn failed(name: Option<TopicName>, error: ResponseError) -> MetadataResponseTopi
     MetadataResponseTopic::default().with_name(name).with_error_code(error.code())
 }
 
-fn describe(topic: &Arc<Topic>) -> MetadataResponseTopic {
-    let partitions = (0..).zip(&topic.partitions).map(|(index, state)| partition(index, state)).collect();
+fn describe(image: &Image, topic: &Topic) -> MetadataResponseTopic {
+    let partitions =
+        (0..).zip(&topic.partitions).map(|(index, state)| partition(image, index, state)).collect();
     MetadataResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name.clone()))))
         .with_topic_id(topic.id.0)
@@ -159,63 +168,23 @@ fn describe(topic: &Arc<Topic>) -> MetadataResponseTopic {
         .with_partitions(partitions)
 }
 
-fn partition(index: i32, state: &PartitionState) -> MetadataResponsePartition {
-    let ids = |brokers: &[weir_protocol::types::BrokerId]| brokers.iter().map(|id| BrokerId(id.0)).collect();
-    let error = match state.leader {
-        Some(_) => 0,
-        None => ResponseError::LeaderNotAvailable.code(),
-    };
+fn partition(image: &Image, index: i32, state: &PartitionState) -> MetadataResponsePartition {
     MetadataResponsePartition::default()
-        .with_error_code(error)
+        .with_error_code(brokers::partition_error(state))
         .with_partition_index(index)
-        .with_leader_id(BrokerId(state.leader.map_or(-1, |leader| leader.0)))
+        .with_leader_id(brokers::leader_id(state))
         .with_leader_epoch(state.leader_epoch)
-        .with_replica_nodes(ids(&state.replicas))
-        .with_isr_nodes(ids(&state.isr))
-}
-
-/// A broker as clients see it.
-pub(super) struct Endpoint {
-    pub(super) id: i32,
-    pub(super) host: StrBytes,
-    pub(super) port: i32,
-    pub(super) rack: Option<StrBytes>,
-    pub(super) fenced: bool,
-}
-
-pub(super) fn brokers<'a>(
-    api: &'a Api,
-    origin: Origin,
-    view: &'a View,
-    fenced_too: bool,
-) -> impl Iterator<Item = Endpoint> + 'a {
-    let shown = view.image.brokers().filter(move |(_, broker)| fenced_too || !broker.fenced);
-    shown.map(move |(id, broker)| {
-        let (host, port) = match broker.endpoints.first() {
-            Some(endpoint) if id != api.me => {
-                (StrBytes::from_string(endpoint.host.clone()), i32::from(endpoint.port))
-            }
-            _ => api.advertised(origin),
-        };
-        let rack = broker.rack.clone().map(StrBytes::from_string);
-        Endpoint { id: id.0, host, port, rack, fenced: broker.fenced }
-    })
+        .with_replica_nodes(brokers::ids(&state.replicas))
+        .with_isr_nodes(brokers::ids(&state.isr))
+        .with_offline_replicas(brokers::offline(image, state))
 }
 
 pub(super) fn cluster_id(view: &View) -> StrBytes {
     StrBytes::from_string(view.image.cluster_id().map(kafka_text).unwrap_or_default())
 }
 
-/// A live broker that takes the administration's requests, always (K5): this one, or the first that lives.
-pub(super) fn controller(api: &Api, view: &View) -> BrokerId {
-    let mut live = view.image.live_brokers().map(|(id, _)| id);
-    let first = live.next();
-    let me_lives = first == Some(api.me) || live.any(|id| id == api.me);
-    BrokerId(if me_lives { api.me.0 } else { first.unwrap_or(api.me).0 })
-}
-
 /// An id as Kafka writes it: base64 for URLs, without padding.
-fn kafka_text(id: Uuid) -> String {
+pub(super) fn kafka_text(id: Uuid) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::with_capacity(22);
     let mut rest = id.as_u128();

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::BrokerId;
 use kafka_protocol::messages::produce_request::{ProduceRequest, TopicProduceData};
 use kafka_protocol::messages::produce_response::{
-    PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::oneshot;
@@ -16,10 +17,11 @@ use weir_protocol::metadata::{Topic, names};
 use weir_protocol::partition::Acks;
 use weir_protocol::types::{LogId, TopicId};
 use weir_runtime::time;
-use weir_wire::kafka::NOTHING_WRITTEN;
+use weir_wire::kafka::{self, LeaderHint, NOTHING_WRITTEN};
 use weir_wire::records::{self, Batch, ProduceLimits};
 
-use super::{Api, Begun, Call, Response, encode, errors, millis};
+use super::brokers::Hints;
+use super::{Api, Begun, Call, Origin, Response, encode, errors, millis};
 use crate::metadata::View;
 use crate::server::budget::Charge;
 use crate::shard::{Appended, Message, ProduceCall, ProduceDone, ProducePart, ShardError};
@@ -33,7 +35,13 @@ type Outcome = Result<Appended, (ResponseError, Option<String>)>;
 type Reply = oneshot::Receiver<Vec<ProduceDone>>;
 
 /// Checks a request's batches and hands them to their shards, in order. What is left is to wait.
-pub(super) async fn begin(api: &Arc<Api>, call: Call, request: ProduceRequest, charge: Charge) -> Begun {
+pub(super) async fn begin(
+    api: &Arc<Api>,
+    origin: Origin,
+    call: Call,
+    request: ProduceRequest,
+    charge: Charge,
+) -> Begun {
     let (acks, timeout) = (request.acks, millis(request.timeout_ms));
     let mut checked = check(api, &request, call.version);
     let parts = std::mem::take(&mut checked.parts);
@@ -64,7 +72,7 @@ pub(super) async fn begin(api: &Arc<Api>, call: Call, request: ProduceRequest, c
         };
     }
     let api = Arc::clone(api);
-    Begun::Later(Box::pin(finish(api, call, request, checked.outcomes, replies)))
+    Begun::Later(Box::pin(finish(api, origin, call, request, checked.outcomes, replies)))
 }
 
 /// What has become of a request's partitions so far, and what goes to the shards.
@@ -180,6 +188,7 @@ fn batch(
 /// Waits for the shards and answers.
 async fn finish(
     api: Arc<Api>,
+    origin: Origin,
     call: Call,
     request: ProduceRequest,
     mut outcomes: Vec<Option<Outcome>>,
@@ -194,23 +203,43 @@ async fn finish(
             outcomes[done.index as usize] = Some(result);
         }
     }
+    let view = api.image.current();
+    let mut hints = Hints::new(api.brokers(&view.image, origin));
     let mut outcomes = outcomes.into_iter();
-    let responses = request
-        .topic_data
-        .into_iter()
-        .map(|topic| {
-            let partitions = topic
-                .partition_data
-                .iter()
-                .map(|partition| partition_response(partition.index, outcomes.next().flatten()))
-                .collect();
+    let mut responses = Vec::with_capacity(request.topic_data.len());
+    for topic in request.topic_data {
+        let (id, name) = (TopicId(topic.topic_id), &topic.name);
+        let partitions = topic.partition_data.iter().map(|partition| {
+            let response = partition_response(partition.index, outcomes.next().flatten());
+            let error = ResponseError::try_from_code(response.error_code);
+            match error.and_then(|error| hints.leader(error, id, name, partition.index)) {
+                Some(hint) => response.with_current_leader(current_leader(hint)),
+                None => response,
+            }
+        });
+        let partitions = partitions.collect();
+        responses.push(
             TopicProduceResponse::default()
                 .with_name(topic.name)
                 .with_topic_id(topic.topic_id)
-                .with_partition_responses(partitions)
-        })
-        .collect();
-    encode(call, ProduceResponse::default().with_responses(responses).into(), Vec::new())
+                .with_partition_responses(partitions),
+        );
+    }
+    let response = ProduceResponse::default().with_responses(responses);
+    let endpoints = hints.into_endpoints().into_iter().map(endpoint).collect();
+    encode(call, response.with_node_endpoints(endpoints).into(), Vec::new())
+}
+
+fn current_leader(hint: LeaderHint) -> LeaderIdAndEpoch {
+    LeaderIdAndEpoch::default().with_leader_id(BrokerId(hint.leader_id)).with_leader_epoch(hint.leader_epoch)
+}
+
+fn endpoint(endpoint: kafka::NodeEndpoint) -> NodeEndpoint {
+    NodeEndpoint::default()
+        .with_node_id(BrokerId(endpoint.node_id))
+        .with_host(endpoint.host)
+        .with_port(endpoint.port)
+        .with_rack(endpoint.rack)
 }
 
 /// What clients are told in words. A batch that found no room is cut durably before its producer hears of it.
