@@ -6,15 +6,27 @@
 //!
 //! Whoever is this node itself is asked in the same way, without a connection.
 
+pub(crate) mod handshake;
+pub(crate) mod lane;
+mod link;
 pub(crate) mod message;
+pub(crate) mod server;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 use weir_protocol::raft::Envelope;
 use weir_protocol::types::BrokerId;
+use weir_runtime::task;
+use weir_wire::peer_frame::FrameLimits;
 
+use crate::config::{Config, Secret};
+use handshake::{Identity, Lane, Refusal};
+use lane::{HEAD_BYTES_MAX, PeerReader, PeerWriter};
+use link::{Ground, Outgoing};
 use message::{
     Ask, BrokerQuestion, BrokerReply, ControllerQuestion, ControllerReply, Note, Question, QuorumQuestion,
     QuorumReply, Reply,
@@ -22,13 +34,19 @@ use message::{
 
 /// Questions that may wait for each of those who answer them; whoever asks one more is told so.
 const INBOX_MAX: usize = 4096;
+/// What one fetch of a replica brings at most (`replica.fetch.response.max.bytes`), its first batch aside.
+const REPLICA_FETCH_BYTES: usize = 10 << 20;
 
 /// Why a peer has not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PeerError {
-    /// No connection, or none any more: it may have heard the question.
+    /// No connection, or none any more: it may have heard the question. For a short time after a failure this is said without
+    /// another try.
     #[error("node {0} cannot be reached")]
     Unreachable(BrokerId),
+    /// One of the two nodes does not want the other; it has not heard the question.
+    #[error("node {0} and this one do not belong together: {1}")]
+    Refused(BrokerId, Refusal),
     /// Nobody there takes the question.
     #[error("node {0} has too much to do")]
     Overloaded(BrokerId),
@@ -123,18 +141,100 @@ async fn put<Q, R>(inbox: &mpsc::Sender<Asked<Q, R>>, from: BrokerId, question: 
     answer.await.ok()
 }
 
+/// How long a node waits for its peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PeerTiming {
+    /// For a connection and its handshake.
+    pub(crate) connect: Duration,
+    /// After how long without a sign of life a peer to which something was sent is asked for one.
+    pub(crate) ping_after: Duration,
+    /// How long it has to answer that; then the connection is taken for broken.
+    pub(crate) pong_max: Duration,
+    /// After the first failure, doubled after each further one.
+    pub(crate) backoff_min: Duration,
+    /// Between two tries at most.
+    pub(crate) backoff_max: Duration,
+    /// A lane without anything to say shows after this time that it is there, and is closed when it has not for three times as
+    /// long.
+    pub(crate) idle: Duration,
+}
+
+impl Default for PeerTiming {
+    fn default() -> PeerTiming {
+        PeerTiming {
+            connect: Duration::from_millis(1_000),
+            ping_after: Duration::from_millis(250),
+            pong_max: Duration::from_millis(750),
+            backoff_min: Duration::from_millis(20),
+            backoff_max: Duration::from_millis(500),
+            idle: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What a node needs to talk to others.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerSetup {
+    /// Who it is.
+    pub(crate) me: Identity,
+    /// What the cluster's nodes prove that they know.
+    pub(crate) secret: Option<Secret>,
+    /// The longest tail on a replica lane.
+    pub(crate) tail_bytes_max: usize,
+    /// How long it waits.
+    pub(crate) timing: PeerTiming,
+}
+
+impl PeerSetup {
+    /// What the settings say, with the usual times.
+    pub(crate) fn new(config: &Config, me: Identity) -> PeerSetup {
+        PeerSetup {
+            me,
+            secret: config.internal_secret.clone(),
+            // What a fetch may bring, and a batch of the largest size that a broker takes in.
+            tail_bytes_max: config.request_bytes_max.saturating_add(REPLICA_FETCH_BYTES),
+            timing: PeerTiming::default(),
+        }
+    }
+
+    fn limits(&self, lane: Lane) -> FrameLimits {
+        let tail_bytes_max = match lane {
+            Lane::Control => 0,
+            Lane::Replica => self.tail_bytes_max,
+        };
+        FrameLimits { head_bytes_max: HEAD_BYTES_MAX, tail_bytes_max }
+    }
+}
+
 /// Talks to the other nodes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
     me: BrokerId,
     inboxes: Inboxes,
-    addresses: Arc<std::sync::Mutex<BTreeMap<BrokerId, (String, u16)>>>,
+    /// `None`: this node is alone.
+    net: Option<Arc<Net>>,
+}
+
+/// The way to the other nodes.
+#[derive(Debug)]
+struct Net {
+    ground: Arc<Ground>,
+    /// A task for each peer that was ever talked to. `None` once the node has stopped.
+    links: Mutex<Option<BTreeMap<BrokerId, mpsc::Sender<Outgoing>>>>,
 }
 
 impl Peers {
-    /// A node's peers; `inboxes` are its own.
+    /// A node that has no peers; `inboxes` are its own.
     pub(crate) fn new(me: BrokerId, inboxes: Inboxes) -> Peers {
-        Peers { me, inboxes, addresses: Arc::default() }
+        Peers { me, inboxes, net: None }
+    }
+
+    /// A node of a cluster; `inboxes` are its own. It connects when there is something to say to a node whose address it has
+    /// been told.
+    pub(crate) fn connecting(setup: PeerSetup, inboxes: Inboxes) -> Peers {
+        let me = setup.me.node;
+        let net = Net { ground: Arc::new(Ground::new(setup)), links: Mutex::new(Some(BTreeMap::new())) };
+        Peers { me, inboxes, net: Some(Arc::new(net)) }
     }
 
     /// This node.
@@ -144,24 +244,95 @@ impl Peers {
 
     /// Where nodes are to be reached, by host and port. Those that are not named stay where they were.
     pub(crate) fn set_addresses(&self, addresses: impl IntoIterator<Item = (BrokerId, (String, u16))>) {
-        let mut known = self.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        known.extend(addresses);
+        if let Some(net) = &self.net {
+            locked(&net.ground.addresses).extend(addresses);
+        }
+    }
+
+    /// The cluster that this node belongs to: from now on it talks to nobody who belongs to another one.
+    pub(crate) fn set_cluster_id(&self, cluster: Uuid) {
+        if let Some(net) = &self.net {
+            *locked(&net.ground.cluster) = Some(cluster);
+        }
     }
 
     /// Says something. It may be lost, and is if the peer cannot be reached now.
     pub(crate) fn tell(&self, to: BrokerId, note: Note) {
         if to == self.me {
             self.inboxes.deliver(note);
+        } else {
+            // Whatever is in its way, it is lost.
+            let _ = self.put(to, Outgoing::Note(note));
         }
     }
 
     /// Asks. Dropping the future takes nothing back. There is no time limit: a connection that is lost, or a peer that does
     /// not show that it is there, ends the waiting.
+    ///
+    /// # Errors
+    /// See [`PeerError`]. Whoever asks again at once is answered at once, so pause.
     pub(crate) async fn ask<Q: Ask>(&self, to: BrokerId, question: Q) -> Result<Q::Reply, PeerError> {
-        if to != self.me {
-            return Err(PeerError::Unreachable(to));
-        }
-        let reply = self.inboxes.ask(self.me, question.into()).await.ok_or(PeerError::Overloaded(to))?;
-        Q::reply(reply).ok_or(PeerError::Misfit(to))
+        let reply = if to == self.me {
+            self.inboxes.ask(self.me, question.into()).await
+        } else {
+            let (reply, answer) = oneshot::channel();
+            self.put(to, Outgoing::Ask { question: question.into(), reply })?;
+            answer.await.map_err(|_| PeerError::Unreachable(to))??
+        };
+        Q::reply(reply.ok_or(PeerError::Overloaded(to))?).ok_or(PeerError::Misfit(to))
     }
+
+    /// A new connection for replicas' records, of which the caller takes care.
+    ///
+    /// # Errors
+    /// `Unreachable`, `Refused`.
+    pub(crate) async fn open_replica_lane(
+        &self,
+        to: BrokerId,
+    ) -> Result<(PeerReader, PeerWriter), PeerError> {
+        let net = self.net.as_ref().ok_or(PeerError::Unreachable(to))?;
+        net.ground.connect(to, Lane::Replica).await
+    }
+
+    /// Ends all control lanes to others: what is under way is not answered any more.
+    pub(crate) fn close(&self) {
+        if let Some(net) = &self.net {
+            *locked(&net.links) = None;
+        }
+    }
+
+    /// A node has shown itself: it is worth a try at once.
+    fn heard(&self, node: BrokerId) {
+        let Some(net) = &self.net else { return };
+        let known = locked(&net.links).as_ref().and_then(|links| links.get(&node).cloned());
+        if let Some(link) = known {
+            // One that is full has no need of it.
+            let _ = link.try_send(Outgoing::Heard);
+        }
+    }
+
+    fn put(&self, to: BrokerId, what: Outgoing) -> Result<(), PeerError> {
+        let net = self.net.as_ref().ok_or(PeerError::Unreachable(to))?;
+        let mut links = locked(&net.links);
+        let links = links.as_mut().ok_or(PeerError::Unreachable(to))?;
+        if links.get(&to).is_none_or(mpsc::Sender::is_closed) {
+            // A node that nobody has an address of gets no task.
+            if !locked(&net.ground.addresses).contains_key(&to) {
+                return Err(PeerError::Unreachable(to));
+            }
+            let (sender, queue) = mpsc::channel(link::QUEUE_MAX);
+            task::spawn("peer-link", link::run(to, Arc::clone(&net.ground), queue));
+            links.insert(to, sender);
+        }
+        let link = links.get(&to).ok_or(PeerError::Unreachable(to))?;
+        link.try_send(what).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => PeerError::Overloaded(to),
+            mpsc::error::TrySendError::Closed(_) => PeerError::Unreachable(to),
+        })
+    }
+}
+
+/// A panic while one of these is held leaves it as it is.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,6 +9,7 @@
 //! * [`versions`]: which version of which API is advertised and served.
 //! * [`offsets_topic`]: the records of `__consumer_offsets`.
 //! * [`internal`]: Weir's own messages and file blobs.
+//! * [`peer_frame`]: the frames in which the nodes of a cluster send such messages to each other.
 //!
 //! Nothing in here waits, reads a clock or touches a file. Nothing panics on, or allocates in proportion
 //! to, a number that a peer or a disk supplied.
@@ -19,6 +20,7 @@ pub mod frame;
 pub mod internal;
 pub mod kafka;
 pub mod offsets_topic;
+pub mod peer_frame;
 pub mod records;
 pub mod schema;
 pub mod versions;

@@ -73,7 +73,7 @@ pub(crate) async fn accept(listener: Listener, api: Arc<Api>, stage: watch::Rece
 }
 
 /// Errors of the connection that was about to be accepted; the listener is none the worse for it.
-fn is_of_one_connection(error: &io::Error) -> bool {
+pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

@@ -1,0 +1,351 @@
+//! The control lane from this node to another: connected when there is something to say, and again after a failure.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+use weir_protocol::types::BrokerId;
+use weir_runtime::net::{self, Stream};
+use weir_runtime::time::{self, Alarm, Instant};
+
+use super::handshake::{self, Credentials, HandshakeError, Lane, Refusal};
+use super::lane::{LaneError, PeerReader, PeerWriter};
+use super::message::{Note, Question, Reply};
+use super::{PeerError, PeerSetup, PeerTiming, locked};
+use crate::config::Secret;
+
+/// Notes and questions that wait for their way; beyond, notes are lost and questions refused.
+pub(super) const QUEUE_MAX: usize = 4096;
+/// Questions of one lane that wait for their answer; one more is refused.
+const ASKED_MAX: usize = 4096;
+/// With more bytes under way nothing more is taken from the queue.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+
+/// What goes to a peer.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    Note(Note),
+    Ask {
+        question: Question,
+        reply: oneshot::Sender<Answered>,
+    },
+    /// The peer has shown itself.
+    Heard,
+}
+
+/// What becomes of a question; `None`: nobody there answers it.
+type Answered = Result<Option<Reply>, PeerError>;
+
+/// What the connecting side of a control lane sends.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Call {
+    Note(Note),
+    /// Answered with [`CallAnswer::Reply`] of the same number, in any order.
+    Ask(u64, Question),
+    /// Answered at once with [`CallAnswer::Pong`] of the same number.
+    Ping(u64),
+}
+
+/// What the other side sends.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum CallAnswer {
+    /// `None`: nobody answers it.
+    Reply(u64, Option<Reply>),
+    Pong(u64),
+}
+
+/// What all connections of a node have in common.
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub(super) setup: PeerSetup,
+    pub(super) cluster: Mutex<Option<Uuid>>,
+    pub(super) addresses: Mutex<BTreeMap<BrokerId, (String, u16)>>,
+}
+
+impl Ground {
+    pub(super) fn new(setup: PeerSetup) -> Ground {
+        Ground { setup, cluster: Mutex::default(), addresses: Mutex::default() }
+    }
+
+    pub(super) fn credentials(&self) -> Credentials<'_> {
+        let secret = self.setup.secret.as_ref().map_or(&[][..], Secret::bytes);
+        Credentials { me: self.setup.me, cluster: *locked(&self.cluster), secret }
+    }
+
+    /// Connects, and shakes hands.
+    pub(super) async fn connect(
+        &self,
+        to: BrokerId,
+        lane: Lane,
+    ) -> Result<(PeerReader, PeerWriter), PeerError> {
+        let stream = match time::timeout(self.setup.timing.connect, self.reach(to)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(node = %to, %error, "no connection");
+                return Err(PeerError::Unreachable(to));
+            }
+            Err(elapsed) => {
+                tracing::debug!(node = %to, %elapsed, "no connection");
+                return Err(PeerError::Unreachable(to));
+            }
+        };
+        let limits = self.setup.limits(lane);
+        match handshake::connect(stream, self.credentials(), lane, to, limits).await {
+            Ok((_, reader, writer)) => Ok((reader, writer)),
+            Err(HandshakeError::Refused(refusal)) => Err(PeerError::Refused(to, refusal)),
+            Err(error) => {
+                tracing::debug!(node = %to, %error, "no handshake");
+                Err(PeerError::Unreachable(to))
+            }
+        }
+    }
+
+    /// Tries the addresses that the peer's name has now, one after the other.
+    async fn reach(&self, to: BrokerId) -> std::io::Result<Stream> {
+        let known = locked(&self.addresses).get(&to).cloned();
+        let unknown = || std::io::Error::new(std::io::ErrorKind::NotFound, "its address is not known");
+        let (host, port) = known.ok_or_else(unknown)?;
+        let host_port =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let addresses = net::resolve(&host_port).await?;
+        let each = self.setup.timing.connect / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+        let mut last = unknown();
+        for address in addresses {
+            match time::timeout(each, Stream::connect(address)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => last = error,
+                Err(elapsed) => last = elapsed.into(),
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Carries what is in the queue to a peer, until nobody can put anything there any more.
+pub(super) async fn run(to: BrokerId, ground: std::sync::Arc<Ground>, mut queue: mpsc::Receiver<Outgoing>) {
+    let mut failures = Failures::new(to, ground.setup.timing);
+    while let Some(first) = queue.recv().await {
+        if matches!(first, Outgoing::Heard) {
+            failures.forgive();
+            continue;
+        }
+        if let Some(error) = failures.hold_off() {
+            fail(first, error);
+            continue;
+        }
+        match ground.connect(to, Lane::Control).await {
+            Ok((reader, writer)) => {
+                failures.connected();
+                let mut session = Session::new(to, reader, writer, ground.setup.timing);
+                let end = session.run(first, &mut queue).await;
+                session.fail_all();
+                let Some(error) = end else { return };
+                failures.lost(&error);
+            }
+            Err(error) => {
+                failures.refused(&error);
+                fail(first, &error);
+                while let Ok(next) = queue.try_recv() {
+                    fail(next, &error);
+                }
+            }
+        }
+    }
+}
+
+fn fail(outgoing: Outgoing, error: &PeerError) {
+    match outgoing {
+        // Whoever has asked may not wait any more.
+        Outgoing::Ask { reply, .. } => drop(reply.send(Err(error.clone()))),
+        Outgoing::Note(_) | Outgoing::Heard => {}
+    }
+}
+
+/// When to try again, and what was said about it.
+struct Failures {
+    to: BrokerId,
+    timing: PeerTiming,
+    /// The last one, and when it is tried again.
+    last: Option<(PeerError, Instant)>,
+    backoff: Duration,
+    /// What the log says; each state is said once.
+    said: Option<Option<Refusal>>,
+}
+
+impl Failures {
+    fn new(to: BrokerId, timing: PeerTiming) -> Failures {
+        Failures { to, timing, last: None, backoff: timing.backoff_min, said: None }
+    }
+
+    /// Why it is not tried now.
+    fn hold_off(&self) -> Option<&PeerError> {
+        self.last.as_ref().filter(|(_, until)| time::now() < *until).map(|(error, _)| error)
+    }
+
+    fn forgive(&mut self) {
+        self.last = None;
+        self.backoff = self.timing.backoff_min;
+    }
+
+    fn connected(&mut self) {
+        self.forgive();
+        if self.said.take().is_some() {
+            tracing::info!(node = %self.to, "reached again");
+        }
+    }
+
+    /// A connection that was good has ended: the next try costs nothing but the shortest pause.
+    fn lost(&mut self, error: &LaneError) {
+        tracing::debug!(node = %self.to, %error, "the connection has ended");
+        self.last = Some((PeerError::Unreachable(self.to), time::now() + self.backoff));
+    }
+
+    fn refused(&mut self, error: &PeerError) {
+        let why = match error {
+            PeerError::Refused(_, refusal) => Some(refusal.clone()),
+            _ => None,
+        };
+        if self.said.as_ref() != Some(&why) {
+            tracing::warn!("{error}");
+            self.said = Some(why);
+        }
+        self.last = Some((error.clone(), time::now() + self.backoff));
+        self.backoff = (self.backoff * 2).min(self.timing.backoff_max);
+    }
+}
+
+/// One connection.
+struct Session {
+    to: BrokerId,
+    timing: PeerTiming,
+    reader: PeerReader,
+    writer: PeerWriter,
+    asked: BTreeMap<u64, oneshot::Sender<Answered>>,
+    /// Of questions and pings.
+    next_id: u64,
+    /// When to ping, or while a ping is out, when to give up.
+    alarm: Alarm,
+    ping: Option<u64>,
+    /// Whether something was sent since the last ping.
+    spoken: bool,
+}
+
+impl Session {
+    fn new(to: BrokerId, reader: PeerReader, writer: PeerWriter, timing: PeerTiming) -> Session {
+        let mut alarm = Alarm::new();
+        alarm.set(Some(time::now() + timing.idle));
+        Session {
+            to,
+            timing,
+            reader,
+            writer,
+            asked: BTreeMap::new(),
+            next_id: 0,
+            alarm,
+            ping: None,
+            spoken: false,
+        }
+    }
+
+    /// Runs until the connection ends, and says why; `None`: nobody has anything more to say.
+    async fn run(&mut self, first: Outgoing, queue: &mut mpsc::Receiver<Outgoing>) -> Option<LaneError> {
+        self.put(first);
+        loop {
+            let has_room = self.writer.waiting_bytes() < WAITING_BYTES_MAX;
+            let is_idle = self.writer.is_idle();
+            let step = weir_runtime::select! {
+                flushed = self.writer.flush(), if !is_idle => flushed,
+                received = self.reader.receive::<CallAnswer>() => {
+                    received.map(|(answer, _)| self.on_answer(answer))
+                }
+                next = queue.recv(), if has_room => {
+                    self.put(next?);
+                    Ok(())
+                }
+                () = self.alarm.wait() => self.on_alarm(),
+            };
+            if let Err(error) = step {
+                return Some(error);
+            }
+        }
+    }
+
+    fn put(&mut self, outgoing: Outgoing) {
+        let (call, reply) = match outgoing {
+            Outgoing::Heard => return,
+            Outgoing::Note(note) => (Call::Note(note), None),
+            Outgoing::Ask { question, reply } => {
+                if self.asked.len() >= ASKED_MAX {
+                    self.asked.retain(|_, reply| !reply.is_closed());
+                }
+                if self.asked.len() >= ASKED_MAX {
+                    return drop(reply.send(Err(PeerError::Overloaded(self.to))));
+                }
+                self.next_id += 1;
+                (Call::Ask(self.next_id, question), Some(reply))
+            }
+        };
+        match (self.writer.enqueue(&call, []), reply) {
+            (Ok(_), Some(reply)) => drop(self.asked.insert(self.next_id, reply)),
+            (Ok(_), None) => {}
+            (Err(error), reply) => {
+                tracing::warn!(node = %self.to, %error, "a message cannot be sent");
+                if let Some(reply) = reply {
+                    drop(reply.send(Err(PeerError::Overloaded(self.to))));
+                }
+                return;
+            }
+        }
+        if !std::mem::replace(&mut self.spoken, true) && self.ping.is_none() {
+            self.alarm.set(Some(time::now() + self.timing.ping_after));
+        }
+    }
+
+    fn on_answer(&mut self, answer: CallAnswer) {
+        match answer {
+            CallAnswer::Reply(id, reply) => {
+                // Whoever has asked may not wait any more.
+                if let Some(asker) = self.asked.remove(&id) {
+                    drop(asker.send(Ok(reply)));
+                }
+            }
+            CallAnswer::Pong(id) => {
+                if self.ping == Some(id) {
+                    self.ping = None;
+                }
+            }
+        }
+        self.wait_on();
+    }
+
+    /// The peer is there: how long until it must show that again?
+    fn wait_on(&mut self) {
+        let within = match self.ping {
+            Some(_) => self.timing.pong_max,
+            None if self.spoken || !self.asked.is_empty() => self.timing.ping_after,
+            None => self.timing.idle,
+        };
+        self.alarm.set(Some(time::now() + within));
+    }
+
+    fn on_alarm(&mut self) -> Result<(), LaneError> {
+        if self.ping.is_some() {
+            return Err(LaneError::Stalled);
+        }
+        self.next_id += 1;
+        self.writer.enqueue(&Call::Ping(self.next_id), [])?;
+        self.ping = Some(self.next_id);
+        self.spoken = false;
+        self.wait_on();
+        Ok(())
+    }
+
+    fn fail_all(&mut self) {
+        for (_, reply) in std::mem::take(&mut self.asked) {
+            drop(reply.send(Err(PeerError::Unreachable(self.to))));
+        }
+    }
+}
