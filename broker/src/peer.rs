@@ -6,6 +6,7 @@
 //!
 //! Whoever is this node itself is asked in the same way, without a connection.
 
+mod by_hand;
 pub(crate) mod handshake;
 pub(crate) mod lane;
 mod link;
@@ -24,6 +25,7 @@ use weir_runtime::task;
 use weir_wire::peer_frame::FrameLimits;
 
 use crate::config::{Config, Secret};
+pub(crate) use by_hand::{reencode_message, sample_message};
 use handshake::{Identity, Lane, Refusal};
 use lane::{HEAD_BYTES_MAX, PeerReader, PeerWriter};
 use link::{Ground, Outgoing};
@@ -336,3 +338,7 @@ impl Peers {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "peer/peer_tests.rs"]
+mod tests;

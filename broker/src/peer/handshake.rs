@@ -29,7 +29,7 @@ use weir_wire::peer_frame::FrameLimits;
 use super::lane::{self, LaneError, PeerReader, PeerWriter};
 
 /// The versions of all that follows the opening that this build speaks.
-const VERSIONS: Versions = Versions { min: 1, max: 1 };
+pub(super) const VERSIONS: Versions = Versions { min: 1, max: 1 };
 /// What the first frame begins with.
 const MAGIC: [u8; 4] = *b"WEIR";
 /// The longest head before both sides have proven who they are.
@@ -131,11 +131,17 @@ pub(crate) struct Credentials<'a> {
 
 /// Never changes: nodes of all versions understand each other's first frame.
 #[derive(Debug, Serialize, Deserialize)]
-struct Opening {
+pub(super) struct Opening {
     magic: [u8; 4],
     versions: Versions,
     /// A [`Hello`] of version `versions.max`; later versions must begin with what earlier ones hold.
     hello: Bytes,
+}
+
+impl Opening {
+    pub(super) fn new(versions: Versions, hello: Bytes) -> Opening {
+        Opening { magic: MAGIC, versions, hello }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -157,7 +163,7 @@ struct Welcome {
 
 /// What answers a frame of the handshake.
 #[derive(Debug, Serialize, Deserialize)]
-enum Answer<T> {
+pub(super) enum Answer<T> {
     GoOn(T),
     Refused(Refusal),
 }
@@ -188,7 +194,7 @@ async fn greet(
     let (mut reader, mut writer) = lane::split(stream, hello_limits());
     let hello = Hello { nonce: nonce(), lane, from: mine.me, to, cluster: mine.cluster };
     let hello = internal::encode(&hello).map_err(LaneError::Head)?;
-    let opening = writer.enqueue(&Opening { magic: MAGIC, versions: VERSIONS, hello }, [])?;
+    let opening = writer.enqueue(&Opening::new(VERSIONS, hello), [])?;
     writer.flush().await?;
     let (welcome, _) = reader.receive_encoded().await?;
     let theirs = decode_answer::<Welcome>(&welcome)?;

@@ -4,6 +4,7 @@
 mod folder;
 mod groups;
 pub mod journal;
+mod peers;
 mod segment;
 mod sessions;
 mod wire;
@@ -33,6 +34,8 @@ pub const TARGETS: &[Target] = &[
     target("wire_codec", wire::codec, wire::generate_codec, None),
     target("wire_blob", wire::blob, wire::generate_blob, Some(wire::repair_blob)),
     target("wire_internal", wire::internal, wire::generate_internal, None),
+    target("wire_peer_frame", wire::peer_frame, wire::generate_peer_frame, Some(wire::repair_peer_frame)),
+    target("peer_messages", peers::run, peers::generate, None),
     target("journal", journal::run, journal::generate, Some(journal::repair)),
     target("segment", segment::run, segment::generate, Some(segment::repair)),
     target("segment_index", folder::index, folder::generate_index, Some(folder::repair_index)),

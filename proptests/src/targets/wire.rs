@@ -9,6 +9,7 @@ use weir_wire::frame::{self, Progress};
 use weir_wire::internal::{self, BlobKind};
 use weir_wire::kafka::messages::*;
 use weir_wire::kafka::{decode_request, decode_response, refuse_old_produce};
+use weir_wire::peer_frame::{self, FrameLimits};
 use weir_wire::records::{
     BatchBuilder, BatchHeader, CRC_START, HEADER_BYTES, ProduceLimits, Producer, assign, batches,
     validate_produced,
@@ -143,6 +144,63 @@ pub(super) fn generate_stream(random: &mut Random) -> Vec<u8> {
         out.extend_from_slice(&frame);
     }
     out
+}
+
+const PEER_LIMITS: FrameLimits = FrameLimits { head_bytes_max: 256, tail_bytes_max: 1_024 };
+
+/// What arrives from another node, in pieces whose sizes the first byte draws.
+pub(super) fn peer_frame(input: &[u8]) {
+    let Some((&piece, received)) = input.split_first() else {
+        return;
+    };
+    let mut buffer = BytesMut::new();
+    for piece in received.chunks(usize::from(piece) + 1) {
+        buffer.extend_from_slice(piece);
+        loop {
+            let before = buffer.len();
+            match peer_frame::take(&mut buffer, PEER_LIMITS) {
+                Ok(peer_frame::Progress::Frame { head, tail }) => {
+                    assert!(head.len() <= 256 && tail.len() <= 1_024);
+                    let taken = peer_frame::HEADER_BYTES + head.len() + tail.len();
+                    assert_eq!(taken + buffer.len(), before);
+                    internal(&head);
+                }
+                Ok(peer_frame::Progress::Missing(missing)) => {
+                    assert!(missing > 0 && missing <= peer_frame::HEADER_BYTES + 256 + 1_024);
+                    assert_eq!(buffer.len(), before);
+                    break;
+                }
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+pub(super) fn generate_peer_frame(random: &mut Random) -> Vec<u8> {
+    let mut out = vec![random.number() as u8];
+    for _ in 0..=random.below(3) {
+        let tail = vec![random.number() as u8; random.below(40)];
+        let head = Internal::Numbers(random.number(), random.number() as i32, None, false);
+        let begin = peer_frame::begin(&head, tail.len(), PEER_LIMITS);
+        out.extend_from_slice(&begin.expect("a frame within the limits"));
+        out.extend_from_slice(&tail);
+    }
+    out
+}
+
+/// Mends the checksum of the first frame, if it is all there.
+pub(super) fn repair_peer_frame(input: &mut [u8]) {
+    let Some((_, frame)) = input.split_first_mut() else {
+        return;
+    };
+    let Some(head) = frame.first_chunk::<4>().map(|length| u32::from_be_bytes(*length) as usize) else {
+        return;
+    };
+    if head > 256 || frame.len() < peer_frame::HEADER_BYTES + head {
+        return;
+    }
+    let crc = IEEE.of(&[&frame[..8], &frame[peer_frame::HEADER_BYTES..][..head]]);
+    frame[8..12].copy_from_slice(&crc.to_be_bytes());
 }
 
 /// A version and the body of a Produce request of old.
