@@ -45,6 +45,15 @@ pub enum StartError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Other machines reach the listener for other nodes, and nodes prove nothing to each other.
+    #[error(
+        "the internal listener {address} can be reached from other machines: set weir.internal.secret or \
+         weir.internal.secret.file to the same value on all nodes, or listen on a loopback address"
+    )]
+    NoSecret {
+        /// What it listens on.
+        address: SocketAddr,
+    },
     /// The data folder's content cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -58,7 +67,7 @@ impl StartError {
     pub fn exit_code(&self) -> u8 {
         match self {
             StartError::PortInUse { .. } => 3,
-            StartError::Listen { .. } => 2,
+            StartError::Listen { .. } | StartError::NoSecret { .. } => 2,
             StartError::Storage(error) => storage_exit_code(error),
             StartError::Metadata(error) => match error {
                 MetadataError::Storage(error) => storage_exit_code(error),
@@ -356,7 +365,7 @@ fn watched(
     })
 }
 
-async fn bind(host_port: &str) -> Result<(Listener, SocketAddr), StartError> {
+pub(crate) async fn bind(host_port: &str) -> Result<(Listener, SocketAddr), StartError> {
     listener::bind(host_port).await.map_err(|source| {
         let address = host_port.to_owned();
         match source.kind() {

@@ -18,6 +18,7 @@ use super::handshake::{Accepted, Answer, Credentials, HandshakeError, VERSIONS, 
 use super::link::{Call, CallAnswer};
 use super::server::{ReplicaLane, serve};
 use super::*;
+use crate::node::StartError;
 use crate::server::Stage;
 
 /// Longer than any of these scenarios takes in either world.
@@ -76,6 +77,7 @@ scenarios!(
     a_node_is_lost_with_its_newest_lane,
     replicas_records_pass_as_they_are,
     questions_to_nobody_and_to_oneself_need_no_connection,
+    without_a_secret_only_this_machine_is_served,
 );
 
 fn identity(node: i32) -> Identity {
@@ -423,4 +425,17 @@ async fn questions_to_nobody_and_to_oneself_need_no_connection(_: IpAddr) {
     assert_eq!(asking.await.unwrap(), Ok(introduced(1)));
     peers.close();
     assert_eq!(ask(&peers, 2, 7).await.unwrap(), Err(PeerError::Unreachable(BrokerId(2))));
+}
+
+async fn without_a_secret_only_this_machine_is_served(ip: IpAddr) {
+    let everywhere = server::bind("0.0.0.0:0", None).await;
+    assert!(matches!(everywhere, Err(StartError::NoSecret { .. })), "{everywhere:?}");
+    let empty = Secret::new("");
+    let everywhere = server::bind("0.0.0.0:0", Some(&empty)).await;
+    assert!(matches!(everywhere, Err(StartError::NoSecret { .. })), "{everywhere:?}");
+    if ip.is_loopback() {
+        server::bind("127.0.0.1:0", None).await.expect("loopback needs no secret");
+    }
+    let secret = Secret::new("secret");
+    server::bind(&format!("{ip}:0"), Some(&secret)).await.expect("with a secret it listens anywhere");
 }

@@ -20,6 +20,8 @@ use super::link::{Call, CallAnswer, Ground};
 use super::message::{Note, Reply};
 use super::{Inboxes, Peers, locked};
 use crate::complaints::Complaints;
+use crate::config::Secret;
+use crate::node::{self, StartError};
 use crate::server::Stage;
 use crate::server::listener::is_of_one_connection;
 
@@ -31,6 +33,22 @@ const ASKED_MAX: usize = 1024;
 const WAITING_BYTES_MAX: usize = 4 << 20;
 /// How long the listener pauses when the process has no more file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds the listener for other nodes. Without a secret only this machine may reach it.
+///
+/// # Errors
+/// `PortInUse`, `Listen`, `NoSecret`.
+pub(crate) async fn bind(
+    host_port: &str,
+    secret: Option<&Secret>,
+) -> Result<(Listener, SocketAddr), StartError> {
+    let (listener, address) = node::bind(host_port).await?;
+    let is_open = secret.is_none_or(|secret| secret.bytes().is_empty());
+    if is_open && !address.ip().is_loopback() {
+        return Err(StartError::NoSecret { address });
+    }
+    Ok((listener, address))
+}
 
 /// A connection of another node for replicas' records.
 #[derive(Debug)]
