@@ -4,6 +4,8 @@
 //! It never waits. What it wants of the quorum it hands to the driver as [`Todo`]s, each under a [`Ticket`] with which the
 //! outcome comes back.
 
+mod changes;
+mod client;
 #[cfg(test)]
 #[path = "controller/controller_tests.rs"]
 mod tests;
@@ -25,6 +27,10 @@ use weir_runtime::{random, simulation, task};
 use crate::complaints::Complaints;
 use crate::peer::message::{BrokerQuestion, BrokerReply, ControllerQuestion, ControllerReply, NotDone};
 use crate::peer::{Asked, Peers};
+
+#[allow(unused_imports, reason = "its users are being built")]
+pub(crate) use changes::{ChangeOutcome, Changed, PartitionChanges};
+pub(crate) use client::{AskError, ControllerClient};
 
 /// Questions that may wait for an outcome; one more is refused.
 const WAITING_MAX: usize = 8_192;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use weir_protocol::metadata::settings::{self, Layers, TopicSettings};
 use weir_protocol::metadata::{Change, Command, Image, PartitionState, Rejected, Topic};
-use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, TopicId};
+use weir_protocol::types::{BrokerId, FolderId, Incarnation, LeaderEpoch, LogId, TopicId};
 use weir_runtime::watch;
 use weir_storage::{Flush, LogConfig};
 
@@ -100,23 +100,73 @@ impl Resolver {
     }
 }
 
+/// A process of a broker: a start of its data folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Process {
+    /// Which broker.
+    pub(crate) broker: BrokerId,
+    /// Its folder.
+    pub(crate) folder: FolderId,
+    /// Which start of the folder.
+    pub(crate) incarnation: Incarnation,
+}
+
+impl Process {
+    /// The broker epoch under which `image` has this process registered; `None` if it has not, or another one.
+    pub(crate) fn epoch(&self, image: &Image) -> Option<i64> {
+        let known = image.broker(self.broker)?;
+        let is_this = known.folder == self.folder && known.incarnation == self.incarnation;
+        is_this.then_some(known.epoch)
+    }
+}
+
 /// Reads the image. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageReader {
+    process: Process,
     view: watch::Receiver<Arc<View>>,
     /// Bounded by the partitions: each asks once per epoch.
     renewals: mpsc::UnboundedSender<(LogId, LeaderEpoch)>,
 }
 
+#[allow(dead_code, reason = "its users are being built")]
 impl ImageReader {
     /// The image as it is now.
     pub(crate) fn current(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())
     }
 
-    /// What the quorum has decided about a partition, and how many replicas must be in sync for acks=all.
+    /// Waits until the image is as wanted; cancel-safe.
+    ///
+    /// # Errors
+    /// The metadata's driver has ended: it does not change any more.
+    pub(crate) async fn wait_for(&self, wanted: impl Fn(&Image) -> bool) -> Result<Arc<View>, watch::Closed> {
+        let mut view = self.view.clone();
+        let found = view.wait_for(|view| wanted(&view.image)).await?;
+        Ok(Arc::clone(&found))
+    }
+
+    /// Whether the image cannot change any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.view.is_closed()
+    }
+
+    /// This process.
+    pub(crate) fn process(&self) -> Process {
+        self.process
+    }
+
+    /// This process's own broker epoch, once the image has it registered.
+    pub(crate) fn own_epoch(&self) -> Option<i64> {
+        self.process.epoch(&self.view.borrow().image)
+    }
+
+    /// What the quorum has decided about a partition, and how many replicas must be in sync for acks=all. Nothing before
+    /// the image has this process registered: what was decided about its former self is none of its business
+    /// (contract 4).
     pub(crate) fn decided(&self, log: LogId) -> Option<(PartitionState, usize)> {
         let view = self.view.borrow();
+        self.process.epoch(&view.image)?;
         let partition = view.image.partition(log)?;
         let min_isr = view.settings(log.topic).map_or(1, |settings| settings.min_insync_replicas);
         // The quorum elects by what the whole cluster knows; this broker's own setting may only ask for more.

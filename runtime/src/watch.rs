@@ -123,6 +123,11 @@ impl<T> Receiver<T> {
         Ref(self.shared.read())
     }
 
+    /// Whether the value cannot change any more.
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.load(Ordering::Acquire)
+    }
+
     /// Waits until the value has changed since this was last asked; cancel-safe.
     ///
     /// # Errors

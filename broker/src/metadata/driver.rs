@@ -16,7 +16,7 @@ use weir_runtime::{random, simulation};
 use weir_storage::{StorageError, Store};
 
 use super::quorum::{Progress, Quorum, Reply};
-use super::{Changed, ImageReader, Metadata, PROPOSALS_MAX, Proposal, ProposeError, Resolver, View};
+use super::{Changed, ImageReader, Metadata, PROPOSALS_MAX, Process, Proposal, ProposeError, Resolver, View};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::node::{Failure, FailureFlag};
@@ -100,6 +100,11 @@ impl Driver {
         let (handle, proposals) = mpsc::channel(PROPOSALS_MAX);
         let (renewals_to, renewals) = mpsc::unbounded_channel();
         let (view, view_reader) = watch::channel(Arc::new(View::default()));
+        let process = Process {
+            broker: setup.me,
+            folder: setup.store.folder_id(),
+            incarnation: setup.store.incarnation(),
+        };
         let mut driver = Driver {
             me: setup.me,
             resolver: Resolver::new(setup.me, setup.config.clone()),
@@ -109,7 +114,7 @@ impl Driver {
             quorum,
             image: Image::empty(),
             view,
-            reader: ImageReader { view: view_reader, renewals: renewals_to },
+            reader: ImageReader { process, view: view_reader, renewals: renewals_to },
             handle: Metadata { proposals: handle },
             proposals,
             renewals,
