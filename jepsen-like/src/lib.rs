@@ -4,10 +4,12 @@
 //!
 //! - [`history`]: events, the recorder, operations paired from events.
 //! - [`workload`]: what a run promises, and the payloads by which a record is known again.
+//! - [`load`]: clients that work as a plan says and write down what they did.
 //! - [`checkers`]: one file for each anomaly; [`checkers::judge`] runs them all and gives a [`checkers::Verdict`].
 //!
-//! Nothing here draws randomness or reads a clock: whoever records an event says when it was.
+//! Nothing but the load draws randomness or reads a clock: whoever records an event says when it was.
 
 pub mod checkers;
 pub mod history;
+pub mod load;
 pub mod workload;

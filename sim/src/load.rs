@@ -1,177 +1,22 @@
-//! What the clients do, written down as a history.
+//! The clients of a simulated run: the load that runs with real processes have too, each client on a machine of its own.
 
-mod churn;
-mod consuming;
-mod grouping;
-mod producing;
-
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use weir_client::{Client, ClientConfig, TopicPartition};
-use weir_jepsen::history::{Log, ProcessId, Recorder};
-use weir_jepsen::workload::Values;
 use weir_runtime::simulation::{NodeId, World};
 use weir_runtime::task::JoinHandle;
-use weir_runtime::time;
-use weir_runtime::watch;
 
 use crate::cluster;
-use crate::plan::{Load, Topic};
+use crate::plan::Load;
 
-pub use churn::DELETED;
-pub use consuming::final_read;
-
-/// What every client of a run shares.
-#[derive(Clone)]
-pub struct Shared {
-    /// Where operations are written down.
-    pub recorder: Recorder,
-    /// The values of the run's records.
-    pub values: Values,
-    /// Where the brokers are.
-    pub bootstrap: Vec<String>,
-    /// Turns true when the load is to end.
-    pub stop: watch::Receiver<bool>,
-    /// The next process that comes into being while the load runs.
-    pub next_process: Arc<AtomicU32>,
-    /// Whether a request can arrive after its client has given it up and asked again.
-    pub requests_may_be_late: bool,
-    /// What must not be, and no history can tell.
-    pub complaints: Arc<Mutex<Vec<String>>>,
-}
-
-/// Processes that come into being while the load runs are numbered from here on.
-pub const FIRST_LATE_PROCESS: u32 = 1_000;
-
-impl Shared {
-    /// Nanoseconds of simulated time.
-    pub fn now_ns() -> u64 {
-        time::now().since_origin().as_nanos() as u64
-    }
-
-    fn new_process(&self) -> ProcessId {
-        ProcessId(self.next_process.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn complain(&self, what: String) {
-        self.complaints.lock().unwrap_or_else(PoisonError::into_inner).push(what);
-    }
-
-    fn stopped(&self) -> bool {
-        *self.stop.borrow()
-    }
-
-    /// Waits so long, or until the load is to end.
-    async fn pause(&self, pause: Duration) {
-        let mut stop = self.stop.clone();
-        // An error means that the run is over, which ends the load as well.
-        drop(time::timeout(pause, stop.wait_for(|stop| *stop)).await);
-    }
-}
-
-/// A client of the cluster, patient enough for every fault that a plan can hold.
-pub async fn connect(bootstrap: Vec<String>, name: String) -> Client {
-    let config = ClientConfig {
-        bootstrap,
-        client_id: name,
-        connect_timeout: Duration::from_secs(2),
-        request_timeout: Duration::from_secs(2),
-        operation_timeout: Duration::from_secs(20),
-        retry_backoff: Duration::from_millis(20),
-        retry_backoff_max: Duration::from_millis(300),
-        ..ClientConfig::default()
-    };
-    loop {
-        match Client::connect(config.clone()).await {
-            Ok(client) => return client,
-            Err(_) => time::sleep(Duration::from_millis(100)).await, // the broker may be down: that is the nemesis' choice
-        }
-    }
-}
-
-/// The history's name of a partition.
-pub fn log_of(partition: &TopicPartition) -> Log {
-    Log::new(partition.topic.clone(), partition.partition)
-}
-
-/// Every partition of the topics that exist from the start.
-pub fn partitions(topics: &[Topic]) -> Vec<TopicPartition> {
-    let of_topic = |topic: &Topic| {
-        let name: Arc<str> = topic.name.as_str().into();
-        (0..topic.partitions)
-            .map(move |partition| TopicPartition::new(name.clone(), partition))
-            .collect::<Vec<_>>()
-    };
-    topics.iter().flat_map(of_topic).collect()
-}
-
-/// Machines and work of all clients.
-pub struct Clients {
-    /// One machine each.
-    pub nodes: Vec<NodeId>,
-    /// Each is done when its client has ended all its operations.
-    pub work: Vec<JoinHandle<()>>,
-}
+pub use weir_jepsen::load::{
+    DELETED, FIRST_LATE_PROCESS, Shared, clients, connect, final_read, members, partitions,
+};
 
 /// Adds a machine for a client; what it does is spawned there.
 pub fn add_client(world: &World, number: u32) -> NodeId {
     world.add_node(&format!("client-{number}"), cluster::client_address(number), std::future::pending::<()>)
 }
 
-/// How many machines a load needs: producers first, then consumers, then members of groups, then the administrator.
-pub fn clients(load: &Load) -> u32 {
-    load.producers.len() as u32 + load.consumers + members(load) + 1
-}
-
-/// Members of all groups together, and those who visit.
-pub fn members(load: &Load) -> u32 {
-    load.groups.iter().map(crate::plan::Group::machines).sum()
-}
-
-/// Starts all clients on their machines.
-pub fn start(world: &World, nodes: Vec<NodeId>, load: &Load, shared: &Shared) -> Clients {
-    let all = partitions(&load.topics);
-    let mut work = Vec::new();
-    let mut machines = nodes.iter().copied();
-    for (number, producer) in load.producers.iter().enumerate() {
-        let Some(node) = machines.next() else { break };
-        let run = producing::run(shared.clone(), ProcessId(number as u32), producer.clone(), all.clone());
-        work.push(world.spawn_on(node, run));
-    }
-    for number in 0..load.consumers {
-        let Some(node) = machines.next() else { break };
-        let run = consuming::run(shared.clone(), ProcessId(100 + number), all.clone());
-        work.push(world.spawn_on(node, run));
-    }
-    let administrator = nodes.last().copied();
-    for group in &load.groups {
-        let run = grouping::GroupRun::new(group, &load.topics, shared);
-        for number in 0..group.members {
-            let Some(node) = machines.next() else { break };
-            work.push(world.spawn_on(node, run.member(number).run()));
-        }
-        if group.visited
-            && let Some(node) = machines.next()
-        {
-            work.push(world.spawn_on(node, run.member(group.members).visit()));
-        }
-        if let Some(node) = administrator {
-            work.push(world.spawn_on(node, run.watch(all.clone())));
-        }
-    }
-    if let Some(node) = machines.next() {
-        if load.delete_records_every_ms > 0 {
-            let every = Duration::from_millis(load.delete_records_every_ms);
-            work.push(
-                world.spawn_on(node, churn::delete_records(shared.clone(), ProcessId(200), every, all)),
-            );
-        }
-        if load.topic_churn_every_ms > 0 {
-            let every = Duration::from_millis(load.topic_churn_every_ms);
-            work.push(world.spawn_on(node, churn::topics(shared.clone(), ProcessId(201), every)));
-        }
-    }
-    Clients { nodes, work }
+/// Starts all clients on their machines. Each is done when it has ended all its operations.
+pub fn start(world: &World, nodes: &[NodeId], load: &Load, shared: &Shared) -> Vec<JoinHandle<()>> {
+    let works = weir_jepsen::load::work(load, shared);
+    works.into_iter().map(|work| world.spawn_on(nodes[work.machine], work.run)).collect()
 }

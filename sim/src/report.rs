@@ -85,7 +85,7 @@ pub mod situation {
     /// A coordinator began with what its log said of groups.
     pub const GROUPS_LOADED: &str = "coordinator loaded with groups";
     /// A member committed with a generation that was over.
-    pub const LATE_COMMIT: &str = "commit of a generation that is over";
+    pub use weir_jepsen::load::LATE_COMMIT;
 
     /// All of them.
     pub const ALL: &[&str] = &[

@@ -88,7 +88,7 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
         let nemesis = nemesis.clone();
         task::spawn("supervisor", async move { nemesis.supervise().await })
     };
-    let clients = load::start(&world, nodes.clone(), &plan.load, &shared);
+    let clients = load::start(&world, &nodes, &plan.load, &shared);
     let end = time::now() + Duration::from_millis(plan.load.duration_ms);
     nemesis.strike(&plan.faults).await;
     time::sleep_until(end).await;
@@ -97,7 +97,7 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
     stop.send_replace(true);
     let deadline = time::now() + LIVENESS_BOUND;
     let all_done = async {
-        for client in clients.work {
+        for client in clients {
             drop(client.await); // a client's task cannot fail: a panic would have ended the run
         }
         let partitions = load::partitions(&plan.load.topics);

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::history::{Done, Failure, Op, Pending, ProcessId};
 use weir_client::{Acks, Admin, Error, NewTopic, OffsetSpec, Producer, TopicPartition};
-use weir_jepsen::history::{Done, Failure, Op, Pending, ProcessId};
 use weir_runtime::{random, simulation};
 
+use super::plan;
 use super::{Shared, connect, log_of, producing};
-use crate::plan;
 
 /// Counted with each deletion of records that was acknowledged.
 pub const DELETED: &str = "records deleted";

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use crate::history::{self, Done, Failure, Op, Pending, ProcessId};
+use crate::workload::payload;
 use weir_client::{
     Acks, Compression, Delivery, ProduceError, Producer, ProducerConfig, ProducerRecord, TopicPartition,
 };
-use weir_jepsen::history::{self, Done, Failure, Op, Pending, ProcessId};
-use weir_jepsen::workload::payload;
 use weir_runtime::{random, task};
 
+use super::plan;
 use super::{Shared, connect, log_of};
-use crate::plan;
 
 pub(super) async fn run(
     shared: Shared,

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::history::{self, Done, Failure, Op, Pending, ProcessId, SeekTo};
 use weir_client::{
     Admin, Assignor, Client, CommitTicket, CommittedOffset, ConsumerConfig, Error, GroupConfig,
     GroupConsumer, OffsetSpec, PartitionFailure, Rebalance, Start, TopicPartition,
 };
-use weir_jepsen::history::{self, Done, Failure, Op, Pending, ProcessId, SeekTo};
 use weir_runtime::time::{self, Instant};
 use weir_runtime::{random, simulation, watch};
 
+use super::plan;
 use super::{Shared, connect, consuming, log_of};
-use crate::plan;
-use crate::report::situation;
 
+/// Counted with each commit of a generation that is over.
+pub const LATE_COMMIT: &str = "commit of a generation that is over";
 /// How long one poll waits.
 const POLL: Duration = Duration::from_millis(100);
 /// How long a group may take to read everything once all faults are over.
@@ -415,7 +416,7 @@ impl<'a> Life<'a> {
         let Some((_, ticket, offsets)) = self.zombie.take_if(|(at, ..)| time::now() >= *at) else { return };
         let is_over = self.consumer.ticket().is_some_and(|now| now.generation() > ticket.generation());
         if is_over {
-            simulation::situation(situation::LATE_COMMIT);
+            simulation::situation(LATE_COMMIT);
             self.commit_with(&ticket, &offsets).await;
         }
     }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::history::{Done, Failure, Op, Pending, ProcessId, Record, SeekTo, Span};
+use crate::workload::value_of;
 use weir_client::{
     Admin, Client, Consumer, ConsumerConfig, ConsumerRecord, Error, OffsetSpec, PartitionFailure, Start,
     TopicPartition,
 };
-use weir_jepsen::history::{Done, Failure, Op, Pending, ProcessId, Record, SeekTo, Span};
-use weir_jepsen::workload::value_of;
 use weir_runtime::time::{self, Instant};
 
 use super::{Shared, connect, log_of};
