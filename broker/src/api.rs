@@ -31,6 +31,7 @@ mod leave_group;
 mod list_config_resources;
 mod list_groups;
 mod list_offsets;
+mod list_partition_reassignments;
 mod metadata;
 mod offset_commit;
 mod offset_delete;
@@ -38,6 +39,8 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod sync_group;
+mod unregister_broker;
+mod update_features;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -161,7 +164,8 @@ impl Api {
         let later = match request {
             Request::Produce(request) => return produce::begin(api, origin, call, request, charge).await,
             Request::ApiVersions(request) => {
-                return ready(call, api_versions::handle(&request, call.version));
+                let view = api.image.current();
+                return ready(call, api_versions::handle(&view.image, &request, call.version));
             }
             Request::DescribeCluster(request) => {
                 return ready(call, describe_cluster::handle(api, origin, &request));
@@ -231,7 +235,8 @@ impl Api {
 const FEATURES: Features = Features::IDEMPOTENCE
     .and(Features::LOG_QUERIES)
     .and(Features::ADMINISTRATION)
-    .and(Features::CLASSIC_GROUPS);
+    .and(Features::CLASSIC_GROUPS)
+    .and(Features::CLUSTER);
 
 /// Refuses a version of ApiVersions that is too new, before the rest of its header is looked at: nobody knows what that
 /// looks like (K1).
@@ -315,6 +320,11 @@ async fn respond(api: &Arc<Api>, asker: &Asker, call: Call, request: Request, ch
         Request::DescribeTopicPartitions(request) => describe_topic_partitions::handle(api, &request).into(),
         Request::ListConfigResources(request) => list_config_resources::handle(api, &request, version).into(),
         Request::DescribeProducers(request) => describe_producers::handle(api, request).await.into(),
+        Request::ListPartitionReassignments(request) => {
+            list_partition_reassignments::handle(&api.image.current().image, &request).into()
+        }
+        Request::UnregisterBroker(request) => unregister_broker::handle(api, request).await.into(),
+        Request::UpdateFeatures(request) => update_features::handle(api, request, version).await.into(),
         request => return respond_to_group(api, asker, call, request, charge).await,
     };
     drop(charge);

@@ -16,7 +16,9 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use weir_protocol::metadata::settings::{self, Layers, TopicSettings};
-use weir_protocol::metadata::{Change, Command, Image, PartitionState, Rejected, Topic};
+use weir_protocol::metadata::{
+    Change, Command, FEATURE_LEVEL_MAX, FeatureRange, Image, PartitionState, Rejected, Topic,
+};
 use weir_protocol::types::{BrokerId, FolderId, Incarnation, LeaderEpoch, LogId, TopicId};
 use weir_runtime::watch;
 use weir_storage::{Flush, LogConfig};
@@ -24,6 +26,9 @@ use weir_storage::{Flush, LogConfig};
 use crate::config::Config;
 
 pub(crate) use describe::{Described, Level};
+
+/// The feature levels that this code can work at.
+pub(crate) const FEATURE_LEVELS: FeatureRange = FeatureRange { min: 1, max: FEATURE_LEVEL_MAX };
 
 /// Proposals that may wait; whoever sends one more waits.
 const PROPOSALS_MAX: usize = 256;

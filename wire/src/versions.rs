@@ -22,9 +22,9 @@ impl Features {
     pub const TRANSACTIONS: Features = Features(1 << 4);
     /// Configurations, partitions, log directories, producers and the cluster, described and altered.
     pub const ADMINISTRATION: Features = Features(1 << 5);
-    /// Replicas moved and leaders elected by request.
+    /// Replicas moved by request.
     pub const REASSIGNMENT: Features = Features(1 << 6);
-    /// The metadata quorum described and changed.
+    /// The metadata quorum described and changed, and leaders elected by request.
     pub const QUORUM: Features = Features(1 << 7);
     /// SASL, SCRAM credentials and ACLs.
     pub const SECURITY: Features = Features(1 << 8);
@@ -36,8 +36,12 @@ impl Features {
     pub const SHARE_GROUPS: Features = Features(1 << 11);
     /// The timestamps -4 and -5 of ListOffsets, from tiered storage (KIP-405, KIP-1005).
     pub const TIERED_OFFSETS: Features = Features(1 << 12);
+    /// Brokers forgotten, feature levels raised, replicas that are being added listed.
+    pub const CLUSTER: Features = Features(1 << 13);
+    /// What Kafka's voters tell each other, and no client asks.
+    pub const KAFKA_VOTERS: Features = Features(1 << 14);
     /// Everything.
-    pub const ALL: Features = Features((1 << 13) - 1);
+    pub const ALL: Features = Features((1 << 15) - 1);
 
     /// Both sets.
     #[must_use]
@@ -113,20 +117,20 @@ const TABLE: &[Row] = &[
     row(ApiKey::SaslAuthenticate, 0, &[(2, F::SECURITY)]),
     row(ApiKey::CreatePartitions, 0, &[(3, F::ADMINISTRATION)]),
     row(ApiKey::DeleteGroups, 0, &[(2, F::CLASSIC_GROUPS)]),
-    row(ApiKey::ElectLeaders, 0, &[(2, F::REASSIGNMENT)]),
+    row(ApiKey::ElectLeaders, 0, &[(2, F::QUORUM)]),
     row(ApiKey::IncrementalAlterConfigs, 0, &[(1, F::ADMINISTRATION)]),
     row(ApiKey::AlterPartitionReassignments, 0, &[(1, F::REASSIGNMENT)]),
-    row(ApiKey::ListPartitionReassignments, 0, &[(0, F::REASSIGNMENT)]),
+    row(ApiKey::ListPartitionReassignments, 0, &[(0, F::CLUSTER)]),
     row(ApiKey::OffsetDelete, 0, &[(0, F::CLASSIC_GROUPS)]),
     row(ApiKey::DescribeClientQuotas, 0, &[(1, F::QUOTAS)]),
     row(ApiKey::AlterClientQuotas, 0, &[(1, F::QUOTAS)]),
     row(ApiKey::DescribeUserScramCredentials, 0, &[(0, F::SECURITY)]),
     row(ApiKey::AlterUserScramCredentials, 0, &[(0, F::SECURITY)]),
     row(ApiKey::DescribeQuorum, 0, &[(2, F::QUORUM)]),
-    row(ApiKey::UpdateFeatures, 0, &[(2, F::QUORUM)]),
+    row(ApiKey::UpdateFeatures, 0, &[(2, F::CLUSTER)]),
     row(ApiKey::DescribeCluster, 0, &[(2, F::ADMINISTRATION)]),
     row(ApiKey::DescribeProducers, 0, &[(0, F::ADMINISTRATION)]),
-    row(ApiKey::UnregisterBroker, 0, &[(0, F::QUORUM)]),
+    row(ApiKey::UnregisterBroker, 0, &[(0, F::CLUSTER)]),
     row(ApiKey::DescribeTransactions, 0, &[(0, F::TRANSACTIONS)]),
     row(ApiKey::ListTransactions, 0, &[(2, F::TRANSACTIONS)]),
     row(ApiKey::ConsumerGroupHeartbeat, 0, &[(1, F::CONSUMER_GROUPS)]),
@@ -141,7 +145,7 @@ const TABLE: &[Row] = &[
     row(ApiKey::ShareAcknowledge, 1, &[(1, F::SHARE_GROUPS)]),
     row(ApiKey::AddRaftVoter, 0, &[(0, F::QUORUM)]),
     row(ApiKey::RemoveRaftVoter, 0, &[(0, F::QUORUM)]),
-    row(ApiKey::UpdateRaftVoter, 0, &[(0, F::QUORUM)]),
+    row(ApiKey::UpdateRaftVoter, 0, &[(0, F::KAFKA_VOTERS)]),
     row(ApiKey::DescribeShareGroupOffsets, 0, &[(0, F::SHARE_GROUPS)]),
     row(ApiKey::AlterShareGroupOffsets, 0, &[(0, F::SHARE_GROUPS)]),
     row(ApiKey::DeleteShareGroupOffsets, 0, &[(0, F::SHARE_GROUPS)]),

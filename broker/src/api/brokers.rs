@@ -137,4 +137,4 @@ pub(super) fn partition_error(state: &PartitionState) -> i16 {
 
 #[cfg(test)]
 #[path = "brokers_tests.rs"]
-mod tests;
+pub(super) mod tests;

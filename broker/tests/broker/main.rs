@@ -17,5 +17,6 @@ mod large_groups;
 mod negotiation;
 mod process;
 mod producing;
+mod quorum;
 mod restarts;
 mod support;
