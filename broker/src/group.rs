@@ -2,6 +2,8 @@
 //!
 //! A coordinator is loaded from its partition's log when it is first asked, under the leader epoch of that moment. Its
 //! records are appended under that epoch (contract 10), one batch at a time: what gathers meanwhile is the next batch.
+//! When another broker, or another epoch, leads the partition, it ends, and whoever waits for it is sent to look for
+//! the coordinator again.
 
 mod active;
 mod load;
@@ -28,8 +30,6 @@ const TASKS_MAX: usize = 8;
 /// What a task is asked.
 enum Message {
     Ask(Box<Ask>),
-    /// A topic was deleted.
-    TopicDeleted(Name),
     /// Everything before was taken in; answer who waits and end.
     Stop,
 }
@@ -173,8 +173,12 @@ impl Groups {
         };
         let mut listed = Vec::new();
         for partition in mine {
-            listed
-                .extend(self.look_at(partition, |coordinator| coordinator.list().collect::<Vec<_>>()).await?);
+            match self.look_at(partition, |coordinator| coordinator.list().collect::<Vec<_>>()).await {
+                Ok(groups) => listed.extend(groups),
+                // Another broker coordinates them meanwhile, and lists them.
+                Err(Unavailable::NotCoordinator) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(listed)
     }
@@ -183,14 +187,6 @@ impl Groups {
         let queue = &self.queues[partition as usize % self.queues.len()];
         let message = Message::Ask(Box::new(Ask { partition, what }));
         queue.send(message).await.map_err(|_| Unavailable::NotCoordinator)
-    }
-
-    /// Offsets in this topic mean nothing any more.
-    pub(crate) async fn topic_deleted(&self, topic: &str) {
-        for queue in self.queues.iter() {
-            // A task that has ended coordinates nothing.
-            let _ = queue.send(Message::TopicDeleted(Name::from(topic))).await;
-        }
     }
 
     /// Tells all tasks to end, after what was sent before.

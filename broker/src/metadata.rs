@@ -38,9 +38,18 @@ const PROPOSALS_MAX: usize = 256;
 pub(crate) struct View {
     pub(crate) image: Image,
     settings: BTreeMap<TopicId, Arc<TopicSettings>>,
+    /// Grows whenever a topic may have gone.
+    deletions: u64,
 }
 
 impl View {
+    /// The topics of an earlier view that are gone in this one.
+    pub(crate) fn deleted_since<'a>(&'a self, before: &'a View) -> impl Iterator<Item = &'a Arc<Topic>> {
+        let may_be = self.deletions != before.deletions;
+        let topics = may_be.then(|| before.image.topics()).into_iter().flatten();
+        topics.filter(|topic| self.image.topic(topic.id).is_none())
+    }
+
     /// The settings in force for a topic.
     pub(crate) fn settings(&self, topic: TopicId) -> Option<&Arc<TopicSettings>> {
         self.settings.get(&topic)
@@ -49,20 +58,27 @@ impl View {
     /// A view of an image in which `changed` topics, or all, differ from the view before.
     fn after(before: &View, image: Image, changed: Changed<'_>, resolver: &Resolver) -> View {
         let resolve = |topic: &Topic| (topic.id, Arc::new(resolver.topic(&image, topic)));
+        let mut deletions = before.deletions;
         let settings = match changed {
-            Changed::All => image.topics().map(|topic| resolve(topic)).collect(),
+            Changed::All => {
+                deletions += 1;
+                image.topics().map(|topic| resolve(topic)).collect()
+            }
             Changed::Topics(ids) => {
                 let mut settings = before.settings.clone();
                 for id in ids {
                     match image.topic(*id) {
                         Some(topic) => drop(settings.insert(*id, Arc::new(resolver.topic(&image, topic)))),
-                        None => drop(settings.remove(id)),
+                        None => {
+                            settings.remove(id);
+                            deletions += 1;
+                        }
                     }
                 }
                 settings
             }
         };
-        View { image, settings }
+        View { image, settings, deletions }
     }
 }
 
@@ -139,6 +155,13 @@ impl ImageReader {
     /// The image as it is now.
     pub(crate) fn current(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())
+    }
+
+    /// Waits until the image has changed since this was asked last. For ever, when it changes no more.
+    pub(crate) async fn changed(&mut self) {
+        if self.view.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Waits until the image is as wanted; cancel-safe.

@@ -116,7 +116,8 @@ pub(super) fn plan_automatic(api: &Api, name: &str) -> Result<Plan, Refusal> {
     Ok(make_plan(name.to_owned(), partitions, BTreeMap::new()))
 }
 
-/// One of the broker's own topics.
+/// One of the broker's own topics. It begins with the brokers that are there, and the controller adds replicas as others
+/// join (contract 3): the first group does not wait for them.
 pub(super) fn plan_internal(
     api: &Api,
     name: &str,
@@ -125,6 +126,8 @@ pub(super) fn plan_internal(
     configs: BTreeMap<String, String>,
 ) -> Result<Plan, Refusal> {
     let view = api.image.current();
+    let live = i16::try_from(view.image.live_brokers().count()).unwrap_or(i16::MAX);
+    let factor = factor.map(|factor| factor.min(live));
     let partitions = place(api, &view.image, partitions, factor)?;
     Ok(make_plan(name.to_owned(), partitions, configs))
 }

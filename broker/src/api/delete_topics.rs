@@ -72,10 +72,7 @@ async fn delete(
         }),
     }?;
     match time::timeout(limit, api.metadata.propose(Command::DeleteTopic { id: topic.id })).await {
-        Ok(Ok(_)) => {
-            api.groups.topic_deleted(&topic.name).await;
-            Ok((topic.name.clone(), topic.id))
-        }
+        Ok(Ok(_)) => Ok((topic.name.clone(), topic.id)),
         Ok(Err(error)) => Err((errors::of_proposal(&error), error.to_string())),
         Err(_) => Err((ResponseError::RequestTimedOut, "The topic may be deleted later.".to_owned())),
     }

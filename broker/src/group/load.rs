@@ -5,11 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use weir_protocol::group::{Coordinator, Limits, Now};
+use weir_protocol::partition::FailReason;
 use weir_protocol::types::{LeaderEpoch, LogId, Offset};
 use weir_runtime::disk::Disk;
 use weir_runtime::{simulation, task, time};
 use weir_wire::records;
 
+use super::Unavailable;
 use super::records::decode;
 use crate::shard::{
     FetchCall, FetchPart, FetchWatch, Message, OffsetQuery, OffsetsCall, OffsetsFound, OffsetsPart, Readable,
@@ -30,6 +32,20 @@ pub(super) enum LoadError {
     Read(#[from] weir_storage::ReadError),
     #[error("offset {offset}: {reason}")]
     Record { offset: Offset, reason: String },
+}
+
+impl LoadError {
+    /// What whoever asked is told.
+    pub(super) fn unavailable(&self) -> Unavailable {
+        match self {
+            LoadError::Shard(ShardError::Refused(FailReason::NotLeader | FailReason::FencedLeaderEpoch)) => {
+                Unavailable::NotCoordinator
+            }
+            // The shard has not heard of its leadership yet.
+            LoadError::Shard(ShardError::Refused(FailReason::UnknownLeaderEpoch)) => Unavailable::Loading,
+            LoadError::Shard(_) | LoadError::Read(_) | LoadError::Record { .. } => Unavailable::Failed,
+        }
+    }
 }
 
 /// Loads one coordinator.

@@ -1,19 +1,21 @@
 //! The task that drives some of the coordinators.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use weir_protocol::group::{Coordinator, Input, Limits, Name};
 use weir_protocol::metadata::names;
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId};
 use weir_runtime::disk::Disk;
+use weir_runtime::select;
+use weir_runtime::task::{self, JoinHandle};
 use weir_runtime::time::{Alarm, Instant};
-use weir_runtime::{select, task};
 
 use super::active::{Active, Fate, Writer, Written};
 use super::load::{LoadError, Loader};
 use super::{Ask, GroupSetup, Message, Unavailable, What};
-use crate::metadata::ImageReader;
+use crate::metadata::{ImageReader, View};
 
 /// Questions that wait until a coordinator is loaded; more are refused.
 const LOADING_QUEUE_MAX: usize = 4096;
@@ -23,7 +25,14 @@ const HELPERS_QUEUE: usize = 64;
 type Loaded = (LogId, LeaderEpoch, Result<Coordinator, LoadError>);
 
 enum Entry {
-    Loading { log: LogId, epoch: LeaderEpoch, waiting: Vec<What> },
+    Loading {
+        log: LogId,
+        epoch: LeaderEpoch,
+        waiting: Vec<What>,
+        /// Topics that were deleted meanwhile.
+        deleted: Vec<Name>,
+        loading: JoinHandle<()>,
+    },
     Active(Box<Active>),
 }
 
@@ -41,6 +50,8 @@ impl Entry {
 pub(super) struct Owner {
     me: BrokerId,
     image: ImageReader,
+    /// What the coordinators know of the cluster.
+    seen: Arc<View>,
     disk: Disk,
     limits: Limits,
     writer: Writer,
@@ -59,6 +70,7 @@ impl Owner {
         Owner {
             me: setup.me,
             image: setup.image.clone(),
+            seen: setup.image.current(),
             disk: setup.disk.clone(),
             limits: setup.limits,
             writer: Writer { shards: setup.shards.clone(), written: written_to },
@@ -87,10 +99,10 @@ impl Owner {
                 }
                 message = messages.recv() => match message {
                     Some(Message::Ask(ask)) => self.on_ask(*ask),
-                    Some(Message::TopicDeleted(topic)) => self.on_topic_deleted(&topic),
                     Some(Message::Stop) | None => break,
                 },
                 () = self.alarm.wait() => self.on_deadline(),
+                () = self.image.changed() => self.follow_image(),
             }
         }
         let partitions: Vec<i32> = self.entries.keys().copied().collect();
@@ -107,14 +119,35 @@ impl Owner {
 
     /// The log of a partition, and the leader epoch under which this broker leads it.
     fn led(&self, partition: i32) -> Option<(LogId, LeaderEpoch)> {
+        let topic = self.seen.image.topic_named(names::CONSUMER_OFFSETS)?.id;
+        let log = LogId::new(topic, partition);
+        let (state, _) = self.image.decided(log)?;
+        (state.leader == Some(self.me)).then_some((log, state.leader_epoch))
+    }
+
+    /// Ends coordinators whose partitions have another leader, or another epoch, and takes deleted topics in.
+    fn follow_image(&mut self) {
         let view = self.image.current();
-        let topic = view.image.topic_named(names::CONSUMER_OFFSETS)?;
-        let state = topic.partition(partition)?;
-        (state.leader == Some(self.me)).then(|| (LogId::new(topic.id, partition), state.leader_epoch))
+        if Arc::ptr_eq(&view, &self.seen) {
+            return;
+        }
+        let before = std::mem::replace(&mut self.seen, Arc::clone(&view));
+        let moved: Vec<i32> = self
+            .entries
+            .iter()
+            .filter(|(partition, entry)| self.led(**partition) != Some(entry.source()))
+            .map(|(partition, _)| *partition)
+            .collect();
+        moved.into_iter().for_each(|partition| self.drop_entry(partition));
+        for topic in view.deleted_since(&before) {
+            self.on_topic_deleted(&Name::from(topic.name.as_str()));
+        }
     }
 
     fn on_ask(&mut self, ask: Ask) {
         let Ask { partition, what } = ask;
+        // Whoever asks may know already what this task has not been woken for.
+        self.follow_image();
         let led = self.led(partition);
         if self.entries.get(&partition).is_some_and(|entry| led != Some(entry.source())) {
             self.drop_entry(partition);
@@ -124,8 +157,8 @@ impl Owner {
             return;
         };
         let entry = self.entries.entry(partition).or_insert_with(|| {
-            begin_loading(&self.writer, &self.disk, self.limits, &self.loaded_to, log, epoch);
-            Entry::Loading { log, epoch, waiting: Vec::new() }
+            let loading = begin_loading(&self.writer, &self.disk, self.limits, &self.loaded_to, log, epoch);
+            Entry::Loading { log, epoch, waiting: Vec::new(), deleted: Vec::new(), loading }
         });
         match entry {
             Entry::Loading { waiting, .. } if waiting.len() < LOADING_QUEUE_MAX => waiting.push(what),
@@ -139,7 +172,7 @@ impl Owner {
         let is_awaited = matches!(self.entries.get(&partition), Some(entry @ Entry::Loading { .. })
             if entry.source() == (log, epoch));
         // Otherwise somebody else leads meanwhile, or another epoch has begun.
-        let Some(Entry::Loading { waiting, .. }) =
+        let Some(Entry::Loading { waiting, deleted, .. }) =
             is_awaited.then(|| self.entries.remove(&partition)).flatten()
         else {
             return;
@@ -148,13 +181,17 @@ impl Owner {
             Ok(core) => {
                 tracing::debug!(%log, epoch, groups = core.len(), "a group coordinator is loaded");
                 let mut active = Box::new(Active::new(core, log, epoch));
+                for topic in deleted {
+                    active.step(Input::TopicDeleted { topic }, &self.writer);
+                }
                 waiting.into_iter().for_each(|what| answer(&mut active, what, &self.writer));
                 self.entries.insert(partition, Entry::Active(active));
             }
             Err(error) => {
                 // The next request tries again.
                 tracing::warn!(%log, %error, "a group coordinator cannot be loaded");
-                waiting.into_iter().for_each(|what| what.refuse(Unavailable::Failed));
+                let why = error.unavailable();
+                waiting.into_iter().for_each(|what| what.refuse(why));
             }
         }
     }
@@ -169,8 +206,11 @@ impl Owner {
 
     fn on_topic_deleted(&mut self, topic: &Name) {
         for entry in self.entries.values_mut() {
-            if let Entry::Active(active) = entry {
-                active.step(Input::TopicDeleted { topic: topic.clone() }, &self.writer);
+            match entry {
+                Entry::Active(active) => {
+                    active.step(Input::TopicDeleted { topic: topic.clone() }, &self.writer);
+                }
+                Entry::Loading { deleted, .. } => deleted.push(topic.clone()),
             }
         }
     }
@@ -188,7 +228,9 @@ impl Owner {
 
     fn drop_entry(&mut self, partition: i32) {
         match self.entries.remove(&partition) {
-            Some(Entry::Loading { waiting, .. }) => {
+            Some(Entry::Loading { waiting, loading, .. }) => {
+                // It may wait for what will not come any more.
+                loading.abort();
                 waiting.into_iter().for_each(|what| what.refuse(Unavailable::NotCoordinator));
             }
             Some(Entry::Active(mut active)) => active.resign(&self.writer),
@@ -204,14 +246,14 @@ fn begin_loading(
     done: &mpsc::Sender<Loaded>,
     log: LogId,
     epoch: LeaderEpoch,
-) {
+) -> JoinHandle<()> {
     let loader = Loader { shards: writer.shards.clone(), disk: disk.clone(), limits, log, epoch };
     let done = done.clone();
     task::spawn("load-groups", async move {
         let result = loader.run().await;
         // A task that has ended coordinates nothing.
         let _ = done.send((log, epoch, result)).await;
-    });
+    })
 }
 
 fn answer(active: &mut Active, what: What, writer: &Writer) {
