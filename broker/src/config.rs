@@ -3,17 +3,20 @@
 //! Kafka's names are kept, so that an existing file works. A key that is unknown is an error that names file, line
 //! and the nearest key that exists; a key of Kafka's that has no meaning here is accepted and reported once.
 
+mod cluster;
 mod keys;
+mod listeners;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use weir_protocol::group;
 use weir_protocol::metadata::settings;
+use weir_protocol::{controller, group, partition, raft};
 
 pub(crate) use keys::StaticSetting;
 pub use keys::{KeyDoc, documented_keys};
+pub use listeners::ListenerKeys;
 
 /// What a broker needs to know before it starts.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +43,21 @@ pub struct Config {
     pub internal_advertised: Option<(String, u16)>,
     /// `weir.internal.secret`: what the cluster's nodes know of each other and nobody else does.
     pub internal_secret: Option<Secret>,
+    /// `weir.internal.secret.file`: where the secret stands; whoever starts the node reads it.
+    pub internal_secret_file: Option<PathBuf>,
+    /// `broker.session.timeout.ms`: a broker that is silent for so long is fenced, and others lead instead.
+    pub session_timeout: Duration,
+    /// `broker.heartbeat.interval.ms`.
+    pub heartbeat_interval: Duration,
+    /// `controller.quorum.election.timeout.ms`: the shortest time without a leader of the quorum after which a voter
+    /// campaigns; it waits up to as long again, drawn by chance.
+    pub election_timeout: Duration,
+    /// `replica.lag.time.max.ms`: a follower that has not been in sync for so long leaves the ISR.
+    pub replica_lag_max: Duration,
+    /// `replica.fetch.max.bytes`: the most that a follower fetches of one partition at a time, its first batch aside.
+    pub replica_fetch_bytes_max: usize,
+    /// `replica.fetch.response.max.bytes`: the most that a follower fetches at a time, its first batch aside.
+    pub replica_fetch_response_bytes_max: usize,
     /// `broker.rack`.
     pub rack: Option<String>,
     /// `auto.create.topics.enable`: whether Metadata may create a topic that a client names.
@@ -93,6 +111,8 @@ pub struct Config {
     pub offsets_topic_replication: Option<i16>,
     /// Keys of Kafka's that stand in the file and have no meaning here, for one line in the log.
     pub ignored_keys: Vec<String>,
+    /// The keys about listeners as they stand in the file.
+    pub listener_keys: ListenerKeys,
     /// Keys that the file sets, topics' defaults aside: DescribeConfigs names the file as their source even where the
     /// value is the default.
     pub given_keys: BTreeSet<&'static str>,
@@ -111,6 +131,15 @@ impl Default for Config {
             internal_listen: None,
             internal_advertised: None,
             internal_secret: None,
+            internal_secret_file: None,
+            session_timeout: controller::Timing::default().session,
+            heartbeat_interval: controller::HEARTBEAT_INTERVAL,
+            election_timeout: raft::Timing::default().election_min,
+            replica_lag_max: Duration::from_millis(
+                partition::Limits::default().replica_lag_ms_max.unsigned_abs(),
+            ),
+            replica_fetch_bytes_max: 1 << 20,
+            replica_fetch_response_bytes_max: 10 << 20,
             rack: None,
             auto_create_topics: true,
             delete_topics: true,
@@ -136,6 +165,7 @@ impl Default for Config {
             offsets_topic_partitions: 50,
             offsets_topic_replication: None,
             ignored_keys: Vec::new(),
+            listener_keys: ListenerKeys::default(),
             given_keys: BTreeSet::new(),
         }
     }
@@ -178,7 +208,6 @@ impl Secret {
     }
 
     /// Its bytes.
-    #[allow(dead_code, reason = "its user is being built")]
     pub(crate) fn bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -235,18 +264,23 @@ pub enum ConfigError {
         /// What is expected and what was found.
         reason: String,
     },
+    /// Settings do not fit together.
+    #[error("{0}")]
+    Misfit(String),
 }
 
 impl Config {
     /// Applies a file in the format of Kafka's `server.properties` to these settings. `file` names it in errors.
     pub fn apply(&mut self, file: &Path, text: &str) -> Result<(), ConfigError> {
         let file = file.display().to_string();
+        let mut lines = BTreeMap::new();
         for (line, key, value) in pairs(&file, text)? {
             let bad = |reason| ConfigError::BadValue { file: file.clone(), line, key: key.clone(), reason };
             match keys::find(&key) {
                 Some(found) => {
                     (found.set)(self, value.trim()).map_err(bad)?;
                     self.given_keys.insert(found.name);
+                    lines.insert(found.name, line);
                 }
                 None if settings::broker_setting(&key).is_some() => {
                     settings::check_broker(&key, &value).map_err(|error| bad(error.to_string()))?;
@@ -259,7 +293,10 @@ impl Config {
                 }
             }
         }
-        Ok(())
+        listeners::resolve(self).map_err(|(key, reason)| {
+            let line = lines.get(key).copied().unwrap_or(1);
+            ConfigError::BadValue { file, line, key: key.to_owned(), reason }
+        })
     }
 }
 

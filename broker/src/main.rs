@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use weir_broker::config::documented_keys;
-use weir_broker::{Config, Node};
+use weir_broker::{Config, ConfigError, Node};
 use weir_runtime::disk::{Disk, DiskOptions, OpenError};
 use weir_runtime::task::{self, RuntimeOptions};
 
@@ -103,9 +103,8 @@ fn list_keys() -> ExitCode {
 fn configure(args: &Args) -> Result<Config, Exit> {
     let mut config = Config::default();
     if let Some(file) = &args.config {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| Exit(EXIT_USAGE, format!("cannot read {}: {error}", file.display())))?;
-        config.apply(Path::new(file), &text).map_err(|error| Exit(EXIT_USAGE, error.to_string()))?;
+        let text = read(file)?;
+        config.apply(file, &text).map_err(usage)?;
     }
     if let Some(data_dir) = &args.data_dir {
         config.data_dir.clone_from(data_dir);
@@ -114,7 +113,23 @@ fn configure(args: &Args) -> Result<Config, Exit> {
         config.listen.clone_from(listen);
     }
     config.http.clone_from(&args.http);
+    if let Some(file) = config.internal_secret_file.clone()
+        && config.internal_secret.is_none()
+    {
+        let text = read(&file)?;
+        config.take_secret(&file, &text).map_err(usage)?;
+    }
+    config.complete().map_err(usage)?;
     Ok(config)
+}
+
+fn read(file: &Path) -> Result<String, Exit> {
+    std::fs::read_to_string(file)
+        .map_err(|error| Exit(EXIT_USAGE, format!("cannot read {}: {error}", file.display())))
+}
+
+fn usage(error: ConfigError) -> Exit {
+    Exit(EXIT_USAGE, error.to_string())
 }
 
 async fn run(config: Config) -> Result<(), Exit> {

@@ -36,8 +36,6 @@ use message::{
 
 /// Questions that may wait for each of those who answer them; whoever asks one more is told so.
 const INBOX_MAX: usize = 4096;
-/// What one fetch of a replica brings at most (`replica.fetch.response.max.bytes`), its first batch aside.
-const REPLICA_FETCH_BYTES: usize = 10 << 20;
 
 /// Why a peer has not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -194,7 +192,7 @@ impl PeerSetup {
             me,
             secret: config.internal_secret.clone(),
             // What a fetch may bring, and a batch of the largest size that a broker takes in.
-            tail_bytes_max: config.request_bytes_max.saturating_add(REPLICA_FETCH_BYTES),
+            tail_bytes_max: config.request_bytes_max.saturating_add(config.replica_fetch_response_bytes_max),
             timing: PeerTiming::default(),
         }
     }

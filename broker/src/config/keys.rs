@@ -5,7 +5,7 @@ use std::time::Duration;
 use weir_protocol::metadata::settings::Kind::{self, Boolean, Int, List, Long, String as Text};
 use weir_protocol::metadata::settings::TOPIC_SETTINGS;
 
-use super::Config;
+use super::{Config, Secret, cluster, listeners};
 
 /// Takes a value in, or says what was expected.
 pub(super) type Set = fn(&mut Config, &str) -> Result<(), String>;
@@ -34,7 +34,7 @@ pub(crate) struct StaticSetting {
 }
 
 impl Config {
-    /// The settings that hold until the next start. None is a secret: Weir has no passwords in its file.
+    /// The settings that hold until the next start. Secrets are not among them.
     pub(crate) fn static_settings(&self) -> Vec<StaticSetting> {
         let defaults = Config::default();
         let shown = KEYS.iter().filter_map(|key| key.shown.map(|shown| (key, shown)));
@@ -124,24 +124,16 @@ fn millis(value: &str, low: i64) -> Result<Duration, String> {
 }
 
 /// `HOST:PORT`; an IPv6 host stands in brackets.
-fn host_port(value: &str) -> Result<(String, u16), String> {
+pub(super) fn host_port(value: &str) -> Result<(String, u16), String> {
     let wrong = || format!("'{value}' is not HOST:PORT");
     let (host, port) = value.rsplit_once(':').ok_or_else(wrong)?;
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     Ok((host.to_owned(), port.parse().map_err(|_| wrong())?))
 }
 
-/// The one listener of a list such as `PLAINTEXT://host:9092`.
-fn listener(value: &str) -> Result<(String, u16), String> {
-    if value.contains(',') {
-        return Err(format!("'{value}' names several listeners; one is supported"));
-    }
-    let address = match value.split_once("://") {
-        Some(("PLAINTEXT", address)) => address,
-        Some((protocol, _)) => return Err(format!("'{protocol}' is not supported; PLAINTEXT is")),
-        None => value,
-    };
-    host_port(address)
+/// Whether a host stands for all addresses of a machine.
+pub(super) fn is_wildcard(host: &str) -> bool {
+    host.is_empty() || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified())
 }
 
 /// Milliseconds of retention from a number of larger units; -1 is without limit.
@@ -171,15 +163,6 @@ fn shown_ms(duration: Duration) -> Option<String> {
     Some(duration.as_millis().to_string())
 }
 
-/// A listener, as it stands in the file.
-fn shown_listener(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("PLAINTEXT://[{host}]:{port}")
-    } else {
-        format!("PLAINTEXT://{host}:{port}")
-    }
-}
-
 static KEYS: &[Key] = &[
     key!(
         "node.id",
@@ -204,30 +187,116 @@ static KEYS: &[Key] = &[
     key!(
         "listeners",
         List,
-        "PLAINTEXT://HOST:PORT to listen on (the command line's --listen wins)",
-        |c, v| {
-            let (host, port) = listener(v)?;
-            let host = if host.is_empty() { "0.0.0.0".to_owned() } else { host };
-            c.listen = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-            Ok(())
-        },
-        |c| Some(format!("PLAINTEXT://{}", c.listen))
+        "PLAINTEXT://HOST:PORT to listen on (the command line's --listen wins), and INTERNAL://HOST:PORT for the cluster's other nodes",
+        |c, v| listeners::list(v).map(|all| c.listener_keys.listeners = all),
+        |c| Some(listeners::shown(c))
     ),
     key!(
         "advertised.listeners",
         List,
-        "PLAINTEXT://HOST:PORT that clients are told to connect to",
+        "PLAINTEXT://HOST:PORT that clients are told to connect to, and INTERNAL://HOST:PORT that other nodes are",
+        |c, v| listeners::list(v).map(|all| c.listener_keys.advertised = all),
+        |c| listeners::shown_advertised(c)
+    ),
+    key!(
+        "listener.security.protocol.map",
+        "NAME:PLAINTEXT for each listener that is called otherwise than PLAINTEXT and INTERNAL",
+        |c, v| listeners::protocols(v).map(|names| c.listener_keys.plaintext = names)
+    ),
+    key!(
+        "inter.broker.listener.name",
+        Text,
+        "the listener for the cluster's other nodes (default INTERNAL)",
         |c, v| {
-            let (host, port) = listener(v)?;
-            let wildcard =
-                host.is_empty() || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
-            if wildcard {
-                return Err(format!("'{v}' is a wildcard, which no client can connect to"));
-            }
-            c.advertised = Some((host, port));
+            c.listener_keys.inter_broker_name = Some(v.to_owned());
             Ok(())
         },
-        |c| c.advertised.as_ref().map(|(host, port)| shown_listener(host, *port))
+        |c| c.listener_keys.inter_broker_name.clone()
+    ),
+    key!(
+        "controller.listener.names",
+        List,
+        "the listener for the cluster's other nodes; wins over inter.broker.listener.name",
+        |c, v| {
+            c.listener_keys.controller_names = v.split(',').map(|name| name.trim().to_owned()).collect();
+            Ok(())
+        },
+        |c| {
+            let names = &c.listener_keys.controller_names;
+            (!names.is_empty()).then(|| names.join(","))
+        }
+    ),
+    key!(
+        "process.roles",
+        List,
+        "broker, controller or both (default broker,controller)",
+        |c, v| cluster::roles(v).map(|roles| c.roles = roles),
+        |c| shown(cluster::shown_roles(c.roles))
+    ),
+    key!(
+        "controller.quorum.voters",
+        List,
+        "ID@HOST:PORT,... of the nodes that form the cluster, with their INTERNAL listeners; the same on all nodes",
+        |c, v| cluster::voters(v).map(|voters| c.quorum_voters = voters),
+        |c| cluster::shown_voters(c)
+    ),
+    key!(
+        "controller.quorum.bootstrap.servers",
+        "one server is passed over; see controller.quorum.voters",
+        |_, v| { cluster::bootstrap(v) }
+    ),
+    key!("weir.internal.secret", "what all nodes of the cluster know and nobody else does", |c, v| {
+        if v.is_empty() {
+            return Err("a secret must not be empty".to_owned());
+        }
+        c.internal_secret = Some(Secret::new(v));
+        Ok(())
+    }),
+    key!("weir.internal.secret.file", "a file that holds weir.internal.secret", |c, v| {
+        c.internal_secret_file = Some(v.into());
+        Ok(())
+    }),
+    key!(
+        "broker.session.timeout.ms",
+        Int,
+        "a broker that is silent for so long is fenced, and others lead instead (default 1000)",
+        |c, v| millis(v, 100).map(|d| c.session_timeout = d),
+        |c| shown_ms(c.session_timeout)
+    ),
+    key!(
+        "broker.heartbeat.interval.ms",
+        Int,
+        "how often a broker shows the controller that it is there (default 150)",
+        |c, v| millis(v, 10).map(|d| c.heartbeat_interval = d),
+        |c| shown_ms(c.heartbeat_interval)
+    ),
+    key!(
+        "controller.quorum.election.timeout.ms",
+        Int,
+        "the shortest time without a leader of the quorum before another is elected (default 200)",
+        |c, v| millis(v, 50).map(|d| c.election_timeout = d),
+        |c| shown_ms(c.election_timeout)
+    ),
+    key!(
+        "replica.lag.time.max.ms",
+        Long,
+        "a follower that has not been in sync for so long leaves the ISR (default 30000)",
+        |c, v| millis(v, 100).map(|d| c.replica_lag_max = d),
+        |c| shown_ms(c.replica_lag_max)
+    ),
+    key!(
+        "replica.fetch.max.bytes",
+        Int,
+        "the most that a follower fetches of one partition at a time, in bytes (default 1 MiB)",
+        |c, v| bytes(v, 1024).map(|n| c.replica_fetch_bytes_max = n),
+        |c| shown(c.replica_fetch_bytes_max)
+    ),
+    key!(
+        "replica.fetch.response.max.bytes",
+        Int,
+        "the most that a follower fetches at a time, in bytes (default 10 MiB)",
+        |c, v| bytes(v, 1024).map(|n| c.replica_fetch_response_bytes_max = n),
+        |c| shown(c.replica_fetch_response_bytes_max)
     ),
     key!(
         "log.dirs",
@@ -457,11 +526,6 @@ static KEYS: &[Key] = &[
 static IGNORED: &[&str] = &[
     "advertised.host.name",
     "background.threads",
-    "controller.listener.names",
-    "controller.quorum.bootstrap.servers",
-    "controller.quorum.voters",
-    "inter.broker.listener.name",
-    "listener.security.protocol.map",
     "log.cleaner.enable",
     "log.flush.scheduler.interval.ms",
     "log.retention.check.interval.ms",
@@ -469,7 +533,6 @@ static IGNORED: &[&str] = &[
     "num.network.threads",
     "num.recovery.threads.per.data.dir",
     "num.replica.fetchers",
-    "process.roles",
     "share.coordinator.state.topic.min.isr",
     "share.coordinator.state.topic.replication.factor",
     "socket.receive.buffer.bytes",
