@@ -99,7 +99,9 @@ impl Image {
         let mut brokers = self.brokers.clone();
         brokers.insert(id, Broker { fenced, ..Broker::registered(index, registration) });
         let next = self.next_on(id, &brokers, |topic, partition| {
-            let certain = before.as_ref().is_some_and(|before| match fenced {
+            // Nobody else can have more than a sole replica.
+            let is_sole = partition.replicas == [id];
+            let certain = before.as_ref().is_some_and(|before| match fenced && !is_sole {
                 true => self.is_certain(topic, before, registration),
                 false => before.folder == registration.folder,
             });

@@ -150,35 +150,58 @@ fn in_an_os_topic_only_a_clean_stop_leaves_the_tail_certain() {
 
 #[test]
 fn a_topic_that_became_sync_in_this_life_is_not_certain_yet() {
-    let mut town = Town::new(1, &[("flush.messages", "1000")]);
+    let mut town = Town::new(2, &[("flush.messages", "1000")]);
     let changes = [("flush.messages".to_owned(), None)].into();
     town.say("the topic becomes sync", Command::SetTopicConfig { id: TOPIC, changes }).unwrap();
     town.start(1, LastStop::Certain);
-    town.recovered(1, &[], &[]).unwrap_err();
+    town.start(2, LastStop::Certain);
+    town.recovered(1, &[2], &[]).unwrap_err();
     town.unfence(1);
-    town.recovered(1, &[], &[]).unwrap();
+    town.unfence(2);
+    town.recovered(1, &[2], &[]).unwrap();
     town.start(1, LastStop::Certain);
+    town.start(2, LastStop::Certain);
     town.unfence(1);
     check(
         &town,
         &expect![[r#"
-        the topic becomes sync             1 leads 0, isr 1
-        1 starts, last stop Certain        nobody leads 1, isr , uncertain 1
-        1 has most, as [], [] less         refused: no eligible leader of 00000000-0000-0000-0000-000000000007-0 is available
-        1 has caught up                    nobody leads 1, isr , uncertain 1
-        1 has most, as [], [] less         1 leads 2, isr 1
-        1 starts, last stop Certain        nobody leads 3, isr , elr 1
-        1 has caught up                    1 leads 4, isr 1"#]],
+            the topic becomes sync             1 leads 0, isr 1,2
+            1 starts, last stop Certain        2 leads 1, isr 2, uncertain 1
+            2 starts, last stop Certain        nobody leads 2, isr , uncertain 1,2
+            1 has most, as [2], [] less        refused: no eligible leader of 00000000-0000-0000-0000-000000000007-0 is available
+            1 has caught up                    nobody leads 2, isr , uncertain 1,2
+            2 has caught up                    nobody leads 2, isr , uncertain 1,2
+            1 has most, as [2], [] less        1 leads 3, isr 1, elr 2
+            1 starts, last stop Certain        2 leads 4, isr 2, elr 1
+            2 starts, last stop Certain        nobody leads 5, isr , elr 1,2
+            1 has caught up                    1 leads 6, isr 1, elr 2"#]],
+    );
+}
+
+#[test]
+fn a_sole_replica_needs_no_recovery_unless_its_disk_is_another_one() {
+    let mut town = Town::new(1, &[("flush.messages", "1000")]);
+    town.start(1, LastStop::Uncertain);
+    town.unfence(1);
+    town.start_empty(1);
+    town.unfence(1);
+    check(
+        &town,
+        &expect![[r#"
+        1 starts, last stop Uncertain      nobody leads 1, isr , elr 1
+        1 has caught up                    1 leads 2, isr 1
+        1 starts with an empty disk        nobody leads 3, isr , uncertain 1
+        1 has caught up                    nobody leads 3, isr , uncertain 1"#]],
     );
 }
 
 #[test]
 fn a_start_that_never_registered_leaves_nothing_certain() {
-    let mut town = Town::new(1, &[]);
+    let mut town = Town::new(2, &[]);
     let mut registration = town.registration(1, LastStop::Clean);
     registration.incarnation.0 += 1;
     town.say("1 starts a second time", ClusterCommand::RegisterBroker(registration)).unwrap();
-    check(&town, &expect!["1 starts a second time             nobody leads 1, isr , uncertain 1"]);
+    check(&town, &expect!["1 starts a second time             2 leads 1, isr 2, uncertain 1"]);
 }
 
 #[test]
