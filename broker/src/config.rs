@@ -49,6 +49,11 @@ pub struct Config {
     pub session_timeout: Duration,
     /// `broker.heartbeat.interval.ms`.
     pub heartbeat_interval: Duration,
+    /// `leader.imbalance.check.interval.seconds`: how often leadership goes back to the first replicas; `None` is
+    /// `auto.leader.rebalance.enable=false`.
+    pub leader_balance: Option<Duration>,
+    /// `weir.controlled.shutdown.ms`: how long a clean stop waits at most until others lead what this broker led.
+    pub controlled_shutdown_max: Duration,
     /// `controller.quorum.election.timeout.ms`: the shortest time without a leader of the quorum after which a voter
     /// campaigns; it waits up to as long again, drawn by chance.
     pub election_timeout: Duration,
@@ -134,6 +139,8 @@ impl Default for Config {
             internal_secret_file: None,
             session_timeout: controller::Timing::default().session,
             heartbeat_interval: controller::HEARTBEAT_INTERVAL,
+            leader_balance: controller::Timing::default().balance,
+            controlled_shutdown_max: Duration::from_secs(10),
             election_timeout: raft::Timing::default().election_min,
             replica_lag_max: Duration::from_millis(
                 partition::Limits::default().replica_lag_ms_max.unsigned_abs(),

@@ -9,6 +9,7 @@
 //! * `group`: the drivers of the group coordinators.
 //! * `peer`: how nodes of a cluster talk to each other.
 //! * `controller`: drives the controller where the quorum's leader runs.
+//! * `membership`: this broker as a member of its cluster.
 //! * `metadata`: the driver of the metadata quorum and the image that it commits.
 
 mod api;
@@ -17,6 +18,8 @@ pub mod config;
 #[allow(dead_code, reason = "its users are being built")]
 mod controller;
 mod group;
+#[allow(dead_code, reason = "its users are being built")]
+mod membership;
 mod metadata;
 mod metrics;
 mod node;
@@ -28,5 +31,6 @@ mod server;
 mod shard;
 
 pub use config::{Config, ConfigError};
+pub use membership::MembershipError;
 pub use metrics::{Counter, Metrics};
 pub use node::{Failure, Node, StartError};

@@ -18,6 +18,7 @@ use weir_storage::{RecoveryReport, StorageError, Store, StoreConfig};
 use crate::api::{Api, FetchSessions};
 use crate::config::Config;
 use crate::group::{GroupSetup, Groups};
+use crate::membership::MembershipError;
 use crate::metadata::driver::{Driver, DriverSetup, MetadataError};
 use crate::metrics::Metrics;
 use crate::producer_ids::ProducerIds;
@@ -27,6 +28,9 @@ use crate::shard::{ProducerExpiry, ShardSetup, Shards};
 
 /// How long a clean stop waits for requests under way.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// The exit code of a node that its cluster refuses.
+const EXIT_REFUSED: u8 = 7;
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +99,9 @@ pub enum Failure {
     /// A task ended that the broker cannot do without.
     #[error("{0}")]
     Task(String),
+    /// It is no member of the cluster any more.
+    #[error(transparent)]
+    Membership(MembershipError),
 }
 
 impl Failure {
@@ -103,6 +110,7 @@ impl Failure {
         match self {
             Failure::Folder(_) => 6,
             Failure::Task(_) => 1,
+            Failure::Membership(_) => EXIT_REFUSED,
         }
     }
 }
@@ -129,6 +137,12 @@ impl FailureFlag {
 
     pub(crate) fn get(&self) -> Option<Failure> {
         self.0.borrow().clone()
+    }
+
+    /// Waits until there is a report.
+    pub(crate) async fn reported(&self) {
+        // The flag holds the other side itself.
+        let _ = self.0.subscribe().wait_for(Option::is_some).await;
     }
 }
 

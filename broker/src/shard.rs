@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use weir_protocol::controller::{Question as TailQuestion, Tail};
 use weir_protocol::partition::producers::Producers;
 use weir_protocol::partition::{Acks, FailReason};
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
@@ -39,6 +40,7 @@ pub(crate) enum Message {
     DeleteRecords(Box<DeleteRecordsCall>),
     Sizes(Box<SizesCall>),
     Producers(Box<ProducersCall>),
+    Tails(Box<TailsCall>),
     /// The image has changed for these logs of the shard.
     Changed(Vec<LogId>),
     /// These logs belong to no topic any more.
@@ -149,6 +151,13 @@ pub(crate) struct SizesCall {
 pub(crate) struct ProducersCall {
     pub(crate) log: LogId,
     pub(crate) reply: oneshot::Sender<Result<Producers, ShardError>>,
+}
+
+/// The controller's question how far replicas reach that follow nobody (contract 5).
+pub(crate) struct TailsCall {
+    pub(crate) questions: Vec<TailQuestion>,
+    /// Told those that can be said now.
+    pub(crate) reply: oneshot::Sender<Vec<(TailQuestion, Tail)>>,
 }
 
 /// Which offset of a partition is asked for.

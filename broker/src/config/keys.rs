@@ -316,6 +316,33 @@ static KEYS: &[Key] = &[
         Ok(())
     }),
     key!(
+        "leader.imbalance.check.interval.seconds",
+        Long,
+        "how often leadership goes back to the first replicas (default 300)",
+        |c, v| {
+            number(v, "seconds", 1, i64::from(i32::MAX))
+                .map(|n| c.leader_balance = c.leader_balance.and(Some(Duration::from_secs(n as u64))))
+        },
+        |c| c.leader_balance.and_then(|interval| shown(interval.as_secs()))
+    ),
+    key!(
+        "auto.leader.rebalance.enable",
+        Boolean,
+        "whether leadership goes back to the first replicas by itself (default true)",
+        |c, v| {
+            let interval = c.leader_balance.or(Config::default().leader_balance);
+            boolean(v).map(|on| c.leader_balance = interval.filter(|_| on))
+        },
+        |c| shown(c.leader_balance.is_some())
+    ),
+    key!(
+        "weir.controlled.shutdown.ms",
+        Long,
+        "how long a clean stop waits at most until other brokers lead what this one led (default 10000)",
+        |c, v| millis(v, 0).map(|d| c.controlled_shutdown_max = d),
+        |c| shown_ms(c.controlled_shutdown_max)
+    ),
+    key!(
         "num.partitions",
         Int,
         "partitions of a topic that is created without a number (default 1)",

@@ -11,6 +11,7 @@ use weir_wire::records::Batch;
 
 use super::{
     Appended, DeleteRecordsCall, FetchCall, OffsetsCall, ProduceCall, ProduceDone, ProducersCall, ShardError,
+    TailsCall,
 };
 use crate::server::budget::Charge;
 
@@ -225,6 +226,7 @@ pub(super) enum Question {
     Offsets(Box<OffsetsCall>),
     DeleteRecords(Box<DeleteRecordsCall>),
     Producers(Box<ProducersCall>),
+    Tails(Box<TailsCall>),
 }
 
 /// A question and the number of its partitions that are not open yet.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use weir_defect::defect;
+use weir_protocol::controller::Tail;
 use weir_protocol::partition::producers::Producers;
 use weir_protocol::partition::{self, FailReason, Input, Leadership, Limits, LogState};
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
@@ -135,6 +136,17 @@ impl Open {
     pub(super) fn producers(&self) -> Result<Producers, ShardError> {
         self.core.check_epoch(None)?;
         Ok(self.core.producers().clone())
+    }
+
+    /// How far this replica reaches, everything below durable and not known to be damaged.
+    pub(super) fn tail(&self) -> Tail {
+        let whole_end = self.log.damaged().iter().map(|range| range.start).min();
+        let end = whole_end.map_or(self.log.durable_end(), |end| end.min(self.log.durable_end()));
+        let epochs = self.log.epochs();
+        // Of a log whose records are all deleted, the last epoch that began is known.
+        let last = || epochs.entries().iter().rev().find(|entry| entry.start <= end).map(|entry| entry.epoch);
+        let epoch = (end > 0).then(|| epochs.epoch_at(end - 1).or_else(last)).flatten().unwrap_or(-1);
+        Tail { epoch, end }
     }
 
     /// Answers once the log's start is durable at `start`: at once, unless a new start is on its way to the disk.

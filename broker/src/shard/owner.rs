@@ -16,7 +16,7 @@ use super::calls::{Parked, Produces, Question, Slab, waiter_id};
 use super::entry::{Decided, Entry, OPENING_QUEUE_MAX, Open, Queued, failure};
 use super::{
     DeleteRecordsCall, FetchCall, FetchDone, Message, OffsetsCall, OffsetsDone, ProduceCall, ProducerExpiry,
-    ShardError, ShardSetup, SizesCall,
+    ShardError, ShardSetup, SizesCall, TailsCall,
 };
 use crate::complaints::Complaints;
 use crate::metadata::ImageReader;
@@ -144,6 +144,10 @@ impl Owner {
             Message::Producers(call) => {
                 let log = call.log;
                 self.on_question(Question::Producers(call), &[log]);
+            }
+            Message::Tails(call) => {
+                let logs: Vec<LogId> = call.questions.iter().map(|question| question.log).collect();
+                self.on_question(Question::Tails(call), &logs);
             }
             Message::Changed(logs) => {
                 for log in logs {
@@ -336,6 +340,7 @@ impl Owner {
                 // Whoever asked may have gone.
                 let _ = call.reply.send(producers);
             }
+            Question::Tails(call) => self.answer_tails(*call),
         }
     }
 
@@ -360,6 +365,26 @@ impl Owner {
             });
         }
         let _ = call.reply.send(done);
+    }
+
+    /// Says how far replicas reach of which the image says that nobody leads them, in the epoch that is asked about. They
+    /// follow nobody then, and what they answer stays true.
+    fn answer_tails(&mut self, call: TailsCall) {
+        let mut tails = Vec::with_capacity(call.questions.len());
+        for question in call.questions {
+            let decided = self.image.decided(question.log).filter(|(partition, _)| {
+                partition.leader.is_none() && partition.leader_epoch == question.leader_epoch
+            });
+            if decided.is_none() {
+                continue;
+            }
+            self.follow_image(question.log);
+            if let Ok(open) = self.open_entry(question.log) {
+                tails.push((question, open.tail()));
+            }
+        }
+        // Whoever asked may have gone.
+        let _ = call.reply.send(tails);
     }
 
     fn answer_sizes(&self, call: SizesCall) {
