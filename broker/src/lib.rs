@@ -10,6 +10,7 @@
 //! * `peer`: how nodes of a cluster talk to each other.
 //! * `controller`: drives the controller where the quorum's leader runs.
 //! * `membership`: this broker as a member of its cluster.
+//! * `replica`: fetching from leaders, and serving those that follow.
 //! * `metadata`: the driver of the metadata quorum and the image that it commits.
 
 mod api;
@@ -27,6 +28,8 @@ pub mod parsers;
 #[allow(dead_code, reason = "its users are being built")]
 mod peer;
 mod producer_ids;
+#[allow(dead_code, reason = "its users are being built")]
+mod replica;
 mod server;
 mod shard;
 

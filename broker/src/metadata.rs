@@ -141,6 +141,29 @@ impl Process {
     }
 }
 
+/// An image that a test publishes.
+#[cfg(test)]
+pub(crate) struct ImageByHand {
+    view: watch::Sender<Arc<View>>,
+    resolver: Resolver,
+    pub(crate) reader: ImageReader,
+}
+
+#[cfg(test)]
+impl ImageByHand {
+    pub(crate) fn new(process: Process) -> ImageByHand {
+        let (view, receiver) = watch::channel(Arc::new(View::default()));
+        let (renewals, _) = mpsc::unbounded_channel();
+        let resolver = Resolver::new(process.broker, Arc::new(Config::default()));
+        ImageByHand { view, resolver, reader: ImageReader { process, view: receiver, renewals } }
+    }
+
+    pub(crate) fn publish(&self, image: Image) {
+        let before = Arc::clone(&self.view.borrow());
+        self.view.send_replace(Arc::new(View::after(&before, image, Changed::All, &self.resolver)));
+    }
+}
+
 /// Reads the image. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageReader {
@@ -206,6 +229,11 @@ impl ImageReader {
     pub(crate) fn broker_epochs(&self, brokers: &[BrokerId]) -> BTreeMap<BrokerId, i64> {
         let view = self.view.borrow();
         brokers.iter().filter_map(|id| Some((*id, view.image.broker(*id)?.epoch))).collect()
+    }
+
+    /// A broker's epoch, if it is registered.
+    pub(crate) fn broker_epoch(&self, broker: BrokerId) -> Option<i64> {
+        self.view.borrow().image.broker(broker).map(|broker| broker.epoch)
     }
 
     /// How a partition's log is kept.

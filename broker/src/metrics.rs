@@ -88,6 +88,22 @@ pub struct Metrics {
     pub produce_errors: Counter,
     /// Idempotent producers that were forgotten because they were idle.
     pub producers_expired: Counter,
+    /// Lanes of followers that were served.
+    pub replica_lanes_served: Counter,
+    /// Bytes of batches that followers were sent.
+    pub replica_bytes_served: Counter,
+    /// Bytes of batches that came from leaders.
+    pub replica_bytes_fetched: Counter,
+    /// Bytes of batches from leaders that were appended.
+    pub replica_bytes_appended: Counter,
+    /// Answers of leaders that were broken: their lanes were closed.
+    pub replica_answers_bad: Counter,
+    /// Times that a follower's log was cut because its leader does not have what lay above.
+    pub truncations: Counter,
+    /// Changes of in-sync replicas that were asked for.
+    pub isr_proposals: Counter,
+    /// Changes of in-sync replicas that were refused.
+    pub isr_refusals: Counter,
     /// Bytes of batches that were fetched.
     pub bytes_fetched: Counter,
     /// Partitions of fetch requests that were refused.
@@ -125,6 +141,14 @@ impl Default for Metrics {
             bytes_appended: Counter::default(),
             produce_errors: Counter::default(),
             producers_expired: Counter::default(),
+            replica_lanes_served: Counter::default(),
+            replica_bytes_served: Counter::default(),
+            replica_bytes_fetched: Counter::default(),
+            replica_bytes_appended: Counter::default(),
+            replica_answers_bad: Counter::default(),
+            truncations: Counter::default(),
+            isr_proposals: Counter::default(),
+            isr_refusals: Counter::default(),
             bytes_fetched: Counter::default(),
             fetch_errors: Counter::default(),
             reads_damaged: Counter::default(),
@@ -166,6 +190,14 @@ impl Metrics {
             ("bytes_appended", &self.bytes_appended),
             ("produce_errors", &self.produce_errors),
             ("producers_expired", &self.producers_expired),
+            ("replica_lanes_served", &self.replica_lanes_served),
+            ("replica_bytes_served", &self.replica_bytes_served),
+            ("replica_bytes_fetched", &self.replica_bytes_fetched),
+            ("replica_bytes_appended", &self.replica_bytes_appended),
+            ("replica_answers_bad", &self.replica_answers_bad),
+            ("truncations", &self.truncations),
+            ("isr_proposals", &self.isr_proposals),
+            ("isr_refusals", &self.isr_refusals),
             ("bytes_fetched", &self.bytes_fetched),
             ("fetch_errors", &self.fetch_errors),
             ("reads_damaged", &self.reads_damaged),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use weir_protocol::group::Limits;
 use weir_protocol::metadata::Endpoint;
+use weir_protocol::partition;
 use weir_protocol::types::BrokerId;
 use weir_runtime::disk::Disk;
 use weir_runtime::net::Listener;
@@ -17,11 +18,14 @@ use weir_storage::{RecoveryReport, StorageError, Store, StoreConfig};
 
 use crate::api::{Api, FetchSessions};
 use crate::config::Config;
+use crate::controller::{ControllerClient, PartitionChanges};
 use crate::group::{GroupSetup, Groups};
 use crate::membership::MembershipError;
 use crate::metadata::driver::{Driver, DriverSetup, MetadataError};
 use crate::metrics::Metrics;
+use crate::peer::{Inboxes, Peers};
 use crate::producer_ids::ProducerIds;
+use crate::replica::mailbox::Mailboxes;
 use crate::server::budget::Budget;
 use crate::server::{Stage, http, listener};
 use crate::shard::{ProducerExpiry, ShardSetup, Shards};
@@ -120,7 +124,7 @@ impl Failure {
 pub(crate) struct FailureFlag(Arc<watch::Sender<Option<Failure>>>);
 
 impl FailureFlag {
-    fn new() -> FailureFlag {
+    pub(crate) fn new() -> FailureFlag {
         FailureFlag(Arc::new(watch::Sender::new(None)))
     }
 
@@ -206,6 +210,11 @@ impl Node {
             failure: failure.clone(),
         })
         .await?;
+        let (mailboxes, _) = Mailboxes::new();
+        let (inboxes, _) = Inboxes::new();
+        let (_, quorum_leader) = watch::channel(None);
+        let client = ControllerClient::new(Peers::new(me, inboxes), quorum_leader);
+        let changes = PartitionChanges::new(me, client, driver.reader());
         let (shards, owners) = Shards::start(&ShardSetup {
             me,
             store: store.clone(),
@@ -217,6 +226,9 @@ impl Node {
                 idle: config.producer_id_expiration,
                 check: config.producer_id_expiration_check,
             },
+            limits: partition::Limits::default(),
+            mailboxes,
+            changes,
         });
         let (groups, coordinators) = Groups::start(&GroupSetup {
             me,

@@ -7,6 +7,8 @@
 mod calls;
 mod entry;
 mod owner;
+mod replicate;
+mod step;
 mod watch;
 
 use std::sync::Arc;
@@ -15,16 +17,21 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use weir_protocol::controller::{Question as TailQuestion, Tail};
 use weir_protocol::partition::producers::Producers;
-use weir_protocol::partition::{Acks, FailReason};
+use weir_protocol::partition::replication::{FetchVerdict, Progress};
+use weir_protocol::partition::{Acks, FailReason, Limits};
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
 use weir_runtime::task::{self, JoinHandle};
 use weir_runtime::time::Instant;
 use weir_storage::{ReadError, ReadPlan, StorageError, Store, TimePlan};
 use weir_wire::records::Batch;
 
+use crate::controller::PartitionChanges;
 use crate::metadata::ImageReader;
 use crate::metrics::Metrics;
 use crate::node::FailureFlag;
+use crate::replica::check::Checked;
+use crate::replica::lane::{Lane, Standing};
+use crate::replica::mailbox::Mailboxes;
 use crate::server::budget::Charge;
 
 pub(crate) use watch::{FetchWatch, WatchGuard};
@@ -45,6 +52,20 @@ pub(crate) enum Message {
     Changed(Vec<LogId>),
     /// These logs belong to no topic any more.
     Delete(Vec<LogId>),
+    /// Where followers stand.
+    Positions(Box<PositionsCall>),
+    /// How far followers are durable.
+    Progress(Box<ProgressCall>),
+    /// What is there to be said to followers?
+    ReplicaRead(Box<ReplicaReadCall>),
+    /// What leaders have answered.
+    Fetched(Vec<FetchedPart>),
+    /// A read has found damage (contract 7).
+    Damaged {
+        log: LogId,
+        from: Offset,
+        to: Offset,
+    },
     /// Everything before was taken in; close the logs and end.
     Stop,
 }
@@ -160,6 +181,48 @@ pub(crate) struct TailsCall {
     pub(crate) reply: oneshot::Sender<Vec<(TailQuestion, Tail)>>,
 }
 
+/// Where one follower stands in partitions of one shard.
+pub(crate) struct PositionsCall {
+    /// Marked where there is something to say.
+    pub(crate) lane: Arc<Lane>,
+    /// Whether a heartbeat names the positions again.
+    pub(crate) is_beat: bool,
+    pub(crate) parts: Vec<Standing>,
+}
+
+/// How far one follower is durable in partitions of one shard.
+pub(crate) struct ProgressCall {
+    pub(crate) from: BrokerId,
+    pub(crate) broker_epoch: i64,
+    pub(crate) parts: Vec<Progress>,
+}
+
+/// The question what is to be said to one follower about partitions of one shard.
+pub(crate) struct ReplicaReadCall {
+    pub(crate) lane: Arc<Lane>,
+    /// Of one partition, the first batch aside.
+    pub(crate) bytes_max: usize,
+    /// Each with the caller's number.
+    pub(crate) parts: Vec<(usize, Standing)>,
+    /// Told about those that there is something to say about.
+    pub(crate) reply: oneshot::Sender<Vec<(usize, Judged)>>,
+}
+
+/// What is said to a follower's position.
+pub(crate) struct Judged {
+    pub(crate) verdict: FetchVerdict,
+    /// How to read the records that go with it.
+    pub(crate) plan: Option<ReadPlan>,
+}
+
+/// A leader's answer about one partition, checked.
+pub(crate) struct FetchedPart {
+    pub(crate) log: LogId,
+    pub(crate) checked: Checked,
+    /// Whether the leader now waits for another position.
+    pub(crate) spent: bool,
+}
+
 /// Which offset of a partition is asked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OffsetsPart {
@@ -219,6 +282,9 @@ pub(crate) enum ShardError {
     /// The log cannot be read there.
     #[error(transparent)]
     Read(Arc<ReadError>),
+    /// A new leader does not know yet what its predecessors have committed (KIP-207).
+    #[error("the leader does not know yet what is committed")]
+    OffsetNotAvailable,
     /// The shard has ended: the broker stops.
     #[error("the broker is stopping")]
     Stopping,
@@ -234,6 +300,12 @@ pub(crate) struct ShardSetup {
     pub(crate) count: usize,
     /// `producer.id.expiration.ms` and how often it is looked at.
     pub(crate) producer_expiry: ProducerExpiry,
+    /// Bounds of each replica.
+    pub(crate) limits: Limits,
+    /// Where replicas that follow post their positions.
+    pub(crate) mailboxes: Mailboxes,
+    /// Takes what leaders ask of the controller.
+    pub(crate) changes: PartitionChanges,
 }
 
 /// When idempotent producers are forgotten.
@@ -270,13 +342,7 @@ impl Shards {
 
     /// The number of the shard that owns a log: the same in every run.
     pub(crate) fn owner_of(&self, log: LogId) -> usize {
-        let (high, low) = log.topic.0.as_u64_pair();
-        // The finalizer of SplitMix64 spreads topic ids that differ in few bits.
-        let mut mixed =
-            high ^ low.rotate_left(32) ^ (log.partition as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % self.queues.len() as u64) as usize
+        owner_of(log, self.queues.len())
     }
 
     /// Hands a message over; waits while the shard's queue is full.
@@ -304,4 +370,14 @@ impl Shards {
             let _ = queue.send(Message::Stop).await;
         }
     }
+}
+
+/// Which of so many shards owns a log.
+fn owner_of(log: LogId, shards: usize) -> usize {
+    let (high, low) = log.topic.0.as_u64_pair();
+    // The finalizer of SplitMix64 spreads topic ids that differ in few bits.
+    let mut mixed = high ^ low.rotate_left(32) ^ (log.partition as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((mixed ^ (mixed >> 31)) % shards as u64) as usize
 }

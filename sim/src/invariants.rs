@@ -65,6 +65,9 @@ impl Invariants {
                 .map(|other| ("two-quorum-leaders", format!("term {term} has two leaders, {other:?} too"))),
             Fact::Committed { index, term, payload } => self.committed(*index, *term, payload),
             Fact::Registered { broker, epoch } => self.registered(process, *broker, *epoch),
+            Fact::Follows { .. } | Fact::Truncated { .. } | Fact::Durable { .. } | Fact::InSync { .. } => {
+                None
+            }
         };
         if let Some((name, text)) = broken {
             let (node, incarnation) = process;

@@ -36,6 +36,46 @@ pub enum Fact {
         /// Up to here records are durable on this node, as its storage says.
         durable_end: Offset,
     },
+    /// A replica follows its partition's leader.
+    Follows {
+        /// Which.
+        log: LogId,
+        /// In which leader epoch.
+        epoch: LeaderEpoch,
+        /// Whom.
+        leader: BrokerId,
+    },
+    /// A replica was cut, because its leader does not have what lay above.
+    Truncated {
+        /// Which.
+        log: LogId,
+        /// In which leader epoch.
+        epoch: LeaderEpoch,
+        /// Its end from now on.
+        to: Offset,
+    },
+    /// A replica holds everything below durably.
+    Durable {
+        /// Which.
+        log: LogId,
+        /// The newest leader epoch that it has heard of.
+        epoch: LeaderEpoch,
+        /// The leader epoch of the last record below `end`; -1 if there is none.
+        last_epoch: LeaderEpoch,
+        /// Its durable end.
+        end: Offset,
+    },
+    /// A leader knows who is in sync.
+    InSync {
+        /// Of which partition.
+        log: LogId,
+        /// In which leader epoch.
+        epoch: LeaderEpoch,
+        /// Counts the quorum's decisions about the partition.
+        partition_epoch: i32,
+        /// The in-sync replicas.
+        isr: Vec<BrokerId>,
+    },
     /// A node leads the metadata quorum.
     LeadsQuorum {
         /// In which term.

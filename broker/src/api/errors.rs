@@ -19,6 +19,7 @@ pub(crate) fn of_shard(error: &ShardError) -> ResponseError {
         ShardError::Overloaded => ResponseError::RequestTimedOut,
         ShardError::Storage(error) => of_storage(error),
         ShardError::Read(error) => of_read(error),
+        ShardError::OffsetNotAvailable => ResponseError::OffsetNotAvailable,
         // Clients look for another leader.
         ShardError::Stopping => ResponseError::NotLeaderOrFollower,
     }

@@ -180,7 +180,10 @@ fn is_certain(error: &ShardError) -> bool {
             matches!(reason, FailReason::NotEnoughReplicas | FailReason::TooManyWaiters)
         }
         ShardError::Storage(error) => error.is_no_space() || error.is_refusal(),
-        ShardError::UnknownPartition | ShardError::Read(_) | ShardError::Stopping => false,
+        ShardError::UnknownPartition
+        | ShardError::OffsetNotAvailable
+        | ShardError::Read(_)
+        | ShardError::Stopping => false,
     }
 }
 

@@ -11,6 +11,7 @@ use weir_protocol::partition::{self, FailReason, Input, Leadership, Limits, LogS
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
 use weir_storage::{Log, StorageError};
 
+use super::replicate::{Posted, Shown};
 use super::watch::Watchers;
 use super::{
     FetchDone, FetchPart, FetchWatch, OffsetQuery, OffsetsDone, OffsetsFound, OffsetsPart, Readable,
@@ -44,12 +45,18 @@ pub(super) struct Open {
     pub(super) core: partition::Partition,
     pub(super) log: Log,
     pub(super) watchers: Watchers,
+    /// The position that its leader was told, if it follows one.
+    pub(super) posted: Option<Posted>,
+    /// What its followers were shown.
+    pub(super) shown: Shown,
+    /// Whether the controller was asked for a change and has not answered yet.
+    pub(super) asking: bool,
     /// Who waits until the log's start is durable at this offset or above.
     starts: Vec<(Offset, oneshot::Sender<Result<Offset, ShardError>>)>,
 }
 
 impl Open {
-    pub(super) fn new(id: LogId, me: BrokerId, mut log: Log) -> Open {
+    pub(super) fn new(id: LogId, me: BrokerId, mut log: Log, limits: Limits) -> Open {
         let state = LogState {
             start: log.start(),
             end: log.end(),
@@ -61,19 +68,34 @@ impl Open {
             true => Producers::default(),
             false => log.take_producers(),
         };
-        let core = partition::Partition::new(id, me, state, Limits::default())
+        let core = partition::Partition::new(id, me, state, limits)
             .with_epochs(log.epochs().clone())
             .with_producers(producers);
-        Open { core, log, watchers: Watchers::default(), starts: Vec::new() }
+        let shown = Shown::of(&core);
+        Open {
+            core,
+            log,
+            watchers: Watchers::default(),
+            posted: None,
+            shown,
+            asking: false,
+            starts: Vec::new(),
+        }
     }
 
     /// The input that brings the core in line with what the quorum has decided.
     pub(super) fn input_for(&self, me: BrokerId, decided: Option<&Decided>) -> Option<Input> {
         let Some(decided) = decided else {
-            return self.core.is_leader().then(|| Input::Resign { epoch: self.core.epoch() });
+            return (self.core.role_name() != "Idle").then(|| Input::Resign { epoch: self.core.epoch() });
         };
-        if decided.leader != Some(me) {
-            return Some(Input::Resign { epoch: decided.leader_epoch });
+        let epoch = decided.leader_epoch;
+        match decided.leader {
+            Some(leader) if leader == me => {}
+            // A broker that holds no replica any more follows nobody.
+            Some(leader) if decided.replicas.contains(&me) => {
+                return Some(Input::BecomeFollower { epoch, leader });
+            }
+            _ => return Some(Input::Resign { epoch }),
         }
         Some(Input::BecomeLeader(Leadership {
             epoch: decided.leader_epoch,
@@ -197,7 +219,10 @@ impl Open {
                 let leader_epoch = self.log.epochs().epoch_at(offset).unwrap_or(leader_epoch);
                 return Ok(OffsetsFound::Offset { offset, leader_epoch });
             }
-            OffsetQuery::Latest => return Ok(OffsetsFound::Offset { offset: high_watermark, leader_epoch }),
+            OffsetQuery::Latest => {
+                let offset = self.core.latest_offset().ok_or(ShardError::OffsetNotAvailable)?;
+                return Ok(OffsetsFound::Offset { offset, leader_epoch });
+            }
             OffsetQuery::EndOfEpoch(epoch) => {
                 let known = self.log.epochs().end_of(epoch, self.core.end());
                 let (leader_epoch, offset) = known.unwrap_or((-1, -1));

@@ -1,27 +1,30 @@
 //! The task of one shard.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use weir_protocol::fact::Fact;
-use weir_protocol::partition::{Acks, Effect, Input};
+use weir_protocol::partition::{Acks, Effect, Input, Limits};
 use weir_protocol::types::{BrokerId, LogId};
 use weir_runtime::time::{self, Alarm};
 use weir_runtime::{select, simulation, task};
 use weir_storage::{AppendInfo, Log, Port, StorageError, Store, StoreEvent, producer_batch};
-use weir_wire::records;
 
 use super::calls::{Parked, Produces, Question, Slab, waiter_id};
-use super::entry::{Decided, Entry, OPENING_QUEUE_MAX, Open, Queued, failure};
+use super::entry::{Decided, Entry, OPENING_QUEUE_MAX, Open, Queued};
 use super::{
     DeleteRecordsCall, FetchCall, FetchDone, Message, OffsetsCall, OffsetsDone, ProduceCall, ProducerExpiry,
     ShardError, ShardSetup, SizesCall, TailsCall,
 };
 use crate::complaints::Complaints;
+use crate::controller::{Changed, PartitionChanges};
 use crate::metadata::ImageReader;
 use crate::metrics::Metrics;
 use crate::node::{Failure, FailureFlag};
+use crate::replica::lane::Lane;
+use crate::replica::mailbox::Mailboxes;
 
 /// Messages that are taken in per wake.
 const MESSAGES_PER_WAKE: usize = 64;
@@ -32,36 +35,55 @@ type Opened = (LogId, Result<Log, StorageError>);
 
 /// Owns partitions.
 pub(super) struct Owner {
-    number: usize,
-    me: BrokerId,
-    store: Store,
-    image: ImageReader,
-    metrics: Arc<Metrics>,
-    failure: FailureFlag,
-    port: Arc<Port>,
-    events: mpsc::UnboundedReceiver<StoreEvent>,
+    pub(super) number: usize,
+    /// How many shards there are.
+    pub(super) shards: usize,
+    pub(super) me: BrokerId,
+    pub(super) store: Store,
+    pub(super) image: ImageReader,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) failure: FailureFlag,
+    pub(super) port: Arc<Port>,
+    pub(super) events: mpsc::UnboundedReceiver<StoreEvent>,
     /// Ordered, because what is done for all partitions must be done in one order in every run.
-    entries: BTreeMap<LogId, Entry>,
-    to_open: VecDeque<LogId>,
-    opening: usize,
-    opened_to: mpsc::Sender<Opened>,
-    opened: mpsc::Receiver<Opened>,
-    produces: Produces,
-    parked: Slab<Parked>,
-    alarm: Alarm,
-    expiry: ProducerExpiry,
+    pub(super) entries: BTreeMap<LogId, Entry>,
+    pub(super) to_open: VecDeque<LogId>,
+    pub(super) opening: usize,
+    pub(super) opened_to: mpsc::Sender<Opened>,
+    pub(super) opened: mpsc::Receiver<Opened>,
+    pub(super) produces: Produces,
+    pub(super) parked: Slab<Parked>,
+    pub(super) alarm: Alarm,
+    pub(super) expiry: ProducerExpiry,
     /// When producers are looked at that may have expired.
-    expiry_alarm: Alarm,
-    effects: Vec<Effect>,
-    complaints: Complaints,
+    pub(super) expiry_alarm: Alarm,
+    pub(super) effects: Vec<Effect>,
+    pub(super) complaints: Complaints,
+    /// Followers' lanes, by the partition that they want to hear of.
+    pub(super) lanes: BTreeMap<LogId, Vec<Arc<Lane>>>,
+    /// Open replicas that have others.
+    pub(super) replicated: BTreeSet<LogId>,
+    /// Where the round of ticks has got to; `None` between two rounds.
+    pub(super) ticked: Option<LogId>,
+    pub(super) tick_alarm: Alarm,
+    /// What goes with the answer of a leader that is being taken in.
+    pub(super) appends: Vec<(Bytes, AppendInfo)>,
+    pub(super) limits: Limits,
+    pub(super) mailboxes: Mailboxes,
+    pub(super) changes: PartitionChanges,
+    /// What has come of them. Bounded: each partition has at most one under way.
+    pub(super) changed_to: mpsc::UnboundedSender<Changed>,
+    pub(super) changed: mpsc::UnboundedReceiver<Changed>,
 }
 
 impl Owner {
     pub(super) fn new(setup: &ShardSetup, number: usize) -> Owner {
         let (port, events) = setup.store.port();
         let (opened_to, opened) = mpsc::channel(OPENS_MAX);
+        let (changed_to, changed) = mpsc::unbounded_channel();
         Owner {
             number,
+            shards: setup.count.max(1),
             me: setup.me,
             store: setup.store.clone(),
             image: setup.image.clone(),
@@ -81,6 +103,16 @@ impl Owner {
             expiry_alarm: Alarm::new(),
             effects: Vec::new(),
             complaints: Complaints::default(),
+            lanes: BTreeMap::new(),
+            replicated: BTreeSet::new(),
+            ticked: None,
+            tick_alarm: Alarm::new(),
+            appends: Vec::new(),
+            limits: setup.limits,
+            mailboxes: setup.mailboxes.clone(),
+            changes: setup.changes.clone(),
+            changed_to,
+            changed,
         }
     }
 
@@ -88,6 +120,7 @@ impl Owner {
     pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut taken = Vec::with_capacity(MESSAGES_PER_WAKE);
         self.expiry_alarm.set(Some(time::now() + self.expiry.check));
+        self.open_all_replicated();
         loop {
             self.alarm.set(self.produces.next_deadline());
             select! {
@@ -113,7 +146,13 @@ impl Owner {
                         self.on_message(message);
                     }
                 }
+                changed = self.changed.recv() => {
+                    if let Some(changed) = changed {
+                        self.on_changed(changed);
+                    }
+                }
                 () = self.alarm.wait() => self.on_deadline(),
+                () = self.tick_alarm.wait() => self.tick(),
                 () = self.expiry_alarm.wait() => self.expire_producers(),
             }
         }
@@ -150,11 +189,19 @@ impl Owner {
                 self.on_question(Question::Tails(call), &logs);
             }
             Message::Changed(logs) => {
-                for log in logs {
-                    self.follow_image(log);
+                for log in &logs {
+                    self.follow_image(*log);
                 }
+                self.open_replicated(logs);
             }
             Message::Delete(logs) => self.on_delete(logs),
+            Message::Positions(call) => self.on_positions(*call),
+            Message::Progress(call) => self.on_progress(*call),
+            Message::ReplicaRead(call) => self.on_replica_read(*call),
+            Message::Fetched(parts) => self.on_fetched(parts),
+            Message::Damaged { log, from, to } => {
+                tracing::error!(%log, from, to, "damaged");
+            }
             Message::Stop => {}
         }
     }
@@ -202,7 +249,7 @@ impl Owner {
     }
 
     /// The entry of a log; a log that was not used before, or could not be opened, begins to open.
-    fn entry(&mut self, log: LogId) -> Result<&mut Entry, ShardError> {
+    pub(super) fn entry(&mut self, log: LogId) -> Result<&mut Entry, ShardError> {
         if !matches!(self.entries.get(&log), Some(Entry::Opening { .. } | Entry::Open(_))) {
             let known = self.image.current().image.partition(log).is_some();
             if !known {
@@ -247,7 +294,7 @@ impl Owner {
                     start: opened.start(),
                     end: opened.durable_end(),
                 });
-                let open = Open::new(log, self.me, opened);
+                let open = Open::new(log, self.me, opened, self.limits);
                 self.entries.insert(log, Entry::Open(Box::new(open)));
                 self.metrics.partitions_opened.increment();
                 self.follow_image(log);
@@ -287,13 +334,12 @@ impl Owner {
             isr: partition.isr,
             min_insync,
         });
-        if let Some(input) = open.input_for(self.me, decided.as_ref()) {
-            if let Input::BecomeLeader(leadership) = &input
-                && (leadership.epoch != open.core.epoch() || !open.core.is_leader())
-            {
-                let epoch = leadership.epoch;
-                simulation::observe(|| Fact::Leads { log, epoch });
-            }
+        let input = open.input_for(self.me, decided.as_ref());
+        let replicas = decided.map_or(0, |decided| decided.replicas.len());
+        self.note_replicated(log, replicas);
+        if let Some(input) = input {
+            let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return };
+            observe_role(log, open, &input);
             self.step(log, input, None);
         }
     }
@@ -431,6 +477,7 @@ impl Owner {
                 for (log, durable) in logs {
                     let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { continue };
                     if let Some(end) = open.log.on_durable(&durable) {
+                        simulation::observe(|| durable_fact(log, open));
                         self.step(log, Input::Durable { end }, None);
                     }
                 }
@@ -441,9 +488,9 @@ impl Owner {
                 let cause = Arc::clone(&failed.error);
                 if let Some(from) = open.log.on_append_failed(&failed) {
                     simulation::situation("write refused, disk full");
-                    if let Some(left_out) = self.complaints.admit(time::now()) {
+                    self.complain(|left_out| {
                         tracing::warn!(%log, from, error = %cause, left_out, "appends were cut");
-                    }
+                    });
                     self.step(log, Input::AppendFailed { from }, Some(&cause));
                 }
             }
@@ -453,6 +500,7 @@ impl Owner {
                 let durable = open.log.on_cut(&cut);
                 open.start_is_durable(cut.start);
                 if let Some(end) = durable {
+                    simulation::observe(|| durable_fact(log, open));
                     self.step(log, Input::Durable { end }, None);
                 }
             }
@@ -467,6 +515,13 @@ impl Owner {
                     }
                 }
             }
+        }
+    }
+
+    /// Writes a line of the log, unless too many were written; it says how many were left out.
+    pub(super) fn complain(&self, line: impl FnOnce(u64)) {
+        if let Some(left_out) = self.complaints.admit(time::now()) {
+            line(left_out);
         }
     }
 
@@ -503,6 +558,7 @@ impl Owner {
                 Some(Entry::Open(open)) => {
                     let epoch = open.core.epoch();
                     self.step(log, Input::Resign { epoch }, None);
+                    self.replicated.remove(&log);
                     if let Some(Entry::Open(mut open)) = self.entries.remove(&log) {
                         open.watchers.wake();
                         self.metrics.partitions_closed.increment();
@@ -534,85 +590,32 @@ impl Owner {
             }
         });
     }
-
-    /// Feeds one input to a replica and carries out what follows from it. `cause` is what storage said, if it failed.
-    fn step(&mut self, log: LogId, input: Input, cause: Option<&Arc<StorageError>>) {
-        let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return };
-        let mut effects = std::mem::take(&mut self.effects);
-        open.core.step(input, &mut effects);
-        let mut at = 0;
-        let mut refusal: Option<Arc<StorageError>> = None;
-        while at < effects.len() {
-            let effect = std::mem::replace(&mut effects[at], Effect::HighWatermark(0));
-            at += 1;
-            let cause = refusal.as_ref().or(cause);
-            match effect {
-                Effect::BeginEpoch { epoch, .. } => open.log.begin_epoch(epoch),
-                Effect::WriteLog { waiter, base_offset, epoch } => {
-                    let written =
-                        write(open, &mut self.produces, &self.metrics, (waiter, base_offset, epoch));
-                    if let Err(error) = written {
-                        tracing::debug!(%log, base_offset, %error, "an append was refused");
-                        refusal = Some(Arc::new(error));
-                        open.core.step(Input::AppendFailed { from: base_offset }, &mut effects);
-                    }
-                }
-                Effect::Truncate { to } => open.log.truncate(to),
-                Effect::AdvanceStart { start } => open.log.set_start(start),
-                Effect::HighWatermark(high_watermark) => {
-                    simulation::observe(|| Fact::HighWatermark {
-                        log,
-                        epoch: open.core.epoch(),
-                        high_watermark,
-                        durable_end: open.log.durable_end(),
-                    });
-                    open.watchers.wake();
-                }
-                Effect::CompleteAppend { waiter, base_offset } => {
-                    self.produces.finish(waiter, Ok((base_offset, open.core.start())));
-                }
-                Effect::FailAppend { waiter, reason } => {
-                    self.produces.finish(waiter, Err(failure(reason, cause)));
-                }
-                Effect::ForgetProducers(producers) => {
-                    self.metrics.producers_expired.add(producers.len() as u64);
-                    open.log.forget_producers(producers);
-                }
-                // No other broker holds a replica yet: nobody is followed, and the ISR stays what it is.
-                Effect::WriteFetched { .. } | Effect::ReportProgress { .. } | Effect::ProposeIsr { .. } => {}
-                Effect::RequestNewEpoch { epoch } => self.image.request_new_epoch(log, epoch),
-            }
-        }
-        debug_assert_eq!(open.core.invariants(), Ok(()));
-        effects.clear();
-        self.effects = effects;
-    }
 }
 
-/// Writes the records of a waiter: base offset and leader epoch are filled in, the rest is what the client sent.
-fn write(
-    open: &mut Open,
-    produces: &mut Produces,
-    metrics: &Metrics,
-    (waiter, base_offset, epoch): (weir_protocol::partition::WaiterId, i64, i32),
-) -> Result<(), StorageError> {
-    let Some((batch, log_append_time)) = produces.take_batch(waiter) else { return Ok(()) };
-    let append_time_ms = log_append_time.then(time::wall_ms);
-    let assigned = records::assign(&batch, base_offset, epoch, append_time_ms);
-    if let Some(at_ms) = append_time_ms {
-        produces.note_append_time(waiter, at_ms);
+fn durable_fact(log: LogId, open: &Open) -> Fact {
+    let end = open.log.durable_end();
+    let last_epoch = open.log.epochs().epoch_at(end - 1).unwrap_or(-1);
+    Fact::Durable { log, epoch: open.core.epoch(), last_epoch, end }
+}
+
+/// Tells a simulation what the quorum has decided about a replica.
+fn observe_role(log: LogId, open: &Open, input: &Input) {
+    match input {
+        Input::BecomeLeader(leadership) => {
+            let epoch = leadership.epoch;
+            if epoch != open.core.epoch() || !open.core.is_leader() {
+                simulation::observe(|| Fact::Leads { log, epoch });
+            }
+            simulation::observe(|| Fact::InSync {
+                log,
+                epoch,
+                partition_epoch: leadership.partition_epoch,
+                isr: leadership.isr.clone(),
+            });
+        }
+        Input::BecomeFollower { epoch, leader } if *epoch > open.core.epoch() => {
+            simulation::observe(|| Fact::Follows { log, epoch: *epoch, leader: *leader });
+        }
+        _ => {}
     }
-    let bytes = assigned.header.size_bytes();
-    let info = AppendInfo {
-        base_offset,
-        last_offset: assigned.header.last_offset(),
-        leader_epoch: epoch,
-        max_timestamp_ms: assigned.header.max_timestamp_ms,
-        bytes: bytes as u32,
-        producers: producer_batch(&assigned.header).into_iter().collect(),
-    };
-    open.log.append(Vec::from(assigned.chunks), info)?;
-    metrics.batches_appended.increment();
-    metrics.bytes_appended.add(bytes as u64);
-    Ok(())
 }

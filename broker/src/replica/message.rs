@@ -1,0 +1,47 @@
+//! What replicas say to each other over their lane. Records come behind the message, as they lie in the log.
+
+use serde::{Deserialize, Serialize};
+use weir_protocol::partition::replication::{FetchPosition, FetchVerdict, PartitionFetch, Progress};
+use weir_protocol::types::LogId;
+
+/// What a follower says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FollowerSays {
+    /// As registered: fences the follower's former self (contract 11).
+    pub(crate) broker_epoch: i64,
+    /// A heartbeat: the follower still stands wherever it said last, and hears something soon.
+    pub(crate) beat: bool,
+    /// Positions that are new, or that are to be answered once more.
+    pub(crate) fetch: Vec<PartitionFetch>,
+    /// Partitions that the follower follows here no more.
+    pub(crate) gone: Vec<LogId>,
+    /// How far it is durable where nothing else has changed (contract 2).
+    pub(crate) progress: Vec<Progress>,
+}
+
+/// What a leader says. One without any content shows that it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeaderSays {
+    /// Partition by partition.
+    pub(crate) answers: Vec<Answer>,
+}
+
+/// One partition of a [`LeaderSays`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    /// Which.
+    pub(crate) log: LogId,
+    /// The position that is answered.
+    pub(crate) position: FetchPosition,
+    /// What the leader says to it.
+    pub(crate) verdict: FetchVerdict,
+    /// How many bytes of the records behind the message are this partition's, in the order of the answers.
+    pub(crate) records_bytes: u32,
+}
+
+impl Answer {
+    /// Whether the leader waits for the next position after this: the follower's log changes, or has to.
+    pub(crate) fn spends(&self) -> bool {
+        self.records_bytes > 0 || !matches!(self.verdict, FetchVerdict::Matches { .. })
+    }
+}

@@ -1,0 +1,372 @@
+//! Brokers of one process that replicate over lanes, with a controller that carries out whatever it is asked for.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+use weir_protocol::controller::Refused;
+use weir_protocol::metadata::{
+    Change, ClusterCommand, Command, Endpoint, FEATURE_LEVEL_MAX, FeatureRange, Image, LastStop,
+    NewPartition, Record, Registration, Rejected,
+};
+use weir_protocol::partition::{Acks, FailReason, Limits};
+use weir_protocol::types::{BrokerId, LogId, Offset, TopicId};
+use weir_runtime::disk::{Disk, DiskOptions};
+use weir_runtime::net::Listener;
+use weir_runtime::task::{self, RuntimeOptions};
+use weir_runtime::{time, watch};
+use weir_storage::{Store, StoreConfig};
+use weir_wire::codec::Compression;
+use weir_wire::records::{self, Batch, BatchBuilder};
+
+use super::mailbox::Mailboxes;
+use super::{FetchLimits, Replication, start};
+use crate::complaints::Complaints;
+use crate::config::Secret;
+use crate::controller::{ControllerClient, PartitionChanges};
+use crate::metadata::{ImageByHand, Process};
+use crate::metrics::Metrics;
+use crate::node::FailureFlag;
+use crate::peer::handshake::Identity;
+use crate::peer::message::{ControllerQuestion, ControllerReply};
+use crate::peer::{Asked, Inboxes, PeerSetup, PeerTiming, Peers, server};
+use crate::server::Stage;
+use crate::server::budget::Charge;
+use crate::shard::{
+    FetchCall, FetchPart, Message, ProduceCall, ProducePart, ProducerExpiry, ShardError, ShardSetup, Shards,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const TOPIC: TopicId = TopicId(Uuid::from_u128(0x1000));
+
+fn run<F: Future>(test: F) -> F::Output {
+    let options = RuntimeOptions { worker_threads: Some(2), ..RuntimeOptions::default() };
+    task::block_on(options, test).expect("a runtime")
+}
+
+type Question = Asked<ControllerQuestion, ControllerReply>;
+
+/// A broker without connections to clients.
+struct Broker {
+    image: ImageByHand,
+    shards: Shards,
+    peers: Peers,
+    address: SocketAddr,
+    store: Store,
+    disk: Disk,
+    stage: watch::Sender<Stage>,
+    owners: Vec<task::JoinHandle<()>>,
+}
+
+struct Town {
+    image: Image,
+    index: i64,
+    brokers: BTreeMap<BrokerId, Broker>,
+    folders: BTreeMap<BrokerId, tempfile::TempDir>,
+    questions: mpsc::UnboundedReceiver<Question>,
+    questions_to: mpsc::UnboundedSender<Question>,
+    /// Holds the watch of who leads the quorum, which is always the broker itself.
+    leaders: Vec<watch::Sender<Option<BrokerId>>>,
+}
+
+impl Town {
+    async fn of(count: i32) -> Town {
+        let (questions_to, questions) = mpsc::unbounded_channel();
+        let mut town = Town {
+            image: Image::empty(),
+            index: 0,
+            brokers: BTreeMap::new(),
+            folders: BTreeMap::new(),
+            questions,
+            questions_to,
+            leaders: Vec::new(),
+        };
+        let form = Command::FormCluster { cluster_id: Uuid::from_u128(1), feature_level: FEATURE_LEVEL_MAX };
+        town.apply(Record::V1(form)).await.unwrap();
+        for id in 1..=count {
+            town.folders.insert(BrokerId(id), tempfile::tempdir().unwrap());
+            town.start(id).await;
+        }
+        town
+    }
+
+    async fn start(&mut self, id: i32) {
+        let id = BrokerId(id);
+        let broker = self.broker(id).await;
+        let registration = Registration {
+            broker: id,
+            folder: broker.store.folder_id(),
+            incarnation: broker.store.incarnation(),
+            endpoints: vec![Endpoint { listener: "PLAINTEXT".into(), host: "h".into(), port: 1 }],
+            rack: None,
+            features: FeatureRange { min: 1, max: FEATURE_LEVEL_MAX },
+            last_stop: LastStop::Certain,
+            flush_os: false,
+        };
+        self.brokers.insert(id, broker);
+        let reach = |broker: &Broker| (broker.address.ip().to_string(), broker.address.port());
+        let addresses: Vec<_> = self.brokers.iter().map(|(id, broker)| (*id, reach(broker))).collect();
+        for broker in self.brokers.values() {
+            broker.peers.set_addresses(addresses.clone());
+        }
+        self.apply(Record::V2(ClusterCommand::RegisterBroker(registration))).await.unwrap();
+        let broker_epoch = self.image.broker(id).unwrap().epoch;
+        self.apply(Record::V2(ClusterCommand::Unfence { broker: id, broker_epoch })).await.unwrap();
+    }
+
+    async fn broker(&mut self, id: BrokerId) -> Broker {
+        let options = DiskOptions::default();
+        let disk = loop {
+            match Disk::open(self.folders[&id].path(), options.clone()).await {
+                Ok(disk) => break disk,
+                Err(_) => time::sleep(Duration::from_millis(1)).await,
+            }
+        };
+        let config = StoreConfig { journal_bytes: 8 << 20, journal_files: 4, ..StoreConfig::default() };
+        let (store, _) = Store::open(disk.clone(), config).await.unwrap();
+        let (folder, incarnation) = (store.folder_id(), store.incarnation());
+        let image = ImageByHand::new(Process { broker: id, folder, incarnation });
+        let metrics = Arc::new(Metrics::default());
+        let (mailboxes, new_mailboxes) = Mailboxes::new();
+        let (inboxes, mut arrivals) = Inboxes::new();
+        let me = Identity { node: id, folder, incarnation };
+        let secret = Some(Secret::new("secret"));
+        let timing = PeerTiming::default();
+        let peers = Peers::connecting(PeerSetup { me, secret, tail_bytes_max: 16 << 20, timing }, inboxes);
+        let (leader, leader_reader) = watch::channel(Some(id));
+        self.leaders.push(leader);
+        let client = ControllerClient::new(peers.clone(), leader_reader);
+        let hour = Duration::from_secs(3600);
+        let (shards, owners) = Shards::start(&ShardSetup {
+            me: id,
+            store: store.clone(),
+            image: image.reader.clone(),
+            metrics: Arc::clone(&metrics),
+            failure: FailureFlag::new(),
+            count: 2,
+            producer_expiry: ProducerExpiry { idle: hour, check: hour },
+            limits: Limits { replica_lag_ms_max: 1_500, ..Limits::default() },
+            mailboxes,
+            changes: PartitionChanges::new(id, client, image.reader.clone()),
+        });
+        let (stage, stage_reader) = watch::channel(Stage::Running);
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (lanes_to, lanes) = mpsc::channel(4);
+        task::spawn("peers", server::serve(listener, peers.clone(), lanes_to, stage_reader.clone()));
+        let replication = Replication {
+            me: id,
+            peers: peers.clone(),
+            shards: shards.clone(),
+            image: image.reader.clone(),
+            disk: disk.clone(),
+            metrics,
+            limits: FetchLimits { partition_bytes: 1 << 20, answer_bytes: 4 << 20 },
+            stage: stage_reader,
+            complaints: Complaints::default(),
+        };
+        start(replication, new_mailboxes, lanes);
+        let to = self.questions_to.clone();
+        task::spawn("controller", async move {
+            while let Some(question) = arrivals.controller.recv().await {
+                let _ = to.send(question);
+            }
+        });
+        Broker { image, shards, peers, address, store, disk, stage, owners }
+    }
+
+    /// The broker is killed, and its session ends.
+    async fn kill(&mut self, id: i32) {
+        let id = BrokerId(id);
+        let broker = self.brokers.remove(&id).unwrap();
+        broker.stage.send_replace(Stage::Cut);
+        for owner in &broker.owners {
+            owner.abort();
+        }
+        let broker_epoch = self.image.broker(id).unwrap().epoch;
+        self.apply(Record::V2(ClusterCommand::Fence { broker: id, broker_epoch })).await.unwrap();
+    }
+
+    async fn apply(&mut self, record: Record) -> Result<Change, Rejected> {
+        self.index += 1;
+        let outcome = self.image.apply_record(self.index, &record);
+        let logs: Vec<LogId> =
+            self.image.topics().flat_map(|topic| topic.logs().map(|(log, _)| log)).collect();
+        for broker in self.brokers.values() {
+            broker.image.publish(self.image.clone());
+            let shards = &broker.shards;
+            for (shard, logs) in shards.group(logs.clone(), |log| *log).into_iter().enumerate() {
+                let _ = shards.send(shard, Message::Changed(logs)).await;
+            }
+        }
+        outcome
+    }
+
+    async fn topic(&mut self, partitions: i32, replicas: &[i32], min_insync: usize) {
+        let replicas: Vec<BrokerId> = replicas.iter().map(|id| BrokerId(*id)).collect();
+        let new = || NewPartition { replicas: replicas.clone() };
+        let create = Command::CreateTopic {
+            name: "topic".into(),
+            id: TOPIC,
+            partitions: (0..partitions).map(|_| new()).collect(),
+            configs: [("min.insync.replicas".to_owned(), min_insync.to_string())].into(),
+        };
+        self.apply(Record::V1(create)).await.unwrap();
+    }
+
+    /// Carries out what leaders ask for, for so long.
+    async fn govern(&mut self, until: time::Instant) {
+        let mut alarm = time::Alarm::new();
+        alarm.set(Some(until));
+        loop {
+            let Asked { question, reply, .. } = weir_runtime::select! {
+                question = self.questions.recv() => question.unwrap(),
+                () = alarm.wait() => return,
+            };
+            let ControllerQuestion::ChangePartition(command) = question else { panic!("{question:?}") };
+            let outcome = self.apply(Record::V2(command)).await.map_err(Refused::Rejected);
+            let _ = reply.send(ControllerReply::Partition(outcome.map(|_| self.index)));
+        }
+    }
+
+    async fn until(&mut self, what: &str, condition: impl Fn(&Town) -> bool) {
+        let deadline = time::now() + PATIENCE;
+        while !condition(self) {
+            assert!(time::now() < deadline, "{what}: {:?}", self.image.partition(log(0)));
+            self.govern(time::now() + Duration::from_millis(5)).await;
+        }
+    }
+
+    fn isr(&self, partition: i32) -> Vec<i32> {
+        let partition = self.image.partition(log(partition)).unwrap();
+        partition.isr.iter().map(|id| id.0).collect()
+    }
+
+    fn leader(&self, partition: i32) -> &Broker {
+        &self.brokers[&self.image.partition(log(partition)).unwrap().leader.unwrap()]
+    }
+
+    /// Produces while the controller works.
+    async fn produce(&mut self, partition: i32, count: usize) -> Result<Offset, ShardError> {
+        let answer = self.leader(partition).produce(log(partition), count).await;
+        self.while_governing(answer).await
+    }
+
+    async fn while_governing<T>(&mut self, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        loop {
+            weir_runtime::select! {
+                done = &mut future => return done,
+                () = self.govern(time::now() + PATIENCE) => panic!("not in time"),
+            }
+        }
+    }
+
+    /// The values that a broker serves to clients, from `offset` on, once there are `count`.
+    async fn read(&mut self, partition: i32, offset: Offset, count: usize) -> Vec<Bytes> {
+        let deadline = time::now() + PATIENCE;
+        loop {
+            let values = self.leader(partition).fetch(log(partition), offset).await.unwrap();
+            if values.len() >= count {
+                return values;
+            }
+            assert!(time::now() < deadline, "{} of {count} records", values.len());
+            self.govern(time::now() + Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Broker {
+    async fn produce(
+        &self,
+        log: LogId,
+        count: usize,
+    ) -> impl Future<Output = Result<Offset, ShardError>> + use<> {
+        let (reply, answer) = oneshot::channel();
+        let part = ProducePart { log, index: 0, batch: batch(count), log_append_time: false, epoch: None };
+        let call = ProduceCall {
+            acks: Acks::All,
+            deadline: time::now() + PATIENCE,
+            parts: vec![part],
+            charge: Arc::new(Charge::free()),
+            reply: Some(reply),
+        };
+        let shards = &self.shards;
+        shards.send(shards.owner_of(log), Message::Produce(Box::new(call))).await.unwrap();
+        async move { answer.await.unwrap().remove(0).result.map(|appended| appended.base_offset) }
+    }
+
+    async fn fetch(&self, log: LogId, offset: Offset) -> Result<Vec<Bytes>, ShardError> {
+        let (reply, answer) = oneshot::channel();
+        let part =
+            FetchPart { log, index: 0, offset, bytes_max: 8 << 20, epoch: None, last_fetched_epoch: None };
+        let call = FetchCall { parts: vec![part], watch: None, reply };
+        let shards = &self.shards;
+        shards.send(shards.owner_of(log), Message::Fetch(Box::new(call))).await.unwrap();
+        let Some(plan) = answer.await.unwrap().remove(0).result?.plan else { return Ok(Vec::new()) };
+        let mut values = Vec::new();
+        for chunk in plan.run(&self.disk).await.unwrap() {
+            for batch in records::batches(chunk) {
+                for record in &batch.unwrap().records(1 << 20).unwrap() {
+                    values.push(Bytes::copy_from_slice(record.unwrap().value.unwrap()));
+                }
+            }
+        }
+        Ok(values)
+    }
+}
+
+fn log(partition: i32) -> LogId {
+    LogId::new(TOPIC, partition)
+}
+
+fn batch(count: usize) -> Batch {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for _ in 0..count {
+        builder.push(1_000, None, Some(b"a record's value"), &[]).unwrap();
+    }
+    let mut bytes = builder.finish().unwrap();
+    Batch::split_from(&mut bytes).unwrap()
+}
+
+#[test]
+fn an_acknowledged_record_is_on_every_replica_contract_1() {
+    run(async {
+        let mut town = Town::of(3).await;
+        town.topic(4, &[1, 2, 3], 2).await;
+        for partition in 0..4 {
+            for round in 0..5 {
+                assert_eq!(town.produce(partition, 3).await.unwrap(), round * 3);
+            }
+        }
+        assert_eq!(town.isr(0), [1, 2, 3]);
+        assert_eq!(town.read(0, 0, 15).await.len(), 15);
+        let refused = town.brokers[&BrokerId(2)].fetch(log(0), 0).await;
+        assert!(matches!(refused, Err(ShardError::Refused(FailReason::NotLeader))));
+    });
+}
+
+#[test]
+fn what_was_acknowledged_survives_its_leader() {
+    run(async {
+        let mut town = Town::of(3).await;
+        town.topic(1, &[1, 2, 3], 2).await;
+        for round in 0..10 {
+            assert_eq!(town.produce(0, 2).await.unwrap(), round * 2);
+        }
+        town.kill(1).await;
+        assert_eq!(town.isr(0), [2, 3]);
+        assert_eq!(town.read(0, 0, 20).await.len(), 20);
+        assert_eq!(town.produce(0, 2).await.unwrap(), 20);
+        town.start(1).await;
+        town.until("the old leader joins", |town| town.isr(0).len() == 3).await;
+        town.kill(2).await;
+        assert_eq!(town.produce(0, 1).await.unwrap(), 22);
+        assert_eq!(town.read(0, 0, 23).await.len(), 23);
+    });
+}

@@ -1,0 +1,315 @@
+//! Replicas of one shard: those that follow another broker's, and those that are followed.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use weir_protocol::metadata::{ClusterCommand, IsrMember};
+use weir_protocol::partition::Input;
+use weir_protocol::partition::replication::{FetchPosition, FetchRefusal, FetchVerdict};
+use weir_protocol::types::{LeaderEpoch, LogId, Offset};
+use weir_runtime::time;
+
+use super::entry::{Entry, Open};
+use super::owner::Owner;
+use super::{FetchedPart, Judged, PositionsCall, ProgressCall, ReplicaReadCall, owner_of};
+use crate::controller::{ChangeOutcome, Changed};
+use crate::replica::lane::{Lane, Standing};
+use crate::replica::mailbox::Mailbox;
+
+/// Leaders that are reminded of the time per wake.
+const TICKS_PER_WAKE: usize = 256;
+/// How often each is (`partition::Input::Tick`).
+const TICK: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// A position as it was posted last, and where.
+pub(super) struct Posted {
+    mailbox: Arc<Mailbox>,
+    position: FetchPosition,
+}
+
+/// What a followed replica shows to others: once it differs, they must be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shown {
+    end: Offset,
+    epoch: LeaderEpoch,
+    leads: bool,
+}
+
+impl Shown {
+    pub(super) fn of(core: &weir_protocol::partition::Partition) -> Shown {
+        Shown { end: core.end(), epoch: core.epoch(), leads: core.is_leader() }
+    }
+}
+
+impl Owner {
+    /// Opens the replicas of this shard that have others.
+    pub(super) fn open_all_replicated(&mut self) {
+        let view = self.image.current();
+        let mine = |log: &LogId| owner_of(*log, self.shards) == self.number;
+        let logs: Vec<LogId> = view.image.replicas_on(self.me).map(|(log, _)| log).filter(mine).collect();
+        self.open_replicated(logs);
+    }
+
+    /// Opens the replicas that must not wait until somebody asks for them: those that have others.
+    pub(super) fn open_replicated(&mut self, logs: impl IntoIterator<Item = LogId>) {
+        for log in logs {
+            let mine = self.image.decided(log).is_some_and(|(partition, _)| {
+                partition.replicas.len() > 1 && partition.replicas.contains(&self.me)
+            });
+            if mine {
+                // One that cannot be opened is tried again when its partition changes.
+                let _ = self.entry(log);
+            }
+        }
+    }
+
+    /// After each step of a replica: parked fetches, followers and the leader are told what concerns them.
+    pub(super) fn show(&mut self, log: LogId, reported: bool) {
+        let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return };
+        let shown = Shown::of(&open.core);
+        let before = std::mem::replace(&mut open.shown, shown);
+        if (shown.epoch, shown.leads) != (before.epoch, before.leads) {
+            open.watchers.wake();
+        }
+        post(log, open, reported, &self.mailboxes);
+        if shown.leads && shown != before {
+            self.mark_lanes(log);
+        }
+    }
+
+    fn mark_lanes(&mut self, log: LogId) {
+        let Some(lanes) = self.lanes.get_mut(&log) else { return };
+        lanes.retain(|lane| lane.mark(log));
+        if lanes.is_empty() {
+            self.lanes.remove(&log);
+        }
+    }
+
+    fn note_lane(&mut self, log: LogId, lane: &Arc<Lane>) {
+        let lanes = self.lanes.entry(log).or_default();
+        match lanes.iter_mut().find(|known| known.follower() == lane.follower()) {
+            Some(known) if Arc::ptr_eq(known, lane) => {}
+            Some(known) => *known = Arc::clone(lane),
+            None => lanes.push(Arc::clone(lane)),
+        }
+    }
+
+    pub(super) fn on_positions(&mut self, call: PositionsCall) {
+        let PositionsCall { lane, is_beat, parts } = call;
+        for standing in parts {
+            let log = standing.log;
+            // The image may not have it yet: whoever opens it later finds the lane.
+            self.note_lane(log, &lane);
+            if self.entry(log).is_ok() {
+                self.count(&lane, &standing);
+                if self.has_news(&lane, &standing, is_beat) {
+                    lane.mark(log);
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, lane: &Lane, standing: &Standing) {
+        let (from, broker_epoch) = (lane.follower(), lane.broker_epoch());
+        let now_ms = time::now().since_origin_ms();
+        let position = standing.position;
+        self.step(standing.log, Input::ReplicaFetch { from, broker_epoch, position, now_ms }, None);
+    }
+
+    /// Whether there is something to say. News of the high watermark alone waits for a heartbeat.
+    fn has_news(&self, lane: &Lane, standing: &Standing, is_beat: bool) -> bool {
+        let Some(Entry::Open(open)) = self.entries.get(&standing.log) else { return false };
+        match open.core.judge(lane.follower(), lane.broker_epoch(), &standing.position) {
+            FetchVerdict::Refused(_) => false,
+            FetchVerdict::Diverges { .. } | FetchVerdict::OutOfRange { .. } => true,
+            FetchVerdict::Matches { high_watermark, start } => match standing.told {
+                None => true,
+                Some(told) => {
+                    standing.position.offset < open.core.end() || (is_beat && told != (high_watermark, start))
+                }
+            },
+        }
+    }
+
+    pub(super) fn on_progress(&mut self, call: ProgressCall) {
+        let ProgressCall { from, broker_epoch, parts } = call;
+        for progress in parts {
+            let (epoch, durable_end) = (progress.epoch, progress.durable_end);
+            let input = Input::ReplicaProgress { from, broker_epoch, epoch, durable_end };
+            self.step(progress.log, input, None);
+        }
+    }
+
+    pub(super) fn on_replica_read(&mut self, call: ReplicaReadCall) {
+        let ReplicaReadCall { lane, bytes_max, parts, reply } = call;
+        let mut judged = Vec::with_capacity(parts.len());
+        for (number, standing) in parts {
+            if standing.told.is_none() {
+                // It may have come before this replica led, or was open.
+                self.count(&lane, &standing);
+            }
+            judged.extend(self.judge(&lane, &standing, bytes_max).map(|judged| (number, judged)));
+        }
+        // The lane may be over.
+        let _ = reply.send(judged);
+    }
+
+    fn judge(&mut self, lane: &Lane, standing: &Standing, bytes_max: usize) -> Option<Judged> {
+        let Standing { log, position, told } = *standing;
+        let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return None };
+        let verdict = open.core.judge(lane.follower(), lane.broker_epoch(), &position);
+        let end = open.core.end();
+        match verdict {
+            FetchVerdict::Matches { .. } if position.offset < end => {
+                match open.log.read(position.offset, bytes_max, end, true) {
+                    Ok(plan) => {
+                        // Said before anything leaves; that less may fit does no harm.
+                        self.step(log, Input::Shipped { end }, None);
+                        Some(Judged { verdict, plan: Some(plan) })
+                    }
+                    Err(error) => {
+                        self.complain(|left_out| {
+                            tracing::warn!(%log, %error, left_out, "a follower cannot be served");
+                        });
+                        None
+                    }
+                }
+            }
+            FetchVerdict::Matches { high_watermark, start } => {
+                (told != Some((high_watermark, start))).then_some(Judged { verdict, plan: None })
+            }
+            FetchVerdict::Diverges { .. } | FetchVerdict::OutOfRange { .. } => {
+                Some(Judged { verdict, plan: None })
+            }
+            FetchVerdict::Refused(refusal) => {
+                if refusal == FetchRefusal::Senseless {
+                    let follower = lane.follower().0;
+                    self.complain(|left_out| {
+                        tracing::warn!(%log, follower, ?position, left_out, "a follower makes no sense");
+                    });
+                }
+                // It stays where it is until it, or this replica, hears of another epoch.
+                None
+            }
+        }
+    }
+
+    pub(super) fn on_fetched(&mut self, parts: Vec<FetchedPart>) {
+        for FetchedPart { log, checked, spent } in parts {
+            let answered = checked.fetched.position;
+            self.appends = checked.appends;
+            self.step(log, Input::Fetched(Box::new(checked.fetched)), None);
+            self.appends.clear();
+            // Nothing was taken of what was said: it must be said again.
+            if spent
+                && let Some(Entry::Open(open)) = self.entries.get(&log)
+                && let Some(posted) = &open.posted
+                && posted.position.is_same_log(&answered)
+            {
+                posted.mailbox.fetch_later(log, posted.position);
+            }
+        }
+    }
+
+    /// Asks the controller for a change of the ISR, unless an answer about this partition is still to come: the core asks
+    /// again.
+    pub(super) fn propose_isr(
+        &mut self,
+        log: LogId,
+        (leader_epoch, partition_epoch): (LeaderEpoch, i32),
+        isr: Vec<IsrMember>,
+    ) {
+        let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return };
+        // A broker that is not registered leads nothing.
+        let Some(broker_epoch) = self.image.own_epoch().filter(|_| !open.asking) else { return };
+        open.asking = true;
+        self.metrics.isr_proposals.increment();
+        let leader = IsrMember { broker: self.me, broker_epoch };
+        let command = ClusterCommand::AlterIsr { log, leader, leader_epoch, partition_epoch, isr };
+        self.changes.request(log, command, self.changed_to.clone());
+    }
+
+    /// The controller has answered, or there will be no answer. What was committed, the image says.
+    pub(super) fn on_changed(&mut self, changed: Changed) {
+        let Changed { log, command, outcome } = changed;
+        if let Some(Entry::Open(open)) = self.entries.get_mut(&log) {
+            open.asking = false;
+        }
+        let is_refused = match outcome {
+            ChangeOutcome::Refused(_) | ChangeOutcome::NotDone => true,
+            ChangeOutcome::Applied(_) | ChangeOutcome::Unknown => false,
+        };
+        if let ClusterCommand::AlterIsr { leader_epoch: epoch, partition_epoch, .. } = *command
+            && is_refused
+        {
+            self.metrics.isr_refusals.increment();
+            let now_ms = time::now().since_origin_ms();
+            self.step(log, Input::IsrRefused { epoch, partition_epoch, now_ms }, None);
+        }
+    }
+
+    /// Whether this replica has others decides whether it is reminded of the time.
+    pub(super) fn note_replicated(&mut self, log: LogId, replicas: usize) {
+        if replicas > 1 {
+            self.replicated.insert(log);
+            if self.tick_alarm.at().is_none() {
+                self.tick_alarm.set(Some(time::now() + TICK));
+            }
+        } else {
+            self.replicated.remove(&log);
+        }
+    }
+
+    /// Reminds the next leaders of the time.
+    pub(super) fn tick(&mut self) {
+        let from = self.ticked.map_or(Bound::Unbounded, Bound::Excluded);
+        let due: Vec<LogId> =
+            self.replicated.range((from, Bound::Unbounded)).take(TICKS_PER_WAKE).copied().collect();
+        let now = time::now();
+        for log in &due {
+            if matches!(self.entries.get(log), Some(Entry::Open(open)) if open.core.is_leader()) {
+                self.step(*log, Input::Tick { now_ms: now.since_origin_ms() }, None);
+            }
+        }
+        if due.len() == TICKS_PER_WAKE {
+            self.ticked = due.last().copied();
+            self.tick_alarm.set(Some(now));
+        } else {
+            self.ticked = None;
+            self.tick_alarm.set((!self.replicated.is_empty()).then(|| now + TICK));
+        }
+    }
+}
+
+/// Posts the replica's position if it has changed. `reported`: the leader hears of the durable end in any case.
+fn post(log: LogId, open: &mut Open, reported: bool, mailboxes: &crate::replica::mailbox::Mailboxes) {
+    let position = open.core.fetch_position();
+    if position.is_none() && open.posted.is_none() {
+        return;
+    }
+    let left =
+        open.posted.take_if(|posted| position.is_none_or(|(leader, _)| leader != posted.mailbox.leader()));
+    if let Some(posted) = left {
+        posted.mailbox.leave(log);
+    }
+    let Some((leader, position)) = position else { return };
+    match &mut open.posted {
+        Some(posted) => {
+            let before = std::mem::replace(&mut posted.position, position);
+            if !before.is_same_log(&position) {
+                posted.mailbox.fetch(log, position);
+            } else if before.durable_end != position.durable_end {
+                if reported {
+                    posted.mailbox.report(log, position.epoch, position.durable_end);
+                } else {
+                    posted.mailbox.fetch_later(log, position);
+                }
+            }
+        }
+        posted => {
+            let mailbox = mailboxes.of(leader);
+            mailbox.fetch(log, position);
+            *posted = Some(Posted { mailbox, position });
+        }
+    }
+}
