@@ -235,17 +235,7 @@ impl History {
     /// # Errors
     /// [`HistoryError::Io`], [`HistoryError::Line`] and [`HistoryError::Order`].
     pub fn read_from(source: impl BufRead) -> Result<Self, HistoryError> {
-        let mut events = Vec::new();
-        for (number, line) in source.lines().enumerate() {
-            let line = line?;
-            if line.trim().is_empty() {
-                continue;
-            }
-            let event = serde_json::from_str(&line)
-                .map_err(|source| HistoryError::Line { line: number + 1, source })?;
-            events.push(event);
-        }
-        Self::from_events(events)
+        Self::from_events(read_events(source)?)
     }
 
     /// Every operation, in the order in which they were invoked.
@@ -257,6 +247,24 @@ impl History {
     pub fn end_ns(&self) -> u64 {
         self.end_ns
     }
+}
+
+/// Reads events from JSON lines; empty lines are passed over.
+///
+/// # Errors
+/// [`HistoryError::Io`] and [`HistoryError::Line`].
+pub fn read_events(source: impl BufRead) -> Result<Vec<Event>, HistoryError> {
+    let mut events = Vec::new();
+    for (number, line) in source.lines().enumerate() {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let event =
+            serde_json::from_str(&line).map_err(|source| HistoryError::Line { line: number + 1, source })?;
+        events.push(event);
+    }
+    Ok(events)
 }
 
 #[cfg(test)]

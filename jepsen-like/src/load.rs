@@ -25,6 +25,7 @@ use crate::workload::Values;
 pub use churn::DELETED;
 pub use consuming::final_read;
 pub use grouping::LATE_COMMIT;
+pub use producing::send;
 
 /// What every client of a run shares.
 #[derive(Clone)]
@@ -58,7 +59,8 @@ impl Shared {
         ProcessId(self.next_process.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn complain(&self, what: String) {
+    /// Writes down what must not be, and no history can tell.
+    pub fn complain(&self, what: String) {
         self.complaints.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 

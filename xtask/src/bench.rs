@@ -18,6 +18,8 @@ pub(crate) enum Bench {
     },
     /// The broker under librdkafka's load: throughput, latency, CPU per GB, memory. Needs a C compiler and make for librdkafka.
     Broker(broker::Options),
+    /// How long writes fail when a broker is killed, stopped, cut off or stopped cleanly, with real processes.
+    Failover(crate::jepsen::Failover),
 }
 
 pub(crate) fn run(root: &Path, bench: &Bench) -> Result<()> {
@@ -25,6 +27,7 @@ pub(crate) fn run(root: &Path, bench: &Bench) -> Result<()> {
     command.current_dir(root);
     match bench {
         Bench::Broker(options) => return broker::run(root, options),
+        Bench::Failover(options) => return crate::jepsen::failover(root, options),
         Bench::Disk { dir } => command
             .args(["bench", "--quiet", "--package", "weir-runtime", "--bench", "disk", "--"])
             .arg(root.join(dir)),

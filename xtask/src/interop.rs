@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-pub(crate) use self::broker::Broker;
+pub(crate) use self::broker::{Broker, build_broker};
 use self::matrix::Matrix;
 use self::script::{Finished, last_lines, run_script};
 
@@ -115,7 +115,7 @@ pub(crate) fn durability(root: &Path, options: &Durability) -> Result<()> {
     let work = work_folder(root)?;
     let mut command = Command::new(root.join("jepsen-like/interop/durability/run"));
     command
-        .arg(broker::build_broker(root)?)
+        .arg(build_broker(root)?)
         .arg(options.gigabytes.to_string())
         .arg(options.kills.to_string())
         .env("WORK", &work);

@@ -3,6 +3,7 @@
 
 mod bench;
 mod interop;
+mod jepsen;
 mod steps;
 mod tidy;
 
@@ -25,6 +26,7 @@ Examples:
   cargo xtask test --only tests    one step of it
   cargo xtask ci                   the same as CI runs it: a missing client is an error
   cargo xtask tidy                 the project's own lints, in a second
+  cargo xtask jepsen --minutes 10  three brokers as processes, faults in turn
   cargo xtask bench disk           what this machine's disk does, and why there is a journal";
 
 #[derive(Subcommand)]
@@ -39,6 +41,8 @@ enum Task {
     Interop(interop::Interop),
     /// Kill a broker under load, again and again, and read every acknowledged record back.
     Durability(interop::Durability),
+    /// Real brokers are killed, stopped and cut off in turn; no acknowledged record may be lost.
+    Jepsen(jepsen::Jepsen),
     /// Measure on this machine.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::run(&root),
         Task::Interop(options) => interop::run(&root, &options),
         Task::Durability(options) => interop::durability(&root, &options),
+        Task::Jepsen(options) => jepsen::run(&root, &options),
         Task::Bench(bench) => bench::run(&root, &bench),
     };
     match outcome {

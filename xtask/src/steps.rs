@@ -174,5 +174,10 @@ fn steps(root: &Path, options: &Options, strict: bool) -> Result<Vec<Step>> {
         ),
         step("interop", "smoke tests with real clients", own("interop", &["--short"])),
         step("durability", "a broker killed under load loses nothing", own("durability", &[])),
+        step(
+            "processes",
+            "brokers killed, stopped and cut off in turn lose nothing",
+            own("jepsen", &["--minutes", "1", "--nodes", "1"]),
+        ),
     ])
 }

@@ -38,7 +38,7 @@ pub(super) async fn run(
 }
 
 /// Sends one record and writes down what became of it, whenever that is known.
-pub(super) async fn send(
+pub async fn send(
     shared: &Shared,
     process: ProcessId,
     producer: &Producer,

@@ -83,7 +83,7 @@ impl Drop for Broker {
 }
 
 /// Builds our broker and returns its path.
-pub(super) fn build_broker(root: &Path) -> Result<PathBuf> {
+pub(crate) fn build_broker(root: &Path) -> Result<PathBuf> {
     let status = Command::new(env!("CARGO"))
         .current_dir(root)
         .args(["build", "--quiet", "--release", "--package", "weir-broker"])
