@@ -56,8 +56,7 @@ fn values_of_the_wrong_type_or_out_of_range_are_refused_and_others_are_not() {
 }
 
 #[test]
-fn a_value_is_taken_from_the_nearest_place_that_has_one() {
-    // K20
+fn k20_a_value_is_taken_from_the_nearest_place_that_has_one() {
     let topic = values(&[("retention.ms", "1")]);
     let defaults = values(&[("log.retention.ms", "2"), ("log.segment.bytes", "2097152")]);
     let file = values(&[("log.retention.ms", "3"), ("message.max.bytes", "17"), ("log.roll.ms", "nonsense")]);
