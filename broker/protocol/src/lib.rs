@@ -10,4 +10,6 @@ pub mod group;
 pub mod metadata;
 pub mod partition;
 pub mod raft;
+#[cfg(test)]
+mod random;
 pub mod types;

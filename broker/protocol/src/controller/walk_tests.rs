@@ -4,18 +4,7 @@
 use super::harness::*;
 use super::*;
 use crate::metadata::LastStop;
-
-/// xorshift64*
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound as u64) as usize
-    }
-}
+use crate::random::Random;
 
 struct Walk {
     world: World,
@@ -26,7 +15,7 @@ struct Walk {
 
 impl Walk {
     fn new(seed: u64) -> Walk {
-        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut random = Random::new(seed);
         let brokers = 1 + random.below(4) as i32;
         Walk { world: World::new(brokers), random, brokers, recovered: false }
     }

@@ -5,18 +5,7 @@ use std::collections::BTreeMap;
 
 use super::harness::*;
 use super::*;
-
-/// xorshift64*
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound as u64) as usize
-    }
-}
+use crate::random::Random;
 
 struct Walk {
     bench: Bench,
@@ -38,7 +27,7 @@ impl Walk {
         });
         Walk {
             bench: Bench::new(),
-            random: Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
+            random: Random::new(seed),
             clients: clients.collect(),
             joins: BTreeMap::new(),
             syncs: BTreeMap::new(),

@@ -5,19 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::town::{LOG, Town};
 use super::*;
+use crate::random::Random;
 use crate::types::{BrokerId, LeaderEpoch};
-
-/// xorshift64*
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound as u64) as usize
-    }
-}
 
 /// A replica's log: the epoch of each record. Everything in it is durable.
 type Log = Vec<LeaderEpoch>;
@@ -37,7 +26,7 @@ struct Walk {
 
 impl Walk {
     fn new(seed: u64) -> Walk {
-        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut random = Random::new(seed);
         let brokers = 3 + random.below(3) as i32;
         let m = (1 + random.below(brokers as usize)).to_string();
         let town = Town::new(brokers, &[("min.insync.replicas", &m)]);

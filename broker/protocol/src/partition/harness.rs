@@ -7,25 +7,10 @@ use super::epochs::{EpochEntry, EpochHistory};
 use super::replication::{FetchPosition, FetchVerdict};
 use super::*;
 use crate::metadata::IsrMember;
+use crate::random::Random;
 
 const NODES: usize = 3;
 const MIN_INSYNC: usize = 2;
-
-/// xorshift64*
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    pub(super) fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        ((self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound.max(1) as u64) as usize
-    }
-}
 
 pub(super) type Record = (LeaderEpoch, u64);
 

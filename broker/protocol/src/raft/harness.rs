@@ -13,31 +13,8 @@ use uuid::Uuid;
 use self::disk::Disk;
 use self::trace::Trace;
 use super::*;
+use crate::random::Random;
 use crate::types::{BrokerId, FolderId};
-
-/// xorshift64*
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    pub(super) fn below(&mut self, bound: usize) -> usize {
-        ((self.next() >> 33) % bound.max(1) as u64) as usize
-    }
-
-    pub(super) fn percent(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-}
 
 pub(super) fn voter(node: usize, folder: u128) -> VoterId {
     VoterId { broker: BrokerId(node as i32), folder: FolderId(Uuid::from_u128(folder)) }
