@@ -40,9 +40,13 @@ mod timers;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod offset_tests;
+#[cfg(test)]
 mod random_tests;
 #[cfg(test)]
 mod scenario_tests;
+#[cfg(test)]
+mod static_member_tests;
 #[cfg(test)]
 mod table_tests;
 
