@@ -290,19 +290,19 @@ fn settings(
     internal: &[SocketAddr],
     inside: &[Proxy],
 ) -> String {
-    let mut lines = vec![
-        format!("node.id={}", number + 1),
-        format!("listeners=PLAINTEXT://{}", external[number]),
-        format!("advertised.listeners=PLAINTEXT://{}", node.proxy.address()),
-    ];
+    let mut lines = vec![format!("node.id={}", number + 1)];
+    let (mut listeners, mut advertised) =
+        (format!("PLAINTEXT://{}", external[number]), format!("PLAINTEXT://{}", node.proxy.address()));
     if plan.nodes > 1 {
+        listeners += &format!(",INTERNAL://{}", internal[number]);
+        advertised += &format!(",INTERNAL://{}", inside[number].address());
         let voter = |(id, proxy): (usize, &Proxy)| format!("{}@{}", id + 1, proxy.address());
         let voters: Vec<String> = inside.iter().enumerate().map(voter).collect();
         lines.push(format!("controller.quorum.voters={}", voters.join(",")));
-        lines.push(format!("weir.internal.listener={}", internal[number]));
-        lines.push(format!("weir.internal.advertised.listener={}", inside[number].address()));
         lines.push("weir.internal.secret=a secret of this run".to_owned());
     }
+    lines.push(format!("listeners={listeners}"));
+    lines.push(format!("advertised.listeners={advertised}"));
     lines.extend(plan.settings.iter().map(|(name, value)| format!("{name}={value}")));
     lines.join("\n") + "\n"
 }
