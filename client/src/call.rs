@@ -11,7 +11,7 @@ use weir_wire::kafka::messages::{
 };
 
 /// A request that this client makes.
-pub(crate) trait Call: Request {
+pub(crate) trait Call: Request + Sync {
     /// Its name, as Kafka's documents have it.
     const NAME: &'static str;
     /// The first and the last version that this client speaks.

@@ -17,7 +17,7 @@ use crate::backoff::Backoff;
 use crate::call::Call;
 use crate::connection::ConnectionOptions;
 use crate::error::Error;
-use crate::metadata::{BrokerInfo, Metadata, PartitionInfo, Topic};
+use crate::metadata::{BrokerInfo, Hint, Metadata, PartitionInfo, Topic};
 use crate::slot::Slot;
 pub(crate) use ask::Lane;
 pub use config::ClientConfig;
@@ -147,6 +147,26 @@ impl Client {
     /// Notes that a broker has contradicted what is known about the topic.
     pub(crate) fn mark_stale(&self, topic: &Arc<str>) {
         self.metadata().mark_stale(topic);
+    }
+
+    /// Takes in whom a broker has named as the partition's leader, in place of itself (KIP-951). `false`: it names nobody who
+    /// is news, and the cluster must be asked.
+    pub(crate) fn take_hint(&self, partition: &TopicPartition, hint: Hint) -> bool {
+        self.metadata().take_hint(partition, hint)
+    }
+
+    /// Asks the cluster whether another broker leads one of these partitions.
+    pub(crate) async fn lead_elsewhere(&self, broker: i32, partitions: &[TopicPartition]) -> bool {
+        let topics: BTreeSet<Arc<str>> = partitions.iter().map(|partition| partition.topic.clone()).collect();
+        let refreshed = {
+            let _alone = self.0.refreshing.lock().await;
+            self.fetch_metadata(&topics).await
+        };
+        if let Err(error) = refreshed {
+            tracing::debug!(%error, broker, "a leader is silent, and nobody says whether it still leads");
+            return false;
+        }
+        partitions.iter().any(|at| self.known_leader(at).is_some_and(|leader| leader.broker != broker))
     }
 
     /// Fetches what is missing or out of date about these topics, once.

@@ -163,7 +163,7 @@ pub struct Consumer {
     lane: Arc<Lane>,
     config: ConsumerConfig,
     assigned: BTreeMap<TopicPartition, Assigned>,
-    in_flight: InFlight<Event>,
+    in_flight: InFlight<'static, Event>,
     /// Brokers with a fetch under way. Answers come in order, so a second one would only wait behind the first.
     fetching: BTreeSet<i32>,
     refreshing: bool,

@@ -27,13 +27,17 @@ use weir_wire::kafka::messages::list_offsets_response::{
 use weir_wire::kafka::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
-use weir_wire::kafka::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use weir_wire::kafka::messages::produce_response::{
+    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
 use weir_wire::kafka::messages::{
     ApiKey, ApiVersionsResponse, CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse,
     DeleteTopicsResponse, DescribeClusterResponse, InitProducerIdResponse, ListOffsetsRequest,
     ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse,
 };
-use weir_wire::kafka::{self, FetchResponse, FetchedPartition, FetchedTopic, Request, Response, StrBytes};
+use weir_wire::kafka::{
+    self, FetchResponse, FetchedPartition, FetchedTopic, LeaderHint, Request, Response, StrBytes,
+};
 use weir_wire::records::{assign, batches};
 
 use crate::{Client, ClientConfig};
@@ -84,6 +88,10 @@ pub(crate) struct State {
     pub(crate) seen: Vec<(usize, ApiKey, i16)>,
     /// Nodes that close each connection at once.
     pub(crate) down: BTreeSet<usize>,
+    /// Nodes that take requests and never answer.
+    pub(crate) frozen: BTreeSet<usize>,
+    /// Whether a node that does not lead names the one that does (KIP-951).
+    pub(crate) hints: bool,
     /// How many producer ids were given.
     pub(crate) producer_ids: i64,
     /// The node that coordinates all groups.
@@ -123,6 +131,14 @@ impl FakeCluster {
     pub(crate) fn topic(&self, name: &str, partitions: usize) {
         let partitions = (0..partitions).map(|_| FakePartition::default()).collect();
         self.state().topics.insert(name.to_owned(), partitions);
+    }
+
+    /// Another node leads a partition from now on.
+    pub(crate) fn elect(&self, topic: &str, partition: usize, leader: usize) {
+        let mut state = self.state();
+        let partition = &mut state.topics.get_mut(topic).unwrap()[partition];
+        partition.leader = leader;
+        partition.epoch += 1;
     }
 
     pub(crate) fn fault(&self, api: ApiKey, fault: Fault) {
@@ -189,6 +205,9 @@ impl FakeCluster {
                 state.seen.push((node, api, header.version));
                 state.faults.get_mut(&header.api_key).and_then(VecDeque::pop_front)
             };
+            if self.state().frozen.contains(&node) {
+                std::future::pending::<()>().await;
+            }
             let Some(answer) = self.answer(node, &header, request, fault.as_ref()).await else { return };
             let mut chunks: VecDeque<Bytes> = answer.into();
             if matches!(fault, Some(Fault::ByteByByte)) {
@@ -390,6 +409,13 @@ impl State {
         if partition.leader == node { Ok(partition) } else { Err(6) }
     }
 
+    /// Who leads, if nodes tell.
+    fn hint(&self, topic: &str, partition: i32) -> Option<LeaderHint> {
+        let partition = self.topics.get(topic)?.get(usize::try_from(partition).ok()?)?;
+        let leader_id = i32::try_from(partition.leader).ok()?;
+        self.hints.then_some(LeaderHint { leader_id, leader_epoch: partition.epoch })
+    }
+
     fn produce(&mut self, node: usize, request: &ProduceRequest, code: i16) -> ProduceResponse {
         let topics = request.topic_data.iter().map(|topic| {
             let partitions = topic.partition_data.iter().map(|data| {
@@ -397,7 +423,13 @@ impl State {
                 if code != 0 {
                     return answer.with_error_code(code);
                 }
+                let hint = self.hint(&topic.name, data.index);
                 match self.led_by(node, &topic.name, data.index) {
+                    Err(6) if let Some(hint) = hint => {
+                        let leader = LeaderIdAndEpoch::default().with_leader_id(hint.leader_id.into());
+                        let leader = leader.with_leader_epoch(hint.leader_epoch);
+                        answer.with_error_code(6).with_current_leader(leader)
+                    }
                     Err(code) => answer.with_error_code(code),
                     Ok(partition) => match partition.produce(data.records.clone().unwrap()) {
                         Ok(base) => answer.with_base_offset(base),
@@ -408,7 +440,14 @@ impl State {
             let partitions = partitions.collect();
             TopicProduceResponse::default().with_name(topic.name.clone()).with_partition_responses(partitions)
         });
-        ProduceResponse::default().with_responses(topics.collect())
+        let response = ProduceResponse::default().with_responses(topics.collect());
+        let endpoints = self.addresses.iter().zip(0..).map(|(address, id)| {
+            NodeEndpoint::default()
+                .with_node_id(id.into())
+                .with_host(StrBytes::from_string(address.ip().to_string()))
+                .with_port(address.port().into())
+        });
+        response.with_node_endpoints(if self.hints { endpoints.collect() } else { Vec::new() })
     }
 
     fn fetch(
@@ -422,9 +461,10 @@ impl State {
             let partitions = topic.partitions.iter().map(|asked| {
                 let mut answer =
                     FetchedPartition { index: asked.partition, error_code: code, ..Default::default() };
+                let hint = self.hint(&topic.topic, asked.partition);
                 match self.led_by(node, &topic.topic, asked.partition) {
                     _ if code != 0 => {}
-                    Err(code) => answer.error_code = code,
+                    Err(code) => (answer.error_code, answer.current_leader) = (code, hint),
                     Ok(log) if !(log.start..=log.end).contains(&asked.fetch_offset) => answer.error_code = 1,
                     Ok(log) => {
                         answer.high_watermark = log.end;

@@ -95,7 +95,7 @@ pub struct GroupConsumer {
     losses: u64,
     /// How many notices have arrived: what was asked before the last one is void.
     arrived: u64,
-    in_flight: InFlight<Event>,
+    in_flight: InFlight<'static, Event>,
     /// A commit is under way. One at a time, or an older one that is repeated would undo a newer one.
     committing: bool,
     /// Another one must end before the rebalance that waits is told.

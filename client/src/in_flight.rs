@@ -5,21 +5,25 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::Poll;
 
-type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Futures under way. They go on only while [`InFlight::next`] is being awaited, and are dropped with it. Meant for a few
 /// dozen: each wake polls them all, in the order in which they were added.
-pub(crate) struct InFlight<T> {
-    futures: Vec<Boxed<T>>,
+pub(crate) struct InFlight<'a, T> {
+    futures: Vec<Boxed<'a, T>>,
 }
 
-impl<T> InFlight<T> {
+impl<'a, T> InFlight<'a, T> {
     pub(crate) fn new() -> Self {
         Self { futures: Vec::new() }
     }
 
-    pub(crate) fn push(&mut self, future: impl Future<Output = T> + Send + 'static) {
+    pub(crate) fn push(&mut self, future: impl Future<Output = T> + Send + 'a) {
         self.futures.push(Box::pin(future));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.futures.is_empty()
     }
 
     /// The next result; pending while there is nothing under way. Cancel-safe.

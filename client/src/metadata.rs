@@ -8,6 +8,7 @@ use weir_runtime::time::Instant;
 use weir_wire::kafka::messages::MetadataResponse;
 use weir_wire::kafka::messages::metadata_response::{MetadataResponsePartition, MetadataResponseTopic};
 
+use crate::TopicPartition;
 use crate::error::KafkaError;
 
 /// A broker, as the cluster advertises it.
@@ -61,6 +62,15 @@ pub(crate) struct Topic {
     pub(crate) fetched_at: Instant,
 }
 
+/// Whom a broker names as a partition's leader in place of itself (KIP-951).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Hint {
+    pub(crate) leader: i32,
+    pub(crate) epoch: i32,
+    /// Where it is, if that was told too.
+    pub(crate) at: Option<BrokerInfo>,
+}
+
 /// The cache. Pure: the client fills it.
 #[derive(Debug, Default)]
 pub(crate) struct Metadata {
@@ -85,6 +95,29 @@ impl Metadata {
 
     pub(crate) fn stale(&self) -> impl Iterator<Item = &Arc<str>> {
         self.stale.iter()
+    }
+
+    /// Takes in a hint. It counts if it is of a later epoch than what is known, so that no two brokers can send a client to
+    /// and fro, and if the leader's address is known.
+    pub(crate) fn take_hint(&mut self, partition: &TopicPartition, hint: Hint) -> bool {
+        let Hint { leader, epoch, at } = hint;
+        let is_found = self.brokers.contains_key(&leader) || at.is_some();
+        let Some(topic) = self.topics.get_mut(&partition.topic).filter(|_| is_found && leader >= 0) else {
+            return false;
+        };
+        let is_news =
+            topic.partitions.get(&partition.partition).is_some_and(|info| info.leader_epoch < epoch);
+        if !is_news {
+            return false;
+        }
+        if let Some(info) = Arc::make_mut(topic).partitions.get_mut(&partition.partition) {
+            info.leader = Some(leader);
+            info.leader_epoch = epoch;
+        }
+        if let Some(at) = at {
+            self.brokers.insert(leader, at);
+        }
+        true
     }
 
     /// Takes in an answer to a question about `asked`.
@@ -185,6 +218,23 @@ mod tests {
         assert_eq!(leader(&metadata), None);
         metadata.merge(&asked, &response(1, 6, 4), Instant::ORIGIN);
         assert_eq!(leader(&metadata), Some(6));
+    }
+
+    #[test]
+    fn a_hint_counts_if_it_is_news_and_says_where_the_leader_is() {
+        let at = |id: i32| BrokerInfo { id, host: "h".to_owned(), port: 9092, rack: None };
+        let hint = |leader: i32, epoch: i32| Hint { leader, epoch, at: Some(at(leader)) };
+        let partition = TopicPartition::new("t", 0);
+        let mut metadata = Metadata::default();
+        assert!(!metadata.take_hint(&partition, hint(6, 4)), "nothing is known about the topic");
+        metadata.merge(&BTreeSet::from([Arc::from("t")]), &response(1, 5, 3), Instant::ORIGIN);
+        assert!(!metadata.take_hint(&partition, hint(6, 3)), "an epoch has one leader");
+        assert!(!metadata.take_hint(&partition, Hint { leader: 6, epoch: 4, at: None }), "where?");
+        assert!(!metadata.take_hint(&partition, hint(-1, 4)), "nobody");
+        assert_eq!(leader(&metadata), Some(5));
+        assert!(metadata.take_hint(&partition, hint(6, 4)));
+        assert_eq!((leader(&metadata), metadata.brokers.get(&6)), (Some(6), Some(&at(6))));
+        assert!(metadata.take_hint(&partition, Hint { leader: 6, epoch: 5, at: None }), "known by now");
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// How long an answer may take.
     pub request_timeout: Duration,
+    /// After how long without an answer somebody else is asked too, and whether another broker leads by now: a broker that
+    /// is stopped or cut off keeps its connections. A question is never asked twice where that could do harm.
+    pub patience: Duration,
     /// How long an operation may take with all its repetitions, where it has no limit of its own.
     pub operation_timeout: Duration,
     /// The wait before the first repetition; it doubles.
@@ -39,6 +42,7 @@ impl Default for ClientConfig {
             bootstrap_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
+            patience: Duration::from_millis(500),
             operation_timeout: Duration::from_secs(60),
             retry_backoff: Duration::from_millis(100),
             retry_backoff_max: Duration::from_secs(1),

@@ -285,3 +285,26 @@ fn a_fetch_that_waits_for_records_holds_up_nobody_else_of_the_client() {
         assert!(before.elapsed() < Duration::from_secs(5));
     });
 }
+
+#[test]
+fn whoever_is_named_in_the_leaders_place_is_asked_at_once() {
+    run(async {
+        let cluster = FakeCluster::start(2).await;
+        cluster.topic("t", 1);
+        cluster.state().hints = true;
+        let slow = Duration::from_secs(60);
+        let config = crate::ClientConfig { retry_backoff: slow, retry_backoff_max: slow, ..cluster.config() };
+        let client = Client::connect(config).await.unwrap();
+        client.partitions("t").await.unwrap();
+        let fetch_wait_max = Duration::from_millis(20);
+        let mut consumer = Consumer::new(&client, ConsumerConfig { fetch_wait_max, ..Default::default() });
+        append(&cluster, 0, &["a"], 1000);
+        consumer.assign([(at(0), Start::Beginning)]);
+        assert_eq!(read(&mut consumer, 1).await, ["a"]);
+        cluster.elect("t", 0, 1);
+        append(&cluster, 0, &["b"], 1001);
+        let asked = cluster.requests(ApiKey::Metadata);
+        assert_eq!(read(&mut consumer, 1).await, ["b"]);
+        assert_eq!(cluster.requests(ApiKey::Metadata), asked, "nobody was asked who leads");
+    });
+}

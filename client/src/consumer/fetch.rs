@@ -17,6 +17,7 @@ use crate::admin::offsets::{self, OffsetAnswer, OffsetSpec};
 use crate::call::Call;
 use crate::cluster::Leader;
 use crate::error::{Error, KafkaError};
+use crate::metadata::Hint;
 
 /// A partition that a request asked about, and at which of its positions.
 #[derive(Clone, Debug)]
@@ -101,8 +102,10 @@ impl Consumer {
         self.fetching.insert(broker);
         let lane = self.lane.clone();
         let limit = self.client.config().request_timeout + self.config.fetch_wait_max;
+        let silence = self.client.config().patience + self.config.fetch_wait_max;
+        let partitions: Vec<TopicPartition> = asked.iter().map(|one| one.partition.clone()).collect();
         self.in_flight.push(async move {
-            let result = lane.ask(broker, &request, limit).await;
+            let result = lane.ask_leader(broker, &partitions, &request, limit, silence).await;
             Event::Fetched { broker, asked, result }
         });
     }
@@ -200,6 +203,11 @@ impl Consumer {
                     Error::Corrupt { partition, offset, reason: format!("{address} answers {error}") }
                 }
                 ResponseError::OffsetOutOfRange => Error::OffsetOutOfRange { partition, offset },
+                ResponseError::NotLeaderOrFollower | ResponseError::FencedLeaderEpoch
+                    if self.client.take_hint(&partition, hint(&data)) =>
+                {
+                    return self.go_there(asked);
+                }
                 _ => Error::Kafka {
                     address: address.clone(),
                     api: FetchRequest::NAME,
@@ -234,6 +242,13 @@ impl Consumer {
         assigned.buffered = Some(Buffered { records, next, high_watermark: data.high_watermark, failure });
     }
 
+    /// Another broker leads, and is known: it is asked at once (KIP-951).
+    fn go_there(&mut self, asked: &Asked) {
+        if let Some(assigned) = self.current(asked) {
+            assigned.busy = false;
+        }
+    }
+
     /// A request about a partition failed: wait and try again, or tell and stop.
     fn on_error(&mut self, asked: &Asked, error: Error) {
         let now = time::now();
@@ -259,6 +274,11 @@ impl Consumer {
         let (partition, offset, stopped) = (asked.partition.clone(), asked.offset, elsewhere.is_none());
         self.failures.push_back(PartitionFailure { partition, offset, error, stopped });
     }
+}
+
+/// Whom a broker names as the leader. Where that is, a fetch that names topics by name is not told.
+fn hint(data: &PartitionData) -> Hint {
+    Hint { leader: data.current_leader.leader_id.0, epoch: data.current_leader.leader_epoch, at: None }
 }
 
 /// Aborted transactions by their first offset.

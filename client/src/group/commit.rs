@@ -127,7 +127,8 @@ impl Committer {
                 self.instance.as_ref().map(|instance| StrBytes::from_string(instance.to_string())),
             );
         let limit = self.client.config().request_timeout;
-        let answer = self.lane.ask(broker, &request, limit).await;
+        let times = (limit, self.client.config().patience);
+        let answer = coordinator::ask(&self.lane, &self.client, &self.group, broker, &request, times).await;
         let (address, response) = answer.inspect_err(|error| self.on_unreachable(broker, error))?;
         let mut failed = None;
         for topic in &response.topics {
@@ -266,7 +267,10 @@ pub(crate) async fn fetch_committed(
     let request = OffsetFetchRequest::default().with_groups(vec![asked]).with_require_stable(require_stable);
     let limit = client.config().request_timeout;
     let (address, response) = match lane {
-        Some(lane) => lane.ask(broker, &request, limit).await?,
+        Some(lane) => {
+            let times = (limit, client.config().patience);
+            coordinator::ask(lane, client, group, broker, &request, times).await?
+        }
         None => client.ask(broker, &request, limit).await?,
     };
     committed_in(&address, group, &response)

@@ -1,12 +1,13 @@
 //! Who coordinates a group.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use weir_wire::kafka::StrBytes;
 use weir_wire::kafka::messages::FindCoordinatorRequest;
 
 use crate::call::Call;
-use crate::cluster::Client;
+use crate::cluster::{Client, Lane};
 use crate::error::{Error, KafkaError};
 
 /// Asks any broker, once.
@@ -27,6 +28,20 @@ pub(crate) async fn find(client: &Client, group: &str) -> Result<i32, Error> {
         client.refresh_brokers().await?;
     }
     Ok(found.node_id.0)
+}
+
+/// Asks a group's coordinator. While it is silent for longer than `silence`, it is looked up who coordinates the group; if
+/// that is another broker, the answer is not waited for any longer.
+pub(super) async fn ask<R: Call>(
+    lane: &Lane,
+    client: &Client,
+    group: &str,
+    broker: i32,
+    request: &R,
+    (limit, silence): (Duration, Duration),
+) -> Result<(Arc<str>, R::Response), Error> {
+    let moved = || async { find(client, group).await.is_ok_and(|found| found != broker) };
+    lane.ask_unless(broker, request, limit, silence, moved).await
 }
 
 /// The error of a whole answer about a group.

@@ -20,6 +20,9 @@ use crate::in_flight::InFlight;
 /// How much longer than the rebalance may take the answer to a join is waited for.
 const JOIN_GRACE: Duration = Duration::from_secs(5);
 
+/// How much more patience is had with a coordinator that waits for other members.
+const REBALANCE_PATIENCE: u32 = 4;
+
 /// What the member's task and the application's side share.
 pub(super) struct Shared {
     state: Mutex<SharedState>,
@@ -109,7 +112,7 @@ pub(super) struct Driver {
     member: Membership,
     shared: Arc<Shared>,
     notices: mpsc::UnboundedSender<Notice>,
-    in_flight: InFlight<Answer>,
+    in_flight: InFlight<'static, Answer>,
     leaving: usize,
     alarm: Alarm,
 }
@@ -232,12 +235,12 @@ impl Driver {
 
     fn send(&mut self, effect: Effect) {
         let (client, lane, side_lane) = (self.client.clone(), self.lane.clone(), self.side_lane.clone());
-        let limit = self.client.config().request_timeout;
+        let (limit, patience) = (self.client.config().request_timeout, self.client.config().patience);
         let coordinator = self.member.identity().coordinator;
+        let group = self.config.group.clone();
         let nobody = || Error::NoBroker { tried: "the group has no coordinator".to_owned() };
         match effect {
             Effect::FindCoordinator => {
-                let group = self.config.group.clone();
                 self.in_flight
                     .push(async move { Answer::Coordinator(coordinator::find(&client, &group).await) });
             }
@@ -245,7 +248,9 @@ impl Driver {
                 let limit = limit.max(self.config.poll_interval_max + JOIN_GRACE);
                 self.in_flight.push(async move {
                     let Some(broker) = coordinator else { return Answer::Joined(ticket, Err(nobody())) };
-                    Answer::Joined(ticket, lane.ask(broker, &*request, limit).await)
+                    let times = (limit, REBALANCE_PATIENCE * patience);
+                    let joined = coordinator::ask(&lane, &client, &group, broker, &*request, times).await;
+                    Answer::Joined(ticket, joined)
                 });
             }
             Effect::Count(ticket, topics) => self
@@ -255,14 +260,18 @@ impl Driver {
                 let limit = limit.max(self.config.poll_interval_max + JOIN_GRACE);
                 self.in_flight.push(async move {
                     let Some(broker) = coordinator else { return Answer::Synced(ticket, Err(nobody())) };
-                    Answer::Synced(ticket, lane.ask(broker, &*request, limit).await)
+                    let times = (limit, REBALANCE_PATIENCE * patience);
+                    let synced = coordinator::ask(&lane, &client, &group, broker, &*request, times).await;
+                    Answer::Synced(ticket, synced)
                 });
             }
             Effect::Heartbeat(ticket, request) => {
                 let limit = limit.min(self.config.session_timeout);
                 self.in_flight.push(async move {
                     let Some(broker) = coordinator else { return Answer::Heartbeat(ticket, Err(nobody())) };
-                    Answer::Heartbeat(ticket, lane.ask(broker, &*request, limit).await)
+                    let times = (limit, patience);
+                    let beat = coordinator::ask(&lane, &client, &group, broker, &*request, times).await;
+                    Answer::Heartbeat(ticket, beat)
                 });
             }
             Effect::Leave(request) => {

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kafka_protocol::error::ResponseError;
 use weir_runtime::time::{self, Instant};
 use weir_wire::kafka::messages::ProduceRequest;
-use weir_wire::kafka::messages::produce_response::PartitionProduceResponse;
+use weir_wire::kafka::messages::produce_response::{NodeEndpoint, PartitionProduceResponse};
 
 use super::batch::Batch;
 use super::identity;
 use super::sender::{Answer, Sender};
 use crate::call::Call;
 use crate::error::{Error, KafkaError};
+use crate::metadata::{BrokerInfo, Hint};
 
 impl Sender {
     pub(super) fn on_answer(&mut self, answer: Answer) {
@@ -31,7 +33,9 @@ impl Sender {
                 for (at, batch) in sent {
                     let partition = &self.queues[at].partition;
                     let answer = answers.get(&(&*partition.topic, partition.partition)).copied();
-                    self.on_partition_answer(at, batch, &address, answer);
+                    let hint = answer.and_then(|answer| hint(answer, &response.node_endpoints));
+                    let hinted = hint.is_some_and(|hint| self.client.take_hint(partition, hint));
+                    self.on_partition_answer(at, batch, &address, answer, hinted);
                 }
             }
             Err(error) => {
@@ -52,6 +56,7 @@ impl Sender {
         mut batch: Batch,
         address: &Arc<str>,
         answer: Option<&PartitionProduceResponse>,
+        hinted: bool,
     ) {
         let (address, api) = (address.clone(), ProduceRequest::NAME);
         let partition = &self.queues[at].partition;
@@ -67,7 +72,7 @@ impl Sender {
             let append_time_ms = (answer.log_append_time_ms >= 0).then_some(answer.log_append_time_ms);
             return self.on_produced(at, batch, Some(answer.base_offset), append_time_ms);
         };
-        if error.means_stale_metadata() {
+        if error.means_stale_metadata() && !hinted {
             self.client.mark_stale(&partition.topic);
         }
         if error.kind() == ResponseError::DuplicateSequenceNumber {
@@ -86,7 +91,9 @@ impl Sender {
             return self.on_out_of_sequence(at, batch, refused);
         }
         batch.last_error = Some(refused.clone());
-        self.on_failure(at, batch, refused);
+        // Whoever was named takes it at once.
+        let wait = hinted.then_some(Duration::ZERO);
+        self.fail(at, batch, refused, wait);
     }
 
     fn on_produced(
@@ -114,22 +121,30 @@ impl Sender {
         self.schedule(at);
     }
 
-    pub(super) fn on_failure(&mut self, at: usize, mut batch: Batch, error: Error) {
+    pub(super) fn on_failure(&mut self, at: usize, batch: Batch, error: Error) {
+        self.fail(at, batch, error, None);
+    }
+
+    fn fail(&mut self, at: usize, mut batch: Batch, error: Error, wait: Option<Duration>) {
         batch.maybe_written |= error.may_have_happened();
         // Without retries, only what certainly did not reach the log may be sent again.
         let allowed = self.config.retries || !batch.maybe_written;
         if allowed && error.is_retriable() {
-            self.send_again(at, batch, &error);
+            self.send_again_after(at, batch, &error, wait);
         } else {
             self.give_up(at, batch, &error);
         }
     }
 
     /// Puts a batch back in its place, to be sent after a wait, if there is time for that.
-    pub(super) fn send_again(&mut self, at: usize, mut batch: Batch, error: &Error) {
+    pub(super) fn send_again(&mut self, at: usize, batch: Batch, error: &Error) {
+        self.send_again_after(at, batch, error, None);
+    }
+
+    fn send_again_after(&mut self, at: usize, mut batch: Batch, error: &Error, wait: Option<Duration>) {
         batch.attempts += 1;
         let now = time::now();
-        let wait = self.client.backoff().before(batch.attempts);
+        let wait = wait.unwrap_or_else(|| self.client.backoff().before(batch.attempts));
         if now + wait >= batch.created + self.config.delivery_timeout {
             return self.give_up(at, batch, error);
         }
@@ -150,6 +165,19 @@ impl Sender {
         batch.failed(&queue.partition, error);
         self.schedule(at);
     }
+}
+
+/// Whom a leader names in its place, if it does (KIP-951).
+fn hint(answer: &PartitionProduceResponse, endpoints: &[NodeEndpoint]) -> Option<Hint> {
+    KafkaError::from_code(answer.error_code).filter(|error| error.means_stale_metadata())?;
+    let (leader, epoch) = (answer.current_leader.leader_id.0, answer.current_leader.leader_epoch);
+    let at = endpoints.iter().find(|endpoint| endpoint.node_id.0 == leader).map(|endpoint| BrokerInfo {
+        id: leader,
+        host: endpoint.host.to_string(),
+        port: endpoint.port,
+        rack: endpoint.rack.as_ref().map(|rack| rack.to_string()),
+    });
+    Some(Hint { leader, epoch, at })
 }
 
 /// One batch of this sequence is done with.

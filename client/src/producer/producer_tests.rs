@@ -241,3 +241,54 @@ fn keys_go_where_javas_client_puts_them() {
         assert_eq!(delivery.partition().partition, (-790_332_482 & i32::MAX) % 3);
     });
 }
+
+/// A cluster whose nodes say who leads instead, and a client that would not ask for it soon.
+async fn start_with_hints() -> (FakeCluster, crate::Client) {
+    let cluster = FakeCluster::start(2).await;
+    cluster.topic("t", 3);
+    cluster.state().hints = true;
+    let slow = Duration::from_secs(60);
+    let config = crate::ClientConfig { retry_backoff: slow, retry_backoff_max: slow, ..cluster.config() };
+    let client = crate::Client::connect(config).await.unwrap();
+    (cluster, client)
+}
+
+#[test]
+fn whoever_is_named_in_the_leaders_place_gets_the_batch_at_once() {
+    run(async {
+        let (cluster, client) = start_with_hints().await;
+        let producer = Producer::new(&client, config());
+        producer.send(record(0, "before")).await.unwrap().await.unwrap();
+        cluster.elect("t", 0, 1);
+        let asked = cluster.requests(ApiKey::Metadata);
+        assert_eq!(producer.send(record(0, "after")).await.unwrap().await.unwrap().offset, Some(1));
+        assert_eq!(cluster.requests(ApiKey::Metadata), asked, "nobody was asked who leads");
+        assert_eq!(cluster.values("t", 0), ["before", "after"]);
+    });
+}
+
+#[test]
+fn a_leader_that_is_silent_is_not_waited_for_when_another_leads() {
+    run(async {
+        let cluster = FakeCluster::start(2).await;
+        cluster.topic("t", 1);
+        let long = Duration::from_secs(20);
+        let patience = Duration::from_millis(30);
+        let client = crate::ClientConfig { request_timeout: long, patience, ..cluster.config() };
+        let client = crate::Client::connect(client).await.unwrap();
+        let config = ProducerConfig { request_timeout: long, delivery_timeout: long, ..config() };
+        let producer = Producer::new(&client, config);
+        producer.send(record(0, "before")).await.unwrap().await.unwrap();
+        cluster.state().frozen.insert(0);
+        let delivery = producer.send(record(0, "during")).await.unwrap();
+        let moved = time::timeout(Duration::from_secs(5), async {
+            while cluster.state().seen.iter().filter(|(node, ..)| *node == 1).count() < 2 {
+                task::yield_now().await;
+            }
+            cluster.elect("t", 0, 1);
+            delivery.await.unwrap()
+        });
+        assert_eq!(moved.await.expect("long before the request's time is over").offset, Some(1));
+        assert_eq!(cluster.values("t", 0), ["before", "during"]);
+    });
+}

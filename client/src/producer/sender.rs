@@ -58,7 +58,7 @@ pub(super) struct Sender {
     by_partition: BTreeMap<TopicPartition, usize>,
     ready: TimerQueue<usize>,
     alarm: Alarm,
-    pub(super) in_flight: InFlight<Event>,
+    pub(super) in_flight: InFlight<'static, Event>,
     /// Who the producer is, with idempotence.
     pub(super) identity: Identity,
     pub(super) requests_by_broker: BTreeMap<i32, usize>,
@@ -290,11 +290,15 @@ impl Sender {
             .with_topic_data(topics.collect());
         *self.requests_by_broker.entry(broker).or_default() += 1;
         let (lane, acks) = (self.lane.clone(), self.config.acks);
+        let silence = self.client.config().patience;
+        let partitions: Vec<TopicPartition> =
+            sent.iter().map(|(at, _)| self.queues[*at].partition.clone()).collect();
         self.in_flight.push(async move {
             let result = if acks == Acks::None {
                 lane.tell(broker, &request, limit).await.map(|()| (Arc::from("the broker"), None))
             } else {
-                lane.ask(broker, &request, limit).await.map(|(address, response)| (address, Some(response)))
+                let answer = lane.ask_leader(broker, &partitions, &request, limit, silence).await;
+                answer.map(|(address, response)| (address, Some(response)))
             };
             Event::Answered(Answer { broker, sent, result })
         });
