@@ -1,5 +1,7 @@
 //! The broker's process.
 
+mod dev_cluster;
+
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,6 +12,8 @@ use weir_broker::config::documented_keys;
 use weir_broker::{Config, ConfigError, Node};
 use weir_runtime::disk::{Disk, DiskOptions, OpenError};
 use weir_runtime::task::{self, RuntimeOptions};
+
+use dev_cluster::DevCluster;
 
 /// A failure while running, or one that has no code of its own.
 const EXIT_FAILURE: u8 = 1;
@@ -26,6 +30,9 @@ Examples:
       A broker for others. Set advertised.listeners in the file if clients reach it under another name.
   weir-broker --listen 127.0.0.1:0
       A free port; the line 'ready HOST:PORT' on standard output names it.
+  weir-broker --dev-cluster 3
+      Three brokers on this machine, with their data in ./dev-cluster. When they serve, standard output has a table of them
+      and 'ready HOST:PORT,HOST:PORT,HOST:PORT', which clients take as their bootstrap servers. They stop together.
   weir-broker --list-keys
       The keys of the configuration file, which has Kafka's format and names.
 
@@ -58,6 +65,15 @@ struct Args {
     /// Serve /metrics (Prometheus) and /health on this address
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<String>,
+    /// Start a cluster of N nodes on this machine, to try things out, with its data in --data-dir [default: ./dev-cluster]
+    #[arg(long, value_name = "N", conflicts_with_all = ["listen", "http"])]
+    dev_cluster: Option<u16>,
+    /// With --dev-cluster: the first node's port, the others follow [default: free ports]
+    #[arg(long, value_name = "P", requires = "dev_cluster")]
+    port: Option<u16>,
+    /// Stop when standard input ends
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
     /// Print the keys of the configuration file and what they mean
     #[arg(long)]
     list_keys: bool,
@@ -76,10 +92,10 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     // A panic is a bug: one line says where, and whoever misses the task that died reports its end.
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-    let outcome = configure(&args).and_then(|config| {
-        task::block_on(RuntimeOptions::default(), run(config))
-            .unwrap_or_else(|error| Err(Exit(EXIT_FAILURE, format!("cannot start threads: {error}"))))
-    });
+    let outcome = match dev_cluster(&args) {
+        Some(cluster) => block_on(dev_cluster::run(cluster)),
+        None => configure(&args).and_then(|config| block_on(run(config, args.stop_with_stdin))),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Exit(code, reason)) => {
@@ -87,6 +103,16 @@ fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+fn block_on(main: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
+    task::block_on(RuntimeOptions::default(), main)
+        .unwrap_or_else(|error| Err(Exit(EXIT_FAILURE, format!("cannot start threads: {error}"))))
+}
+
+fn dev_cluster(args: &Args) -> Option<DevCluster> {
+    let folder = args.data_dir.clone().unwrap_or_else(|| PathBuf::from("./dev-cluster"));
+    Some(DevCluster { nodes: args.dev_cluster?, folder, port: args.port, config: args.config.clone() })
 }
 
 fn list_keys() -> ExitCode {
@@ -132,7 +158,7 @@ fn usage(error: ConfigError) -> Exit {
     Exit(EXIT_USAGE, error.to_string())
 }
 
-async fn run(config: Config) -> Result<(), Exit> {
+async fn run(config: Config, stops_with_stdin: bool) -> Result<(), Exit> {
     let options = DiskOptions { pool_threads: config.disk_threads };
     let disk = Disk::open(&config.data_dir, options).await.map_err(|error| {
         let code = match error {
@@ -141,11 +167,22 @@ async fn run(config: Config) -> Result<(), Exit> {
         };
         Exit(code, error.to_string())
     })?;
-    let node = Node::start(config, disk).await.map_err(|error| Exit(error.exit_code(), error.to_string()))?;
+    let mut stop = Box::pin(async {
+        weir_runtime::select! {
+            () = task::interrupted() => {}
+            () = dev_cluster::stdin_ends(), if stops_with_stdin => {}
+        }
+    });
+    let node = weir_runtime::select! {
+        node = Box::pin(Node::start(config, disk)) => node,
+        // A node that waits for others has nothing to close.
+        () = &mut stop => return Ok(()),
+    };
+    let node = node.map_err(|error| Exit(error.exit_code(), error.to_string()))?;
     announce(&node)?;
     weir_runtime::select! {
         failure = node.failed() => return Err(Exit(failure.exit_code(), failure.to_string())),
-        () = task::interrupted() => {}
+        () = &mut stop => {}
     }
     tracing::info!("stopping");
     node.stop().await.map_err(|error| Exit(EXIT_FAILURE, format!("the stop was not clean: {error}")))

@@ -6,6 +6,7 @@ mod administration;
 mod cluster;
 mod configurations;
 mod consuming;
+mod dev_cluster;
 mod group_members;
 mod group_restarts;
 mod group_sizes;

@@ -35,7 +35,7 @@ fn command(folder: &Path) -> Command {
     command
 }
 
-fn start(folder: &Path) -> Process {
+pub(crate) fn start(folder: &Path) -> Process {
     started(command(folder))
 }
 
