@@ -340,3 +340,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 #[path = "peer/peer_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "peer/fault_tests.rs"]
+mod fault_tests;

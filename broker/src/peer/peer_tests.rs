@@ -92,7 +92,7 @@ fn voter(node: i32) -> VoterId {
     VoterId { broker: BrokerId(node), folder: identity(node).folder }
 }
 
-fn setup(node: i32, secret: &str) -> PeerSetup {
+pub(super) fn setup(node: i32, secret: &str) -> PeerSetup {
     PeerSetup {
         me: identity(node),
         secret: Some(Secret::new(secret)),
@@ -154,11 +154,11 @@ fn reach(peers: &Peers, to: &[(i32, SocketAddr)]) {
     peers.set_addresses(to.iter().map(|(node, at)| (BrokerId(*node), address(at))));
 }
 
-fn question(node: i32) -> QuorumQuestion {
+pub(super) fn question(node: i32) -> QuorumQuestion {
     QuorumQuestion::Introduce { me: voter(node), may_vote: true }
 }
 
-fn introduced(node: i32) -> QuorumReply {
+pub(super) fn introduced(node: i32) -> QuorumReply {
     QuorumReply::Introduced { me: voter(node), belongs: None }
 }
 
@@ -167,7 +167,7 @@ fn ask(peers: &Peers, to: i32, of: i32) -> task::JoinHandle<Result<QuorumReply, 
     task::spawn("asker", async move { peers.ask(BrokerId(to), question(of)).await })
 }
 
-fn note(from: i32, term: Term) -> Note {
+pub(super) fn note(from: i32, term: Term) -> Note {
     Note::Raft(Envelope {
         from: voter(from),
         to: voter(1),
