@@ -291,7 +291,7 @@ impl Peers {
         to: BrokerId,
     ) -> Result<(PeerReader, PeerWriter), PeerError> {
         let net = self.net.as_ref().ok_or(PeerError::Unreachable(to))?;
-        net.ground.connect(to, Lane::Replica).await
+        net.ground.connect(to, Lane::Replica).await.map(|(_, reader, writer)| (reader, writer))
     }
 
     /// Ends all control lanes to others: what is under way is not answered any more.
@@ -302,12 +302,12 @@ impl Peers {
     }
 
     /// A node has shown itself: it is worth a try at once.
-    fn heard(&self, node: BrokerId) {
+    fn heard(&self, peer: Identity) {
         let Some(net) = &self.net else { return };
-        let known = locked(&net.links).as_ref().and_then(|links| links.get(&node).cloned());
+        let known = locked(&net.links).as_ref().and_then(|links| links.get(&peer.node).cloned());
         if let Some(link) = known {
             // One that is full has no need of it.
-            let _ = link.try_send(Outgoing::Heard);
+            let _ = link.try_send(Outgoing::Heard(peer));
         }
     }
 

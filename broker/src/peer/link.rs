@@ -11,7 +11,7 @@ use weir_protocol::types::BrokerId;
 use weir_runtime::net::{self, Stream};
 use weir_runtime::time::{self, Alarm, Instant};
 
-use super::handshake::{self, Credentials, HandshakeError, Lane, Refusal};
+use super::handshake::{self, Credentials, HandshakeError, Identity, Lane, Refusal};
 use super::lane::{LaneError, PeerReader, PeerWriter};
 use super::message::{Note, Question, Reply};
 use super::{PeerError, PeerSetup, PeerTiming, locked};
@@ -32,8 +32,8 @@ pub(super) enum Outgoing {
         question: Question,
         reply: oneshot::Sender<Answered>,
     },
-    /// The peer has shown itself.
-    Heard,
+    /// The peer has shown itself, in this life of it.
+    Heard(Identity),
 }
 
 /// What becomes of a question; `None`: nobody there answers it.
@@ -80,7 +80,7 @@ impl Ground {
         &self,
         to: BrokerId,
         lane: Lane,
-    ) -> Result<(PeerReader, PeerWriter), PeerError> {
+    ) -> Result<(Identity, PeerReader, PeerWriter), PeerError> {
         let stream = match time::timeout(self.setup.timing.connect, self.reach(to)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
@@ -94,7 +94,7 @@ impl Ground {
         };
         let limits = self.setup.limits(lane);
         match handshake::connect(stream, self.credentials(), lane, to, limits).await {
-            Ok((_, reader, writer)) => Ok((reader, writer)),
+            Ok(connected) => Ok(connected),
             Err(HandshakeError::Refused(refusal)) => Err(PeerError::Refused(to, refusal)),
             Err(error) => {
                 tracing::debug!(node = %to, %error, "no handshake");
@@ -128,7 +128,7 @@ impl Ground {
 pub(super) async fn run(to: BrokerId, ground: std::sync::Arc<Ground>, mut queue: mpsc::Receiver<Outgoing>) {
     let mut failures = Failures::new(to, ground.setup.timing);
     while let Some(first) = queue.recv().await {
-        if matches!(first, Outgoing::Heard) {
+        if matches!(first, Outgoing::Heard(_)) {
             failures.forgive();
             continue;
         }
@@ -137,9 +137,9 @@ pub(super) async fn run(to: BrokerId, ground: std::sync::Arc<Ground>, mut queue:
             continue;
         }
         match ground.connect(to, Lane::Control).await {
-            Ok((reader, writer)) => {
+            Ok((peer, reader, writer)) => {
                 failures.connected();
-                let mut session = Session::new(to, reader, writer, ground.setup.timing);
+                let mut session = Session::new(peer, reader, writer, ground.setup.timing);
                 let end = session.run(first, &mut queue).await;
                 session.fail_all();
                 let Some(error) = end else { return };
@@ -160,7 +160,7 @@ fn fail(outgoing: Outgoing, error: &PeerError) {
     match outgoing {
         // Whoever has asked may not wait any more.
         Outgoing::Ask { reply, .. } => drop(reply.send(Err(error.clone()))),
-        Outgoing::Note(_) | Outgoing::Heard => {}
+        Outgoing::Note(_) | Outgoing::Heard(_) => {}
     }
 }
 
@@ -219,7 +219,7 @@ impl Failures {
 
 /// One connection.
 struct Session {
-    to: BrokerId,
+    peer: Identity,
     timing: PeerTiming,
     reader: PeerReader,
     writer: PeerWriter,
@@ -234,11 +234,11 @@ struct Session {
 }
 
 impl Session {
-    fn new(to: BrokerId, reader: PeerReader, writer: PeerWriter, timing: PeerTiming) -> Session {
+    fn new(peer: Identity, reader: PeerReader, writer: PeerWriter, timing: PeerTiming) -> Session {
         let mut alarm = Alarm::new();
         alarm.set(Some(time::now() + timing.idle));
         Session {
-            to,
+            peer,
             timing,
             reader,
             writer,
@@ -252,37 +252,33 @@ impl Session {
 
     /// Runs until the connection ends, and says why; `None`: nobody has anything more to say.
     async fn run(&mut self, first: Outgoing, queue: &mut mpsc::Receiver<Outgoing>) -> Option<LaneError> {
-        self.put(first);
-        loop {
+        let mut step = self.put(first);
+        while step.is_ok() {
             let has_room = self.writer.waiting_bytes() < WAITING_BYTES_MAX;
             let is_idle = self.writer.is_idle();
-            let step = weir_runtime::select! {
+            step = weir_runtime::select! {
                 flushed = self.writer.flush(), if !is_idle => flushed,
                 received = self.reader.receive::<CallAnswer>() => {
                     received.map(|(answer, _)| self.on_answer(answer))
                 }
-                next = queue.recv(), if has_room => {
-                    self.put(next?);
-                    Ok(())
-                }
+                next = queue.recv(), if has_room => self.put(next?),
                 () = self.alarm.wait() => self.on_alarm(),
             };
-            if let Err(error) = step {
-                return Some(error);
-            }
         }
+        step.err()
     }
 
-    fn put(&mut self, outgoing: Outgoing) {
+    fn put(&mut self, outgoing: Outgoing) -> Result<(), LaneError> {
         let (call, reply) = match outgoing {
-            Outgoing::Heard => return,
+            Outgoing::Heard(peer) => return self.on_heard(peer),
             Outgoing::Note(note) => (Call::Note(note), None),
             Outgoing::Ask { question, reply } => {
                 if self.asked.len() >= ASKED_MAX {
                     self.asked.retain(|_, reply| !reply.is_closed());
                 }
                 if self.asked.len() >= ASKED_MAX {
-                    return drop(reply.send(Err(PeerError::Overloaded(self.to))));
+                    drop(reply.send(Err(PeerError::Overloaded(self.peer.node))));
+                    return Ok(());
                 }
                 self.next_id += 1;
                 (Call::Ask(self.next_id, question), Some(reply))
@@ -292,16 +288,23 @@ impl Session {
             (Ok(_), Some(reply)) => drop(self.asked.insert(self.next_id, reply)),
             (Ok(_), None) => {}
             (Err(error), reply) => {
-                tracing::warn!(node = %self.to, %error, "a message cannot be sent");
+                tracing::warn!(node = %self.peer.node, %error, "a message cannot be sent");
                 if let Some(reply) = reply {
-                    drop(reply.send(Err(PeerError::Overloaded(self.to))));
+                    drop(reply.send(Err(PeerError::Overloaded(self.peer.node))));
                 }
-                return;
+                return Ok(());
             }
         }
         if !std::mem::replace(&mut self.spoken, true) && self.ping.is_none() {
             self.alarm.set(Some(time::now() + self.timing.ping_after));
         }
+        Ok(())
+    }
+
+    /// A later life of the peer shows that nobody is at the other end any more.
+    fn on_heard(&self, peer: Identity) -> Result<(), LaneError> {
+        let is_later = peer.folder == self.peer.folder && peer.incarnation > self.peer.incarnation;
+        if is_later { Err(LaneError::Closed) } else { Ok(()) }
     }
 
     fn on_answer(&mut self, answer: CallAnswer) {
@@ -345,7 +348,7 @@ impl Session {
 
     fn fail_all(&mut self) {
         for (_, reply) in std::mem::take(&mut self.asked) {
-            drop(reply.send(Err(PeerError::Unreachable(self.to))));
+            drop(reply.send(Err(PeerError::Unreachable(self.peer.node))));
         }
     }
 }

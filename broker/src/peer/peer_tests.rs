@@ -76,6 +76,7 @@ scenarios!(
     notes_in_anothers_name_are_not_delivered,
     a_node_is_lost_with_its_newest_lane,
     replicas_records_pass_as_they_are,
+    a_later_life_of_a_peer_ends_the_connection_to_the_former_one,
     questions_to_nobody_and_to_oneself_need_no_connection,
     without_a_secret_only_this_machine_is_served,
 );
@@ -339,7 +340,7 @@ async fn garbage_costs_its_sender_the_connection_only(ip: IpAddr) {
         while reader.read(&mut rest, 1 << 10).await.is_ok_and(|read| read > 0) {}
     }
     // One that knows the secret and then talks nonsense.
-    let (mut reader, mut writer) = lane_of(4, server.address, Lane::Control).await;
+    let (mut reader, mut writer) = lane_as(identity(4), server.address).await;
     writer.send(&(99u8, "nonsense"), []).await.unwrap();
     assert!(reader.receive::<CallAnswer>().await.is_err());
     assert_eq!(server.arrivals.lost.recv().await, Some(BrokerId(4)));
@@ -347,12 +348,13 @@ async fn garbage_costs_its_sender_the_connection_only(ip: IpAddr) {
     assert_eq!(asking.await.unwrap(), Ok(introduced(1)), "the others notice nothing");
 }
 
-async fn lane_of(node: i32, to: SocketAddr, lane: Lane) -> (PeerReader, PeerWriter) {
+/// A control lane to node 1.
+async fn lane_as(me: Identity, to: SocketAddr) -> (PeerReader, PeerWriter) {
     let stream = Stream::connect(to).await.unwrap();
-    let mine = Credentials { me: identity(node), cluster: None, secret: b"secret" };
-    let limits = setup(node, "").limits(lane);
+    let mine = Credentials { me, cluster: None, secret: b"secret" };
+    let limits = setup(1, "").limits(Lane::Control);
     let (_, reader, writer) =
-        handshake::connect(stream, mine, lane, BrokerId(1), limits).await.expect("a handshake");
+        handshake::connect(stream, mine, Lane::Control, BrokerId(1), limits).await.expect("a handshake");
     (reader, writer)
 }
 
@@ -375,8 +377,8 @@ async fn notes_in_anothers_name_are_not_delivered(ip: IpAddr) {
 
 async fn a_node_is_lost_with_its_newest_lane(ip: IpAddr) {
     let mut server = Served::new(ip, 1).await;
-    let (mut reader, mut writer) = lane_of(2, server.address, Lane::Control).await;
-    let (mut newer_reader, mut newer_writer) = lane_of(2, server.address, Lane::Control).await;
+    let (mut reader, mut writer) = lane_as(identity(2), server.address).await;
+    let (mut newer_reader, mut newer_writer) = lane_as(identity(2), server.address).await;
     for (reader, writer) in [(&mut reader, &mut writer), (&mut newer_reader, &mut newer_writer)] {
         writer.send(&Call::Ping(1), []).await.unwrap();
         assert!(matches!(reader.receive().await.unwrap().0, CallAnswer::Pong(1)));
@@ -413,6 +415,21 @@ async fn replicas_records_pass_as_they_are(ip: IpAddr) {
     assert_eq!((head, tail.len()), (5, 0), "a frame that is too large was not begun");
     writer.send("fetch", []).await.unwrap();
     assert_eq!(sending.await.unwrap(), ("fetch".to_owned(), Bytes::new()));
+}
+
+async fn a_later_life_of_a_peer_ends_the_connection_to_the_former_one(ip: IpAddr) {
+    let (address, accepting) = dumb(ip, 2).await;
+    let server = Served::new(ip, 1).await;
+    reach(&server.peers, &[(2, address)]);
+    let asked = time::now();
+    let asking = ask(&server.peers, 2, 7);
+    let _held = accepting.await.unwrap();
+    let same = lane_as(identity(2), server.address).await;
+    let next = Identity { incarnation: Incarnation(2), ..identity(2) };
+    let later = lane_as(next, server.address).await;
+    assert_eq!(asking.await.unwrap(), Err(PeerError::Unreachable(BrokerId(2))));
+    assert!(asked.elapsed() < Duration::from_millis(700), "not by silence: {:?}", asked.elapsed());
+    drop((same, later));
 }
 
 async fn questions_to_nobody_and_to_oneself_need_no_connection(_: IpAddr) {

@@ -158,7 +158,7 @@ impl Server {
         serial: u64,
     ) {
         locked(&self.newest).insert(from.node, serial);
-        self.peers.heard(from.node);
+        self.peers.heard(from);
         let idle = self.ground.setup.timing.idle * 3;
         let mut session = Session::new(from, reader, writer, &self.peers.inboxes, idle);
         let end = session.run().await;
