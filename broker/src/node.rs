@@ -17,6 +17,7 @@ use weir_runtime::{random, simulation, time};
 use weir_storage::{RecoveryReport, StorageError, Store, StoreConfig};
 
 use crate::api::{Api, FetchSessions};
+use crate::complaints::Complaints;
 use crate::config::Config;
 use crate::controller::{ControllerClient, PartitionChanges};
 use crate::group::{GroupSetup, Groups};
@@ -26,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::peer::{Inboxes, Peers};
 use crate::producer_ids::ProducerIds;
 use crate::replica::mailbox::Mailboxes;
+use crate::replica::{self, FetchLimits, Replication};
 use crate::server::budget::Budget;
 use crate::server::{Stage, http, listener};
 use crate::shard::{ProducerExpiry, ShardSetup, Shards};
@@ -157,6 +159,11 @@ fn group_limits(config: &Config) -> Limits {
     Limits { append_bytes_max: append_bytes_max.min(config.groups.append_bytes_max), ..config.groups }
 }
 
+fn replica_limits(config: &Config) -> partition::Limits {
+    let replica_lag_ms_max = i64::try_from(config.replica_lag_max.as_millis()).unwrap_or(i64::MAX);
+    partition::Limits { replica_lag_ms_max, ..partition::Limits::default() }
+}
+
 /// A running broker.
 pub struct Node {
     address: SocketAddr,
@@ -210,10 +217,11 @@ impl Node {
             failure: failure.clone(),
         })
         .await?;
-        let (mailboxes, _) = Mailboxes::new();
+        let (mailboxes, new_mailboxes) = Mailboxes::new();
         let (inboxes, _) = Inboxes::new();
         let (_, quorum_leader) = watch::channel(None);
-        let client = ControllerClient::new(Peers::new(me, inboxes), quorum_leader);
+        let peers = Peers::new(me, inboxes);
+        let client = ControllerClient::new(peers.clone(), quorum_leader);
         let changes = PartitionChanges::new(me, client, driver.reader());
         let (shards, owners) = Shards::start(&ShardSetup {
             me,
@@ -226,7 +234,7 @@ impl Node {
                 idle: config.producer_id_expiration,
                 check: config.producer_id_expiration_check,
             },
-            limits: partition::Limits::default(),
+            limits: replica_limits(&config),
             mailboxes,
             changes,
         });
@@ -238,6 +246,22 @@ impl Node {
             limits: group_limits(&config),
         });
         let (stage, stage_reader) = watch::channel(Stage::Running);
+        let (_, lanes) = mpsc::channel(1);
+        let replication = Replication {
+            me,
+            peers,
+            shards: shards.clone(),
+            image: driver.reader(),
+            disk: disk.clone(),
+            metrics: Arc::clone(&metrics),
+            limits: FetchLimits {
+                partition_bytes: config.replica_fetch_bytes_max,
+                answer_bytes: config.replica_fetch_response_bytes_max,
+            },
+            stage: stage_reader.clone(),
+            complaints: Complaints::default(),
+        };
+        replica::start(replication, new_mailboxes, lanes);
         let api = Arc::new(Api {
             budget: Budget::new(
                 config.queued_request_bytes_max,

@@ -184,10 +184,7 @@ impl Town {
     async fn kill(&mut self, id: i32) {
         let id = BrokerId(id);
         let broker = self.brokers.remove(&id).unwrap();
-        broker.stage.send_replace(Stage::Cut);
-        for owner in &broker.owners {
-            owner.abort();
-        }
+        broker.stop();
         let broker_epoch = self.image.broker(id).unwrap().epoch;
         self.apply(Record::V2(ClusterCommand::Fence { broker: id, broker_epoch })).await.unwrap();
     }
@@ -247,8 +244,12 @@ impl Town {
         partition.isr.iter().map(|id| id.0).collect()
     }
 
+    fn leader_id(&self, partition: i32) -> i32 {
+        self.image.partition(log(partition)).unwrap().leader.unwrap().0
+    }
+
     fn leader(&self, partition: i32) -> &Broker {
-        &self.brokers[&self.image.partition(log(partition)).unwrap().leader.unwrap()]
+        &self.brokers[&BrokerId(self.leader_id(partition))]
     }
 
     /// Produces while the controller works.
@@ -259,11 +260,9 @@ impl Town {
 
     async fn while_governing<T>(&mut self, future: impl Future<Output = T>) -> T {
         let mut future = std::pin::pin!(future);
-        loop {
-            weir_runtime::select! {
-                done = &mut future => return done,
-                () = self.govern(time::now() + PATIENCE) => panic!("not in time"),
-            }
+        weir_runtime::select! {
+            done = &mut future => done,
+            () = self.govern(time::now() + PATIENCE) => panic!("not in time"),
         }
     }
 
@@ -282,6 +281,14 @@ impl Town {
 }
 
 impl Broker {
+    /// Ends at once, as when the process is killed.
+    fn stop(&self) {
+        self.stage.send_replace(Stage::Cut);
+        for owner in &self.owners {
+            owner.abort();
+        }
+    }
+
     async fn produce(
         &self,
         log: LogId,
@@ -368,5 +375,88 @@ fn what_was_acknowledged_survives_its_leader() {
         town.kill(2).await;
         assert_eq!(town.produce(0, 1).await.unwrap(), 22);
         assert_eq!(town.read(0, 0, 23).await.len(), 23);
+    });
+}
+
+#[test]
+fn a_follower_that_is_cut_off_leaves_the_isr_and_comes_back_kip_497() {
+    run(async {
+        let mut town = Town::of(3).await;
+        town.topic(1, &[1, 2, 3], 2).await;
+        assert_eq!(town.produce(0, 1).await.unwrap(), 0);
+        // It fetches no more, and nobody fences it.
+        town.brokers[&BrokerId(3)].stage.send_replace(Stage::Cut);
+        assert_eq!(town.produce(0, 1).await.unwrap(), 1);
+        assert_eq!(town.isr(0), [1, 2]);
+        // Two of three are enough.
+        assert_eq!(town.produce(0, 1).await.unwrap(), 2);
+        town.kill(3).await;
+        town.start(3).await;
+        town.until("it comes back", |town| town.isr(0) == [1, 2, 3]).await;
+    });
+}
+
+#[test]
+fn an_idle_follower_is_in_sync_however_long_nothing_happens() {
+    run(async {
+        let mut town = Town::of(2).await;
+        town.topic(3, &[1, 2], 1).await;
+        for partition in 0..3 {
+            assert_eq!(town.produce(partition, 1).await.unwrap(), 0);
+        }
+        // Longer than replicas may lag.
+        town.govern(time::now() + Duration::from_millis(2_000)).await;
+        let epochs = |town: &Town| town.image.partition(log(0)).unwrap().partition_epoch;
+        let before = epochs(&town);
+        assert_eq!(town.produce(0, 1).await.unwrap(), 1);
+        town.govern(time::now() + Duration::from_millis(700)).await;
+        assert_eq!((town.isr(0), epochs(&town)), (vec![1, 2], before));
+    });
+}
+
+#[test]
+fn records_that_nobody_else_has_are_cut_when_their_leader_comes_back_kip_101() {
+    run(async {
+        let mut town = Town::of(3).await;
+        town.topic(1, &[1, 2, 3], 2).await;
+        assert_eq!(town.produce(0, 3).await.unwrap(), 0);
+        for id in [2, 3] {
+            town.brokers[&BrokerId(id)].stage.send_replace(Stage::Cut);
+        }
+        // Appended here, and never acknowledged.
+        drop(town.leader(0).produce(log(0), 5).await);
+        for id in [2, 3] {
+            // Their processes begin anew, so that they fetch again; the leader is not asked.
+            let broker = town.brokers.remove(&BrokerId(id)).unwrap();
+            broker.stop();
+        }
+        town.kill(1).await;
+        for id in [2, 3] {
+            town.start(id).await;
+        }
+        town.until("others lead", |town| town.isr(0) == [2, 3]).await;
+        assert_eq!(town.produce(0, 2).await.unwrap(), 3);
+        town.start(1).await;
+        town.until("it has cut and joined", |town| town.isr(0) == [1, 2, 3]).await;
+        for id in [2, 3] {
+            town.kill(id).await;
+        }
+        assert_eq!(town.leader_id(0), 1);
+        assert_eq!(town.read(0, 0, 5).await.len(), 5);
+    });
+}
+
+#[test]
+fn many_partitions_share_a_lane() {
+    run(async {
+        let mut town = Town::of(3).await;
+        town.topic(500, &[1, 2, 3], 2).await;
+        let mut answers = Vec::new();
+        for partition in 0..500 {
+            answers.push(town.leader(partition).produce(log(partition), 2).await);
+        }
+        for answer in answers {
+            assert_eq!(town.while_governing(answer).await.unwrap(), 0);
+        }
     });
 }
