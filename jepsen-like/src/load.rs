@@ -25,7 +25,7 @@ use crate::workload::Values;
 pub use churn::DELETED;
 pub use consuming::final_read;
 pub use grouping::LATE_COMMIT;
-pub use producing::send;
+pub use producing::{probe, send};
 
 /// What every client of a run shares.
 #[derive(Clone)]

@@ -1,19 +1,24 @@
-//! The simulated brokers: production's `Node` on simulated machines, with a supervisor that starts what has ended.
+//! The simulated nodes: production's `Node` on simulated machines, with a supervisor that starts what has ended.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use weir_broker::config::{QuorumVoter, Roles, Secret};
 use weir_broker::{Config, Node};
 use weir_runtime::disk::{Disk, DiskOptions, OpenError};
 use weir_runtime::simulation::{self, NodeId, World};
 use weir_runtime::{select, task};
 
+use crate::plan::Cluster;
 use crate::report::situation;
 
 /// The port of every broker.
 pub const PORT: u16 = 9092;
+/// The port on which the nodes of a cluster talk to each other.
+pub const INTERNAL_PORT: u16 = 9093;
+/// What the nodes of a cluster know of each other.
+const SECRET: &str = "of the simulation";
 /// The data folder on each broker's disk.
 pub const FOLDER: &str = "/data";
 
@@ -74,16 +79,47 @@ pub fn client_address(number: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1 + number as u8))
 }
 
-/// Adds a broker to the world and starts it.
-pub fn add_broker(world: &World, number: u32, settings: &BTreeMap<String, String>) -> Broker {
+/// What a node reads from its command line.
+fn config(cluster: &Cluster, number: u32) -> Config {
+    let mut config = Config {
+        node_id: number as i32 + 1,
+        listen: format!("{}:{PORT}", address(number)),
+        ..Config::default()
+    };
+    if !cluster.is_lone() {
+        let role = cluster.role(number);
+        config.roles = Roles { broker: role.is_broker(), controller: role.is_controller() };
+        config.internal_listen = Some(format!("{}:{INTERNAL_PORT}", address(number)));
+        config.internal_secret = Some(Secret::new(SECRET));
+        let voter = |node: u32| QuorumVoter {
+            node_id: node as i32 + 1,
+            host: address(node).to_string(),
+            port: INTERNAL_PORT,
+        };
+        config.quorum_voters = cluster.voting().map(voter).collect();
+    }
+    config
+}
+
+/// What a node reads from its file.
+fn properties(cluster: &Cluster, number: u32) -> String {
+    let mut settings = cluster.settings.clone();
+    if let Some(member) = cluster.members.get(number as usize) {
+        settings.extend(member.settings.clone());
+    }
+    settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect()
+}
+
+/// Adds a node to the world and starts it.
+pub fn add_broker(world: &World, number: u32, cluster: &Cluster) -> Broker {
     let seen = Seen::default();
-    let properties: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    let (config, properties) = (config(cluster, number), properties(cluster, number));
     let inside = seen.clone();
     let node = world.add_node(&format!("broker-{number}"), address(number), move || {
-        let (seen, properties) = (inside.clone(), properties.clone());
+        let (seen, config, properties) = (inside.clone(), config.clone(), properties.clone());
         seen.lives().0 += 1;
         async move {
-            if let Some(exit) = process(number, &properties, &seen).await {
+            if let Some(exit) = process(config, &properties, &seen).await {
                 simulation::trace("broker exits", || format!("{} {}", exit.code, exit.line));
                 seen.exits().push(exit);
             }
@@ -93,13 +129,8 @@ pub fn add_broker(world: &World, number: u32, settings: &BTreeMap<String, String
 }
 
 /// What `main` does in the production binary. Returns how it ended, unless it was asked to end and could.
-async fn process(number: u32, properties: &str, seen: &Seen) -> Option<Exit> {
+async fn process(mut config: Config, properties: &str, seen: &Seen) -> Option<Exit> {
     let exit = |code, line: String| Some(Exit { code, line });
-    let mut config = Config {
-        node_id: number as i32 + 1,
-        listen: format!("{}:{PORT}", address(number)),
-        ..Config::default()
-    };
     if let Err(error) = config.apply(Path::new("server.properties"), properties) {
         return exit(2, error.to_string());
     }

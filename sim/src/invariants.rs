@@ -1,44 +1,84 @@
 //! Invariants that no node can check alone: they speak of several nodes, or of several lives of one.
 //!
-//! Nodes tell facts ([`weir_protocol::fact::Fact`]) as they happen; here they are held against each other. What one replica can
-//! check by itself is asserted where it happens (`Partition::invariants`, `Raft::invariants`).
+//! Nodes tell facts ([`weir_protocol::fact::Fact`]) as they happen; here they are held against each other, and against what the
+//! quorum has committed by then. What one replica can check by itself is asserted where it happens (`Partition::invariants`,
+//! `Raft::invariants`).
 
-use std::collections::BTreeMap;
+mod logs;
+mod town;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use weir_protocol::fact::Fact;
 use weir_protocol::raft::{Index, Term};
-use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
+use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset, VoterId};
 use weir_runtime::simulation::Observation;
 
+use self::logs::Logs;
+use self::town::Town;
+use crate::plan::{Plan, Whom};
 use crate::report::Finding;
 
-/// A process: the number of its node, and how many that has had.
+/// A process: the number of its node, and how many that has had. A broker's id is the number of its node.
 type Process = (u32, u64);
+
+/// What is broken, and how.
+type Broken = Option<(&'static str, String)>;
+
+/// What is known of a run beforehand.
+#[derive(Debug, Clone, Default)]
+pub struct Premises {
+    /// It is about one node alone: then nothing is anywhere else.
+    pub is_lone: bool,
+    /// Nodes whose disks lie, or forget what a plan lets them forget: they may know less after a restart than before.
+    pub forgetful: BTreeSet<u32>,
+}
+
+impl Premises {
+    /// What a plan does.
+    pub fn of(plan: &Plan) -> Premises {
+        let is_lone = plan.cluster.is_lone();
+        let mut forgetful = plan.damaged();
+        if plan.cluster.is_unsynced() {
+            let cuts = plan.faults.iter().filter(|fault| fault.fault.takes_power());
+            forgetful.extend(cuts.flat_map(|fault| fault.fault.nodes()));
+        }
+        Premises { is_lone, forgetful: forgetful.into_iter().map(|node| node + 1).collect() }
+    }
+}
 
 /// What the nodes have told so far, and what of it cannot all be true.
 #[derive(Debug, Default)]
 pub struct Invariants {
-    /// Disks lie in this run: then a restarted node may know less than it did.
-    forgetful: bool,
+    premises: Premises,
+    town: Town,
+    logs: Logs,
     /// Who led a partition in an epoch.
     leaders: BTreeMap<(LogId, LeaderEpoch), Process>,
-    /// The latest epoch of each partition that a leader was seen in.
-    epochs: BTreeMap<LogId, LeaderEpoch>,
+    /// The latest epoch of each partition in which a node was seen to lead it.
+    epochs: BTreeMap<(LogId, u32), LeaderEpoch>,
     /// The high watermark that each process has told last.
     told: BTreeMap<(LogId, Process), Offset>,
-    /// The highest of all high watermarks.
-    high_watermarks: BTreeMap<LogId, Offset>,
     quorum_leaders: BTreeMap<Term, Process>,
     committed: BTreeMap<Index, (Term, Bytes)>,
     broker_epochs: BTreeMap<BrokerId, (i64, Process)>,
+    votes: BTreeMap<(VoterId, Term), VoterId>,
+    images: BTreeMap<i64, u64>,
     findings: Vec<Finding>,
 }
 
 impl Invariants {
-    /// Nothing was told yet. `forgetful`: whether damage was done to disks.
-    pub fn new(forgetful: bool) -> Invariants {
-        Invariants { forgetful, ..Invariants::default() }
+    /// Nothing was told yet.
+    pub fn new(premises: Premises) -> Invariants {
+        Invariants { premises, ..Invariants::default() }
+    }
+
+    /// None of the damage was done that is planned for a node alone.
+    pub fn trust_a_lone_disk(&mut self) {
+        if self.premises.is_lone {
+            self.premises.forgetful.clear();
+        }
     }
 
     /// Takes in what a node told; facts of other types are not meant for this.
@@ -50,13 +90,90 @@ impl Invariants {
     }
 
     /// What cannot all be true.
-    pub fn findings(self) -> Vec<Finding> {
-        self.findings
+    pub fn findings(&self) -> Vec<Finding> {
+        self.findings.clone()
+    }
+
+    /// Whom a fault means now: the number of a node. `partitions` are those that the plan counts.
+    pub fn whom(&self, whom: Whom, partitions: &[(String, i32)]) -> Option<u32> {
+        let place = match whom {
+            Whom::Quorum => return self.quorum_leaders.values().next_back().map(|(node, _)| *node),
+            Whom::Leader(place) | Whom::Follower(place) => place as usize,
+        };
+        let (topic, number) = partitions.get(place % partitions.len().max(1))?;
+        let (_, partition) = self.town.find(topic, *number)?;
+        let found = match whom {
+            Whom::Follower(_) => {
+                partition.isr.iter().copied().find(|broker| Some(*broker) != partition.leader)
+            }
+            _ => partition.leader,
+        };
+        found.map(|broker| broker.0 as u32)
+    }
+
+    /// What keeps the cluster from being whole again; `None`: nothing.
+    pub fn lacks(&self, brokers: &[BrokerId]) -> Option<String> {
+        self.town.lacks(brokers)
+    }
+
+    /// Holds the replicas against each other once the cluster is whole again: each has every committed record that it retains.
+    pub fn compare_replicas(&mut self) {
+        let all: Vec<_> = self
+            .town
+            .partitions()
+            .flat_map(|(_, log, partition)| partition.isr.iter().map(move |member| (log, *member)))
+            .collect();
+        for (log, member) in all {
+            let node = member.0 as u32;
+            if let Some(batch) = self.logs.lacks(log, node).filter(|_| !self.is_forgetful(node)) {
+                self.report(
+                    "replicas-differ",
+                    format!("{log} on broker {member} lacks {batch:?} in the end"),
+                );
+            }
+        }
+    }
+
+    fn is_forgetful(&self, node: u32) -> bool {
+        self.premises.forgetful.contains(&node)
+    }
+
+    /// The first of a kind says what went wrong; the others follow from it.
+    fn report(&mut self, name: &'static str, text: String) {
+        if self.findings.iter().all(|finding| finding.name != name) {
+            self.findings.push(Finding::new(name, text));
+        }
     }
 
     fn check(&mut self, process: Process, at_ms: f64, fact: &Fact) {
+        let (node, incarnation) = process;
         let broken = match fact {
-            Fact::Opened { log, end, .. } => self.opened(*log, *end),
+            Fact::Opened { log, start, end } => self.opened(node, *log, *start, *end),
+            Fact::Appended { log, .. }
+            | Fact::Cut { log, .. }
+            | Fact::Kept { log, .. }
+            | Fact::Starts { log, .. }
+                if *log == LogId::METADATA =>
+            {
+                None // the quorum has laws of its own
+            }
+            Fact::Appended { log, batches } => {
+                self.logs.appended(*log, node, batches).map(|(known, other)| {
+                    ("two-records", format!("{log}: {known:?} and {other:?} have one name"))
+                })
+            }
+            Fact::Cut { log, end } => {
+                self.logs.cut(*log, node, *end);
+                None
+            }
+            Fact::Starts { log, start } => {
+                self.logs.starts(*log, node, *start);
+                None
+            }
+            Fact::Kept { log, end } => {
+                self.logs.durable(*log, node, *end);
+                None
+            }
             Fact::Leads { log, epoch } => self.leads(process, *log, *epoch),
             Fact::HighWatermark { log, high_watermark, durable_end, .. } => {
                 self.high_watermark(process, *log, *high_watermark, *durable_end)
@@ -65,90 +182,152 @@ impl Invariants {
                 .map(|other| ("two-quorum-leaders", format!("term {term} has two leaders, {other:?} too"))),
             Fact::Committed { index, term, payload } => self.committed(*index, *term, payload),
             Fact::Registered { broker, epoch } => self.registered(process, *broker, *epoch),
+            Fact::Voted { voter, term, candidate } => {
+                one_of_each(&mut self.votes, (*voter, *term), *candidate)
+                    .map(|other| ("two-votes", format!("{voter} has voted for {other} in term {term}")))
+            }
+            Fact::Image { applied, digest } => one_of_each(&mut self.images, *applied, *digest)
+                .map(|other| ("two-images", format!("another image at {applied} has the digest {other:x}"))),
             Fact::Follows { .. } | Fact::Truncated { .. } | Fact::Durable { .. } | Fact::InSync { .. } => {
                 None
             }
         };
         if let Some((name, text)) = broken {
-            let (node, incarnation) = process;
             let text =
                 format!("{text}; told by process {incarnation} of node {node} at {at_ms:.3} ms: {fact:?}");
-            // The first of a kind says what went wrong; the others follow from it.
-            if self.findings.iter().all(|finding| finding.name != name) {
-                self.findings.push(Finding::new(name, text));
-            }
+            self.report(name, text);
         }
     }
 
-    /// What consumers may have seen is still there after a restart: a replica never opens below a high watermark.
-    fn opened(&mut self, log: LogId, end: Offset) -> Option<(&'static str, String)> {
-        let seen = self.high_watermarks.get(&log).copied().unwrap_or(0);
-        (end < seen && !self.forgetful)
-            .then(|| ("lost-watermark", format!("{log} ends at {end}, its high watermark was at {seen}")))
+    /// What was durable is there after a restart, and whoever counts as in sync or eligible holds what was shown.
+    fn opened(&mut self, node: u32, log: LogId, start: Offset, end: Offset) -> Broken {
+        let durable = self.logs.opened(log, node, start, end);
+        if self.is_forgetful(node) {
+            return None;
+        }
+        let shown = self.logs.committed_end(log);
+        let is_member = self.premises.is_lone || self.town.members(log).contains(&BrokerId(node as i32));
+        if end < shown && is_member {
+            return Some((
+                "lost-watermark",
+                format!("{log} ends at {end}, its high watermark was at {shown}"),
+            ));
+        }
+        (end < durable)
+            .then(|| ("lost-durable", format!("{log} ends at {end}, and was durable up to {durable}")))
     }
 
-    /// At most one process leads a partition in an epoch, and epochs do not go back.
-    fn leads(&mut self, process: Process, log: LogId, epoch: LeaderEpoch) -> Option<(&'static str, String)> {
-        let latest = self.epochs.entry(log).or_insert(epoch);
-        let went_back = *latest > epoch && !self.forgetful;
+    /// At most one process leads a partition in an epoch: the one that the quorum has chosen. A node's epochs do not go back. Whoever
+    /// begins to lead holds everything that was committed.
+    fn leads(&mut self, process: Process, log: LogId, epoch: LeaderEpoch) -> Broken {
+        let node = process.0;
+        let is_excused = self.premises.is_lone && self.is_forgetful(node);
+        let latest = self.epochs.entry((log, node)).or_insert(epoch);
+        let went_back = *latest > epoch && !is_excused;
         *latest = epoch.max(*latest);
         let latest = *latest;
         match one_of_each(&mut self.leaders, (log, epoch), process) {
-            Some(other) if !self.forgetful => {
-                Some(("two-leaders", format!("{log} has two leaders in epoch {epoch}, {other:?} too")))
+            Some(other) if !is_excused => {
+                return Some((
+                    "two-leaders",
+                    format!("{log} has two leaders in epoch {epoch}, {other:?} too"),
+                ));
             }
-            _ => went_back.then(|| ("epoch-went-back", format!("{log} was in epoch {latest} already"))),
+            _ if went_back => {
+                return Some(("epoch-went-back", format!("{log} was in epoch {latest} already")));
+            }
+            _ if is_excused => return None,
+            _ => {}
         }
+        if self.town.usurps(log, epoch, BrokerId(node as i32)) {
+            return Some(("usurper", format!("{log}: nobody has made it the leader of epoch {epoch}")));
+        }
+        let decided = self.town.partition(log)?;
+        let is_present = decided.leader_epoch == epoch && decided.unclean_epoch != Some(epoch);
+        let missing = self.logs.lacks(log, node).filter(|_| is_present)?;
+        Some(("leader-without-committed", format!("{log} lacks {missing:?}, which was committed")))
     }
 
-    /// Only what is durable is ever shown, and a leader never takes back what it has shown.
+    /// Only what is durable in enough places is ever shown, and a leader never takes back what it has shown.
     fn high_watermark(
         &mut self,
         process: Process,
         log: LogId,
         high_watermark: Offset,
         durable_end: Offset,
-    ) -> Option<(&'static str, String)> {
-        let highest = self.high_watermarks.entry(log).or_default();
-        *highest = high_watermark.max(*highest);
+    ) -> Broken {
         let before = self.told.insert((log, process), high_watermark).unwrap_or(0);
         if high_watermark > durable_end {
             let text =
                 format!("{log} shows records up to {high_watermark}, durable are those to {durable_end}");
             return Some(("ghost-watermark", text));
         }
-        (high_watermark < before)
-            .then(|| ("watermark-went-back", format!("the high watermark of {log} was at {before}")))
+        if high_watermark < before {
+            return Some(("watermark-went-back", format!("the high watermark of {log} was at {before}")));
+        }
+        let news = high_watermark > self.logs.committed_end(log);
+        if let Some((known, other)) = self.logs.commit(log, process.0, high_watermark) {
+            return Some(("two-records", format!("{log}: {known:?} was committed, and now {other:?} is")));
+        }
+        if !news || self.premises.is_lone {
+            return None;
+        }
+        let partition = self.town.partition(log)?;
+        let copies =
+            partition.replicas.iter().filter(|broker| self.logs.holds(log, broker.0 as u32, high_watermark));
+        let (copies, needed) = (copies.count(), self.town.copies(log)?);
+        if copies < needed {
+            let text = format!("{log}: {copies} replicas hold what is shown, {needed} must: {partition:?}");
+            return Some(("too-few-copies", text));
+        }
+        self.members_hold(log)
+    }
+
+    /// Every member of ISR and ELR holds on its disk what was ever shown, unless that disk lies.
+    fn members_hold(&self, log: LogId) -> Broken {
+        let shown = self.logs.committed_end(log);
+        let members = self.town.members(log).into_iter();
+        let mut sound = members.filter(|member| !self.is_forgetful(member.0 as u32));
+        let without = sound.find(|member| !self.logs.holds(log, member.0 as u32, shown))?;
+        let text = format!(
+            "{log}: broker {without} counts as in sync or eligible without records below {shown}: {:?}",
+            self.town.partition(log)
+        );
+        Some(("member-without-committed", text))
     }
 
     /// All nodes agree for ever on what stands at an index. Unless disks lie: when the only copy's last entry and its checkpoint are
     /// both damaged, the entry cannot be told from a torn one, and the start says that it is not certain (seed 4696).
-    fn committed(&mut self, index: Index, term: Term, payload: &Bytes) -> Option<(&'static str, String)> {
+    fn committed(&mut self, index: Index, term: Term, payload: &Bytes) -> Broken {
+        let is_excused = self.premises.is_lone && !self.premises.forgetful.is_empty();
         let (known_term, known) = self.committed.entry(index).or_insert_with(|| (term, payload.clone()));
-        ((*known_term != term || known != payload) && !self.forgetful).then(|| {
-            ("two-entries", format!("another entry, of term {known_term}, was committed at {index}"))
-        })
+        if (*known_term != term || known != payload) && !is_excused {
+            let text = format!("another entry, of term {known_term}, was committed at {index}");
+            return Some(("two-entries", text));
+        }
+        if is_excused {
+            return None;
+        }
+        let decided = self.town.commit(index, payload);
+        let holds = || decided.members_changed.iter().find_map(|log| self.members_hold(*log));
+        decided.broken.or_else(|| if self.premises.is_lone { None } else { holds() })
     }
 
     /// Each process of a broker has a greater epoch than the one before.
-    fn registered(
-        &mut self,
-        process: Process,
-        broker: BrokerId,
-        epoch: i64,
-    ) -> Option<(&'static str, String)> {
+    fn registered(&mut self, process: Process, broker: BrokerId, epoch: i64) -> Broken {
+        let is_excused = self.premises.is_lone && self.is_forgetful(process.0);
         let before = self.broker_epochs.insert(broker, (epoch, process));
         before
             .filter(|(known, other)| *other != process && *known >= epoch)
-            .filter(|_| !self.forgetful)
+            .filter(|_| !is_excused)
             .map(|(known, _)| ("broker-epoch-went-back", format!("{broker} had epoch {known} before")))
     }
 }
 
-/// Notes that `process` is the one; returns another that was before.
-fn one_of_each<K: Ord>(known: &mut BTreeMap<K, Process>, key: K, process: Process) -> Option<Process> {
-    let first = *known.entry(key).or_insert(process);
-    (first != process).then_some(first)
+/// Notes that this is the one; returns another that was before.
+fn one_of_each<K: Ord, V: Copy + PartialEq>(known: &mut BTreeMap<K, V>, key: K, value: V) -> Option<V> {
+    let first = *known.entry(key).or_insert(value);
+    (first != value).then_some(first)
 }
 
 #[cfg(test)]

@@ -14,4 +14,5 @@ pub mod report;
 pub mod run;
 pub mod runner;
 pub mod swarm;
+pub mod watch;
 pub mod zoo;

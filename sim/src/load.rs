@@ -7,7 +7,7 @@ use crate::cluster;
 use crate::plan::Load;
 
 pub use weir_jepsen::load::{
-    DELETED, FIRST_LATE_PROCESS, Shared, clients, connect, final_read, members, partitions,
+    DELETED, FIRST_LATE_PROCESS, Shared, clients, connect, final_read, log_of, members, partitions, probe,
 };
 
 /// Adds a machine for a client; what it does is spawned there.

@@ -8,7 +8,7 @@ use weir_defect::Defect;
 use weir_runtime::simulation;
 use weir_sim::plan::Plan;
 use weir_sim::report::Report;
-use weir_sim::runner::{Batch, run_batch};
+use weir_sim::runner::{About, Batch, run_batch};
 use weir_sim::{minimise, run, swarm, zoo};
 
 /// Whole brokers and clients under seeded faults.
@@ -46,6 +46,9 @@ enum Task {
         /// Worker threads; by default one for each core.
         #[arg(long)]
         threads: Option<usize>,
+        /// What the seeds are about: one node alone, clusters, or both in turn.
+        #[arg(long, value_enum, default_value = "both")]
+        about: About,
         /// Go on after a failure, and count what fails how often.
         #[arg(long)]
         keep_going: bool,
@@ -70,6 +73,7 @@ enum Task {
     /// Print a seed's plan as JSON.
     Plan {
         /// The seed.
+        #[arg(value_parser = swarm::by_name)]
         seed: u64,
     },
     /// Find the shortest plan that still fails.
@@ -102,13 +106,16 @@ enum Task {
     },
     /// Print the hash over all events of a seed's run.
     #[command(hide = true)]
-    Hash { seed: u64 },
+    Hash {
+        #[arg(value_parser = swarm::by_name)]
+        seed: u64,
+    },
 }
 
 #[derive(clap::Args)]
 struct Which {
-    /// The seed.
-    #[arg(required_unless_present = "plan", conflicts_with = "plan")]
+    /// The seed: a number, or c and a number, which is about a cluster.
+    #[arg(required_unless_present = "plan", conflicts_with = "plan", value_parser = swarm::by_name)]
     seed: Option<u64>,
     /// A plan file instead of a seed.
     #[arg(long, value_name = "FILE")]
@@ -144,9 +151,9 @@ fn main() -> ExitCode {
 /// Does what was asked. `Ok(false)` if something failed that should hold.
 fn perform(task: Task) -> Result<bool, String> {
     match task {
-        Task::Run { seeds, from, threads, keep_going } => {
+        Task::Run { seeds, from, threads, about, keep_going } => {
             let summary = run_batch(
-                Batch { first: from, seeds, threads: threads_or_cores(threads), keep_going },
+                Batch { first: from, about, seeds, threads: threads_or_cores(threads), keep_going },
                 &[],
                 true,
             );
@@ -315,7 +322,8 @@ fn shorten(which: &Which, runs: usize, out: Option<PathBuf>) -> Result<bool, Str
 }
 
 fn print_failure(seed: u64, report: &Report) {
-    println!("\nFAILED seed {seed}");
+    let name = swarm::name(seed);
+    println!("\nFAILED seed {name}");
     for finding in &report.findings {
         println!("{}: {}", finding.name, finding.text);
     }
@@ -324,6 +332,6 @@ fn print_failure(seed: u64, report: &Report) {
         println!("and it is not deterministic: {:016x}, then {:016x}", report.hash, again.hash);
     }
     println!(
-        "\nreplay it with\n    cargo sim replay {seed} --trace\nshorten it with\n    cargo sim minimise {seed}"
+        "\nreplay it with\n    cargo sim replay {name} --trace\nshorten it with\n    cargo sim minimise {name}"
     );
 }

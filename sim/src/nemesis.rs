@@ -1,16 +1,19 @@
 //! Does to the world what the plan says, when it says so, and heals everything in the end.
 
+mod several;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use weir_runtime::simulation::{FaultKind, FaultRule, Keep, LinkQuality, NodeId, World};
+use weir_runtime::simulation::{FaultKind, FaultRule, LinkQuality, NodeId, World};
 use weir_runtime::{task, time};
 
 use crate::cluster::Broker;
 use crate::load;
 use crate::plan::{Direction, Fault, Files, TimedFault};
 use crate::report::situation;
+use crate::watch::Watch;
 
 /// How long a supervisor waits before it starts a broker that ended by itself.
 const SUPERVISOR_PAUSE: Duration = Duration::from_millis(200);
@@ -34,6 +37,7 @@ pub struct Nemesis {
     world: World,
     brokers: Arc<Vec<Broker>>,
     clients: Arc<Vec<NodeId>>,
+    watch: Watch,
     deeds: Arc<Mutex<Deeds>>,
     /// Brokers that a fault keeps down; the supervisor leaves them alone.
     held: Arc<Mutex<BTreeMap<u32, u32>>>,
@@ -41,9 +45,10 @@ pub struct Nemesis {
 
 impl Nemesis {
     /// A nemesis of this cluster.
-    pub fn new(world: World, brokers: Vec<Broker>, clients: Vec<NodeId>) -> Nemesis {
+    pub fn new(world: World, brokers: Vec<Broker>, clients: Vec<NodeId>, watch: Watch) -> Nemesis {
         Nemesis {
             world,
+            watch,
             brokers: Arc::new(brokers),
             clients: Arc::new(clients),
             deeds: Arc::default(),
@@ -108,11 +113,13 @@ impl Nemesis {
 
     fn struck(&self, fault: &Fault) {
         *self.deeds().struck.entry(fault.name()).or_default() += 1;
-        self.world.record_event(Some(self.node(fault.broker())), "fault", fault.name());
+        let node = if let [broker] = fault.nodes()[..] { Some(self.node(broker)) } else { None };
+        self.world.record_event(node, "fault", fault.name());
     }
 
     async fn perform(&self, fault: &Fault) {
-        let node = self.node(fault.broker());
+        let [broker] = fault.nodes()[..] else { return self.trouble_several(fault).await };
+        let node = self.node(broker);
         let running = self.world.is_running(node);
         match *fault {
             Fault::Kill { .. }
@@ -121,6 +128,8 @@ impl Nemesis {
             | Fault::Restart { .. }
             | Fault::RestartThenCrash { .. }
             | Fault::BitRot { .. }
+            | Fault::Wipe { .. }
+            | Fault::LostWrite { .. }
             | Fault::Pause { .. }
                 if !running => {} // somebody else's fault holds it down: this one does not strike
             Fault::Kill { .. }
@@ -129,6 +138,7 @@ impl Nemesis {
             | Fault::Restart { .. }
             | Fault::RestartThenCrash { .. } => self.stop_and_start(fault).await,
             Fault::BitRot { .. } => self.rot(fault, node).await,
+            Fault::Wipe { .. } | Fault::LostWrite { .. } => self.harm(fault, node).await,
             Fault::Pause { for_ms, .. } => {
                 self.world.pause(node);
                 self.struck(fault);
@@ -155,14 +165,29 @@ impl Nemesis {
                 sleep_ms(for_ms).await;
                 self.world.clock(node).heal();
             }
+            Fault::Split { .. }
+            | Fault::Flap { .. }
+            | Fault::Deaf { .. }
+            | Fault::Swizzle { .. }
+            | Fault::BadLinks { .. }
+            | Fault::HalfOpen { .. }
+            | Fault::Blackout { .. }
+            | Fault::Rolling { .. }
+            | Fault::Hunt { .. } => self.trouble_several(fault).await,
         }
     }
 
     /// Faults that end the process, and what follows on them.
     async fn stop_and_start(&self, fault: &Fault) {
-        let (broker, node) = (fault.broker(), self.node(fault.broker()));
-        self.hold(broker, 1);
         self.struck(fault);
+        self.stop_and_start_quietly(fault).await;
+    }
+
+    /// The same, as a part of another fault.
+    async fn stop_and_start_quietly(&self, fault: &Fault) {
+        let [broker] = fault.nodes()[..] else { return };
+        let node = self.node(broker);
+        self.hold(broker, 1);
         match *fault {
             Fault::Kill { down_ms, .. } => {
                 self.crash(node, false);
@@ -192,6 +217,12 @@ impl Nemesis {
             }
             _ => {}
         }
+        self.let_go(broker);
+    }
+
+    /// The fault is over: the node starts again, unless another one holds it down.
+    fn let_go(&self, broker: u32) {
+        let node = self.node(broker);
         self.hold(broker, -1);
         if !self.world.is_running(node) && !self.is_held(broker) {
             self.world.restart(node);
@@ -207,7 +238,7 @@ impl Nemesis {
         if self.world.events().contains_key(load::DELETED) {
             self.world.record_event(Some(node), situation::DELETE_THEN_CRASH, "");
         }
-        if power { self.world.power_loss(node, Keep::Drawn) } else { self.world.kill(node) }
+        self.end(node, power);
     }
 
     async fn stop_cleanly(&self, node: NodeId) {
@@ -231,10 +262,7 @@ impl Nemesis {
         self.hold(broker, 1);
         self.crash(node, power);
         sleep_ms(down_ms).await;
-        self.hold(broker, -1);
-        if !self.is_held(broker) && !self.world.is_running(node) {
-            self.world.restart(node);
-        }
+        self.let_go(broker);
     }
 
     async fn trouble_disk(&self, fault: &Fault, node: NodeId) {

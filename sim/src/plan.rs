@@ -3,7 +3,7 @@
 //! A seed is expanded into a plan before the run ([`crate::swarm`]), so a plan can be saved, edited by hand, shortened
 //! and replayed. The run draws its small delays from [`Plan::seed`]; every fault stands here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,14 +28,79 @@ pub struct Plan {
     pub faults: Vec<TimedFault>,
 }
 
-/// The brokers and their settings.
+/// The nodes and their settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cluster {
-    /// Number of brokers.
+    /// Number of nodes.
     pub brokers: u32,
-    /// Settings of `server.properties`, the same on every broker.
+    /// Settings of `server.properties`, the same on every node.
     pub settings: BTreeMap<String, String>,
+    /// The nodes of a cluster, one entry each. Empty: one node alone, which is no cluster's member.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Member>,
+}
+
+/// A node of a cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// What it is for.
+    pub role: Role,
+    /// Settings of its own, before those that all nodes share.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+}
+
+/// What a node is for (`process.roles`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It votes in the metadata quorum and holds partitions.
+    Both,
+    /// It votes.
+    Controller,
+    /// It holds partitions.
+    Broker,
+}
+
+impl Role {
+    /// Whether it holds partitions and serves clients.
+    pub fn is_broker(self) -> bool {
+        self != Role::Controller
+    }
+
+    /// Whether it votes in the metadata quorum.
+    pub fn is_controller(self) -> bool {
+        self != Role::Broker
+    }
+}
+
+impl Cluster {
+    /// Whether it is one node alone.
+    pub fn is_lone(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// What a node is for.
+    pub fn role(&self, node: u32) -> Role {
+        self.members.get(node as usize).map_or(Role::Both, |member| member.role)
+    }
+
+    /// The nodes that serve clients.
+    pub fn serving(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.brokers).filter(|node| self.role(*node).is_broker())
+    }
+
+    /// The nodes that vote.
+    pub fn voting(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.brokers).filter(|node| self.role(*node).is_controller())
+    }
+
+    /// Whether topics are not synced before they acknowledge.
+    pub fn is_unsynced(&self) -> bool {
+        self.settings.contains_key("log.flush.interval.messages")
+    }
 }
 
 /// A fault and its time.
@@ -54,6 +119,12 @@ pub struct TimedFault {
 pub enum Files {
     /// The rounds of the journal.
     Journal,
+    /// The log of the metadata quorum.
+    Metadata,
+    /// What a voter must not forget: its term and its vote.
+    Votes,
+    /// Snapshots of the cluster's metadata.
+    Snapshots,
     /// The records of the partitions.
     Segments,
     /// The indexes of the segments.
@@ -69,6 +140,9 @@ impl Files {
     pub fn pattern(self) -> &'static str {
         match self {
             Files::Journal => "journal/",
+            Files::Metadata => "00000000-0000-0000-0000-000000000001-0/",
+            Files::Votes => "quorum-state",
+            Files::Snapshots => "snapshot",
             Files::Segments => ".log",
             Files::Indexes => ".index",
             Files::Checkpoint => "checkpoint",
@@ -87,6 +161,36 @@ pub enum Direction {
     ToBroker,
     /// Both.
     Both,
+}
+
+/// Whom a fault looks for when its time has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Whom {
+    /// Whoever leads the partition at this place in the list of all partitions.
+    Leader(u32),
+    /// A replica in sync of that partition that does not lead it.
+    Follower(u32),
+    /// Whoever leads the metadata quorum.
+    Quorum,
+}
+
+/// What is done to whom a fault has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Blow {
+    /// SIGKILL.
+    Kill,
+    /// It loses power.
+    Power,
+    /// A clean stop.
+    Stop,
+    /// It stands still (SIGSTOP).
+    Pause,
+    /// No other node hears it, nor it them; clients do.
+    Cut,
+    /// Nobody hears it, nor it anybody.
+    Isolate,
 }
 
 /// Something that goes wrong. Durations are in milliseconds of simulated time; `broker` is counted from 0.
@@ -131,6 +235,28 @@ pub enum Fault {
     ClockJump { broker: u32, by_ms: i64 },
     /// The broker's wall clock stands still, for a while.
     ClockFreeze { broker: u32, for_ms: u64 },
+    /// Nodes of different groups do not hear each other, for a while. One that stands in two groups hears both: a bridge.
+    Split { groups: Vec<Vec<u32>>, for_ms: u64 },
+    /// As a split that comes and goes, so many times.
+    Flap { groups: Vec<Vec<u32>>, times: u32, every_ms: u64 },
+    /// A node does not hear these, who hear it, for a while.
+    Deaf { broker: u32, to: Vec<u32>, for_ms: u64 },
+    /// Nodes are cut off from everybody one by one, and come back in another order.
+    Swizzle { order: Vec<u32>, back: Vec<u32>, step_ms: u64 },
+    /// A node's links to the other nodes are slow, and lose what opens connections, for a while.
+    BadLinks { broker: u32, delay_ms: u64, loss_percent: u32, for_ms: u64 },
+    /// A node forgets its connections to the other nodes, which do not hear of it.
+    HalfOpen { broker: u32, for_ms: u64 },
+    /// Several nodes die at once; each comes back after its own time.
+    Blackout { brokers: Vec<u32>, power: bool, down_ms: Vec<u64> },
+    /// A clean stop and a start of one node after the other.
+    Rolling { order: Vec<u32>, down_ms: u64, pause_ms: u64 },
+    /// Something happens to whoever plays this part just then, for a while.
+    Hunt { whom: Whom, blow: Blow, for_ms: u64 },
+    /// A node dies and comes back with an empty disk. Only where the atlas allows.
+    Wipe { broker: u32, down_ms: u64 },
+    /// The next write to these files reports success and does nothing. Only where the atlas allows.
+    LostWrite { broker: u32, files: Files, after_ms: u64, down_ms: u64 },
 }
 
 impl Fault {
@@ -155,12 +281,38 @@ impl Fault {
             Fault::SlowLink { .. } => "slow-link",
             Fault::ClockJump { .. } => "clock-jump",
             Fault::ClockFreeze { .. } => "clock-freeze",
+            Fault::Split { .. } => "split",
+            Fault::Flap { .. } => "flap",
+            Fault::Deaf { .. } => "deaf",
+            Fault::Swizzle { .. } => "swizzle",
+            Fault::BadLinks { .. } => "bad-links",
+            Fault::HalfOpen { .. } => "half-open",
+            Fault::Blackout { .. } => "blackout",
+            Fault::Rolling { .. } => "rolling",
+            Fault::Hunt { whom: Whom::Leader(_), .. } => "hunt-leader",
+            Fault::Hunt { whom: Whom::Follower(_), .. } => "hunt-follower",
+            Fault::Hunt { whom: Whom::Quorum, .. } => "hunt-quorum-leader",
+            Fault::Wipe { .. } => "wipe",
+            Fault::LostWrite { .. } => "lost-write",
         }
     }
 
     /// Whether it damages data at rest, so that records may be reported as corrupt instead of being returned.
     pub fn damages(&self) -> bool {
-        matches!(self, Fault::BitRot { .. })
+        matches!(self, Fault::BitRot { .. } | Fault::Wipe { .. } | Fault::LostWrite { .. })
+    }
+
+    /// Whether it takes power away from a node that it names; a hunt does so to anybody.
+    pub fn takes_power(&self) -> bool {
+        match *self {
+            Fault::PowerLoss { .. } => true,
+            Fault::CrashInRecovery { power, .. }
+            | Fault::RestartThenCrash { power, .. }
+            | Fault::BitRot { power, .. }
+            | Fault::Blackout { power, .. } => power,
+            Fault::Hunt { blow, .. } => blow == Blow::Power,
+            _ => false,
+        }
     }
 }
 
@@ -210,29 +362,94 @@ impl Plan {
 
     fn check(&self) -> Result<(), PlanError> {
         let contradiction = |text: String| Err(PlanError::Contradiction(text));
-        if self.cluster.brokers == 0 {
+        let cluster = &self.cluster;
+        if cluster.brokers == 0 {
             return contradiction("a cluster has at least one broker".into());
+        }
+        if !cluster.is_lone() && cluster.members.len() != cluster.brokers as usize {
+            return contradiction(format!("{} members of {} nodes", cluster.members.len(), cluster.brokers));
+        }
+        if cluster.serving().next().is_none() || cluster.voting().next().is_none() {
+            return contradiction("somebody votes, and somebody serves clients".into());
         }
         if self.load.topics.is_empty() || self.load.topics.iter().any(|topic| topic.partitions < 1) {
             return contradiction("there is at least one topic, and each has at least one partition".into());
         }
-        match self.faults.iter().find(|fault| fault.fault.broker() >= self.cluster.brokers) {
+        let beyond = |fault: &&TimedFault| fault.fault.nodes().iter().any(|node| *node >= cluster.brokers);
+        match self.faults.iter().find(beyond) {
             Some(fault) => contradiction(format!(
-                "the fault {} at {} ms strikes broker {}, and the last one is {}",
+                "the fault {} at {} ms strikes nodes {:?}, and the last one is {}",
                 fault.fault.name(),
                 fault.at_ms,
-                fault.fault.broker(),
-                self.cluster.brokers - 1
+                fault.fault.nodes(),
+                cluster.brokers - 1
             )),
-            None => Ok(()),
+            None => self.check_atlas(),
         }
+    }
+
+    /// The nodes whose disks the plan damages.
+    pub fn damaged(&self) -> BTreeSet<u32> {
+        let damaging = self.faults.iter().filter(|fault| fault.fault.damages());
+        damaging.flat_map(|fault| fault.fault.nodes()).collect()
+    }
+
+    /// Damage is planned only where contract 1 withstands it: on fewer disks than each record is on, and on those of a minority
+    /// of the voters. A node alone, which nothing can be fetched from, only says so.
+    fn check_atlas(&self) -> Result<(), PlanError> {
+        let (cluster, damaged) = (&self.cluster, self.damaged());
+        if cluster.is_lone() {
+            return Ok(());
+        }
+        let serving = cluster.serving().count();
+        let copies =
+            self.load.topics.iter().map(|topic| copies(topic, serving)).chain([majority(serving.min(3))]);
+        let bearable = copies.min().unwrap_or(1).saturating_sub(1);
+        let voters = cluster.voting().count();
+        let damaged_voters = damaged.iter().filter(|node| cluster.role(**node).is_controller()).count();
+        let damaged_homes = damaged.iter().filter(|node| cluster.role(**node).is_broker()).count();
+        if damaged_homes > bearable || 2 * damaged_voters >= voters && damaged_voters > 0 {
+            return Err(PlanError::Contradiction(format!(
+                "damage to the disks of {damaged:?}: {bearable} may be damaged, and a minority of {voters} voters"
+            )));
+        }
+        if cluster.is_unsynced() {
+            let mut unsafe_homes = damaged;
+            let cuts = self.faults.iter().filter(|fault| fault.fault.takes_power());
+            for fault in cuts {
+                if matches!(fault.fault, Fault::Hunt { .. }) {
+                    return Err(PlanError::Contradiction(
+                        "power taken from whoever leads, and topics that are not synced".into(),
+                    ));
+                }
+                unsafe_homes.extend(fault.fault.nodes());
+            }
+            unsafe_homes.retain(|node| cluster.role(*node).is_broker());
+            if unsafe_homes.len() > bearable {
+                return Err(PlanError::Contradiction(format!(
+                    "power is taken from {unsafe_homes:?}, and only {bearable} may lose what is not synced"
+                )));
+            }
+        }
+        Ok(())
     }
 }
 
+/// How many brokers hold an acknowledged record of the topic for certain: m of contract 1.
+fn copies(topic: &Topic, serving: usize) -> usize {
+    let replicas = topic.replicas.map_or(serving.min(3), |replicas| replicas.max(1) as usize).min(serving);
+    let configured = topic.settings.get("min.insync.replicas").and_then(|value| value.parse().ok());
+    configured.unwrap_or_else(|| majority(replicas)).min(replicas)
+}
+
+fn majority(of: usize) -> usize {
+    of / 2 + 1
+}
+
 impl Fault {
-    /// The broker that it strikes, counted from 0.
-    pub fn broker(&self) -> u32 {
-        match *self {
+    /// The nodes that it strikes, counted from 0; none if it finds out when its time has come.
+    pub fn nodes(&self) -> Vec<u32> {
+        match self {
             Fault::Kill { broker, .. }
             | Fault::PowerLoss { broker, .. }
             | Fault::CrashInRecovery { broker, .. }
@@ -250,7 +467,55 @@ impl Fault {
             | Fault::Reset { broker }
             | Fault::SlowLink { broker, .. }
             | Fault::ClockJump { broker, .. }
-            | Fault::ClockFreeze { broker, .. } => broker,
+            | Fault::ClockFreeze { broker, .. }
+            | Fault::BadLinks { broker, .. }
+            | Fault::HalfOpen { broker, .. }
+            | Fault::Wipe { broker, .. }
+            | Fault::LostWrite { broker, .. } => vec![*broker],
+            Fault::Deaf { broker, to, .. } => std::iter::once(broker).chain(to).copied().collect(),
+            Fault::Split { groups, .. } | Fault::Flap { groups, .. } => {
+                groups.iter().flatten().copied().collect()
+            }
+            Fault::Swizzle { order, back, .. } => order.iter().chain(back).copied().collect(),
+            Fault::Blackout { brokers, .. } => brokers.clone(),
+            Fault::Rolling { order, .. } => order.clone(),
+            Fault::Hunt { .. } => Vec::new(),
         }
+    }
+
+    /// The same fault, on another node; one that names several stays what it is.
+    pub fn on(mut self, node: u32) -> Fault {
+        match &mut self {
+            Fault::Kill { broker, .. }
+            | Fault::PowerLoss { broker, .. }
+            | Fault::CrashInRecovery { broker, .. }
+            | Fault::Restart { broker, .. }
+            | Fault::RestartThenCrash { broker, .. }
+            | Fault::Pause { broker, .. }
+            | Fault::ReadError { broker, .. }
+            | Fault::WriteError { broker, .. }
+            | Fault::SyncError { broker, .. }
+            | Fault::DiskFull { broker, .. }
+            | Fault::SlowDisk { broker, .. }
+            | Fault::StuckDisk { broker, .. }
+            | Fault::BitRot { broker, .. }
+            | Fault::Cut { broker, .. }
+            | Fault::Reset { broker }
+            | Fault::SlowLink { broker, .. }
+            | Fault::ClockJump { broker, .. }
+            | Fault::ClockFreeze { broker, .. }
+            | Fault::BadLinks { broker, .. }
+            | Fault::HalfOpen { broker, .. }
+            | Fault::Wipe { broker, .. }
+            | Fault::LostWrite { broker, .. } => *broker = node,
+            Fault::Deaf { .. }
+            | Fault::Split { .. }
+            | Fault::Flap { .. }
+            | Fault::Swizzle { .. }
+            | Fault::Blackout { .. }
+            | Fault::Rolling { .. }
+            | Fault::Hunt { .. } => {}
+        }
+        self
     }
 }

@@ -87,6 +87,9 @@ pub mod situation {
     /// A member committed with a generation that was over.
     pub use weir_jepsen::load::LATE_COMMIT;
 
+    /// All nodes of a cluster were down at a time.
+    pub const ALL_DOWN: &str = "all nodes down at once";
+
     /// All of them.
     pub const ALL: &[&str] = &[
         CRASH_IN_RECOVERY,
@@ -99,5 +102,6 @@ pub mod situation {
         JOURNAL_RECYCLED,
         GROUPS_LOADED,
         LATE_COMMIT,
+        ALL_DOWN,
     ];
 }

@@ -9,18 +9,18 @@ use bytes::Bytes;
 
 use weir_defect::{Defect, switch_on};
 use weir_jepsen::checkers::{self, AnomalyKind};
-use weir_jepsen::history::{Acks, Event, History, Outcome as Ending, ProcessId, Recorder};
+use weir_jepsen::history::{Acks, Done, Event, History, Operation, Outcome as Ending, ProcessId, Recorder};
 use weir_jepsen::workload::{Damage, Flush, Idempotence, Liveness, Promise, Values};
-use weir_runtime::simulation::{self, NodeId, Observation, Outcome, SimulationOptions, TraceEvent, World};
-use weir_runtime::watch;
-use weir_runtime::{task, time};
+use weir_runtime::simulation::{self, NodeId, Outcome, SimulationOptions, TraceEvent, World};
+use weir_runtime::time::Instant;
+use weir_runtime::{task, time, watch};
 
 use crate::cluster::{self, Exit};
-use crate::invariants::Invariants;
 use crate::load::{self, Shared};
 use crate::nemesis::{Deeds, Nemesis};
 use crate::plan::Plan;
 use crate::report::{Finding, Report, situation};
+use crate::watch::Watch;
 
 /// How long an operation may take once everything is healed.
 const LIVENESS_BOUND: Duration = Duration::from_secs(60);
@@ -39,7 +39,8 @@ struct Remains {
     exits: Vec<Exit>,
     complaints: Vec<String>,
     files: Vec<(String, Bytes)>,
-    observations: Vec<Observation>,
+    /// What the invariants say.
+    findings: Vec<Finding>,
 }
 
 /// Runs a plan with these defects switched on, and judges what came of it.
@@ -61,16 +62,15 @@ pub fn run(plan: &Plan, defects: &[Defect], traced: bool) -> Report {
 }
 
 async fn play(world: World, plan: Plan, traced: bool) -> Remains {
-    let brokers: Vec<_> = (0..plan.cluster.brokers)
-        .map(|number| cluster::add_broker(&world, number, &plan.cluster.settings))
-        .collect();
+    let brokers: Vec<_> =
+        (0..plan.cluster.brokers).map(|number| cluster::add_broker(&world, number, &plan.cluster)).collect();
     let nodes: Vec<NodeId> =
         (0..load::clients(&plan.load)).map(|number| load::add_client(&world, number)).collect();
     let (stop, stopped) = watch::channel(false);
     let shared = Shared {
         recorder: Recorder::new(),
         values: Values::default(),
-        bootstrap: (0..plan.cluster.brokers)
+        bootstrap: (plan.cluster.serving())
             .map(|number| format!("{}:{}", cluster::address(number), cluster::PORT))
             .collect(),
         stop: stopped,
@@ -78,9 +78,14 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
         requests_may_be_late: requests_may_be_late(&plan),
         complaints: Arc::default(),
     };
-    let nemesis = Nemesis::new(world.clone(), brokers.clone(), nodes.clone());
+    let watch = Watch::new(&world, &plan);
+    let watching = (!plan.cluster.is_lone()).then(|| {
+        let watch = watch.clone();
+        task::spawn("watch", async move { watch.run().await })
+    });
+    let nemesis = Nemesis::new(world.clone(), brokers.clone(), nodes.clone(), watch.clone());
     let mut complaints = Vec::new();
-    let prepared = time::timeout(START_MAX, prepare(&shared, &plan)).await;
+    let prepared = time::timeout(START_MAX, prepare(&shared, &plan, &watch)).await;
     if prepared.is_err() {
         complaints.push(format!("the topics were not created within {START_MAX:?} of the start"));
     }
@@ -96,11 +101,15 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
     let healed_at_ns = Shared::now_ns();
     stop.send_replace(true);
     let deadline = time::now() + LIVENESS_BOUND;
+    let mut is_whole = false;
     let all_done = async {
         for client in clients {
             drop(client.await); // a client's task cannot fail: a panic would have ended the run
         }
         let partitions = load::partitions(&plan.load.topics);
+        if !plan.cluster.is_lone() {
+            is_whole = recover(&watch, &shared, &plan, deadline, &mut complaints).await;
+        }
         let reader = nodes.last().copied().expect("there is always the administrator's machine");
         let read = load::final_read(shared.clone(), ProcessId(300), partitions, deadline);
         drop(world.spawn_on(reader, read).await);
@@ -108,16 +117,17 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
     // An operation that does not end in time stays open in the history, where the checker finds it.
     let _ = time::timeout(LIVENESS_BOUND + Duration::from_secs(5), all_done).await;
     supervisor.abort();
+    watching.into_iter().for_each(|watching| watching.abort());
     let deeds = std::mem::take(&mut *nemesis.deeds());
     complaints.extend(deeds.complaints.iter().cloned());
     complaints.append(&mut shared.complaints.lock().unwrap_or_else(PoisonError::into_inner));
     Remains {
         history: shared.recorder.events(),
         healed_at_ns,
+        findings: watch.findings(is_whole, !deeds.damaged.is_empty()),
         deeds,
         exits: brokers.iter().flat_map(|broker| broker.seen.all_exits()).collect(),
         complaints,
-        observations: world.take_observations(),
         files: if traced {
             brokers.iter().flat_map(|broker| files(&world, broker.node)).collect()
         } else {
@@ -137,16 +147,44 @@ fn files(world: &World, node: NodeId) -> Vec<(String, Bytes)> {
     disk.files().into_iter().filter_map(|(path, _)| content(path)).collect()
 }
 
-/// Creates the topics, before anything goes wrong.
-async fn prepare(shared: &Shared, plan: &Plan) {
+/// Creates the topics, before anything goes wrong, and once all brokers are there.
+async fn prepare(shared: &Shared, plan: &Plan, watch: &Watch) {
     let client = load::connect(shared.bootstrap.clone(), "preparer".to_owned()).await;
     let admin = weir_client::Admin::new(&client);
+    if !plan.cluster.is_lone() {
+        // Without a deadline: the time limit is the caller's.
+        let _ = watch.whole(time::now() + TIME_LIMIT).await;
+    }
     for topic in &plan.load.topics {
         let mut new = weir_client::NewTopic::new(topic.name.clone(), topic.partitions);
+        new.replication_factor = topic.replicas;
         new.configs = topic.settings.clone();
         while let Err(error) = admin.create_topic(&new).await {
             simulation::trace("topic not created", || error.to_string());
             time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// After the last fault every broker must serve, every partition have all its replicas in sync, and take a write. Returns whether
+/// the cluster is whole.
+async fn recover(
+    watch: &Watch,
+    shared: &Shared,
+    plan: &Plan,
+    deadline: Instant,
+    complaints: &mut Vec<String>,
+) -> bool {
+    let client = load::connect(shared.bootstrap.clone(), "prober".to_owned()).await;
+    for failure in load::probe(shared, &client, &load::partitions(&plan.load.topics)).await {
+        complaints.push(format!("after the last fault: {failure}"));
+    }
+    match watch.whole(deadline).await {
+        Ok(()) => true,
+        Err(missing) => {
+            complaints
+                .push(format!("{LIVENESS_BOUND:?} after the last fault the cluster is not whole: {missing}"));
+            false
         }
     }
 }
@@ -160,12 +198,20 @@ fn line(event: &TraceEvent) -> String {
 
 /// What the system owes in this run.
 fn promise(plan: &Plan, deeds: &Deeds, healed_at_ns: u64) -> Promise {
-    let unsynced = plan.cluster.settings.contains_key("log.flush.interval.messages");
+    let unsynced = plan.cluster.is_unsynced();
+    let is_lone = plan.cluster.is_lone();
     Promise {
-        durable_acks: BTreeSet::from([Acks::Leader, Acks::All]),
+        // What only the leader has acknowledged may be gone with it.
+        durable_acks: if is_lone {
+            BTreeSet::from([Acks::Leader, Acks::All])
+        } else {
+            BTreeSet::from([Acks::All])
+        },
         flush: if unsynced { Flush::Os } else { Flush::Sync },
+        // In a cluster of such topics power is taken only from brokers without which enough copies are left.
         power_loss: !unsynced,
-        damage: if deeds.damaged.is_empty() { Vec::new() } else { vec![Damage { log: None, span: None }] },
+        damage: damage(plan, deeds),
+        deletion_is_immediate: is_lone,
         idempotent: idempotence(plan),
         groups_expire: plan.cluster.settings.contains_key("weir.offsets.retention.ms"),
         liveness: Some(Liveness { healed_at_ns, bound_ns: LIVENESS_BOUND.as_nanos() as u64 }),
@@ -173,8 +219,22 @@ fn promise(plan: &Plan, deeds: &Deeds, healed_at_ns: u64) -> Promise {
     }
 }
 
+/// Where clients may be told of damage. A cluster has no damage that a good copy does not mend; until it is mended, the broker says
+/// so. The groups' log has good copies as well, and what it says must be right throughout.
+fn damage(plan: &Plan, deeds: &Deeds) -> Vec<Damage> {
+    let logs = load::partitions(&plan.load.topics).into_iter();
+    match (deeds.damaged.is_empty(), plan.cluster.is_lone()) {
+        (true, _) => Vec::new(),
+        (false, true) => vec![Damage { log: None, span: None }],
+        (false, false) => logs.map(|log| Damage { log: Some(load::log_of(&log)), span: None }).collect(),
+    }
+}
+
 /// Whether a request can be on its way for longer than its client waits for it.
 fn requests_may_be_late(plan: &Plan) -> bool {
+    if !plan.cluster.is_lone() {
+        return true; // a leader that is deposed takes requests for a while
+    }
     let delays = ["pause", "cut", "reset", "slow-link"];
     plan.faults.iter().any(|fault| delays.contains(&fault.fault.name()))
 }
@@ -211,9 +271,7 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
     report.findings.extend(remains.complaints.iter().map(|complaint| Finding::new("stuck", complaint)));
     report.findings.extend(exits(plan, &remains));
     report.findings.extend(phantom_damage(&remains.deeds, &outcome.counters));
-    let mut invariants = Invariants::new(!remains.deeds.damaged.is_empty());
-    remains.observations.iter().for_each(|observation| invariants.take(observation));
-    report.findings.extend(invariants.findings());
+    report.findings.extend(remains.findings.iter().cloned());
     match History::from_events(remains.history.iter().cloned()) {
         Ok(history) => {
             report.acknowledged = history
@@ -222,8 +280,10 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
                 .filter(|operation| matches!(operation.outcome, Ending::Ok(_)))
                 .count() as u64;
             let verdict = checkers::judge(&history, &promise(plan, &remains.deeds, remains.healed_at_ns));
-            let refuses =
-                remains.exits.iter().any(|exit| exit.code == DAMAGED) && !remains.deeds.damaged.is_empty();
+            let refuses = plan.cluster.is_lone()
+                && remains.exits.iter().any(|exit| exit.code == DAMAGED)
+                && !remains.deeds.damaged.is_empty();
+            report.findings.extend(unrepaired(plan, &history));
             let found = verdict.anomalies.iter().filter(|anomaly| !(refuses && is_absence(anomaly.kind)));
             report
                 .findings
@@ -234,6 +294,18 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
     report.history = remains.history;
     report.files = remains.files;
     report
+}
+
+/// In a cluster nothing is damaged for good: once it is whole again, everything can be read.
+fn unrepaired(plan: &Plan, history: &History) -> Option<Finding> {
+    let corrupt = |operation: &Operation| match &operation.outcome {
+        Ending::Ok(Done::Read { corrupt, .. }) => {
+            corrupt.first().map(|span| (operation.op.log().cloned(), *span))
+        }
+        _ => None,
+    };
+    let (log, span) = history.operations().iter().find_map(corrupt).filter(|_| !plan.cluster.is_lone())?;
+    Some(Finding::new("unrepaired", format!("{log:?} is still damaged in the end, at {span:?}")))
 }
 
 /// Whether the anomaly is that something did not come. A broker whose only copy of the metadata is damaged says so and

@@ -20,11 +20,24 @@ const DETERMINISM_SAMPLE: u64 = 100;
 /// A batch of at least this many seeds must strike with every kind of fault and meet every situation.
 const COMPLETE_BATCH: u64 = 1_000;
 
+/// What the seeds of a batch are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum About {
+    /// One node alone and clusters in turn.
+    Both,
+    /// One node alone.
+    One,
+    /// Clusters.
+    Clusters,
+}
+
 /// Which seeds.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch {
-    /// The first seed.
+    /// The number of the first seed.
     pub first: u64,
+    /// What they are about.
+    pub about: About,
     /// How many.
     pub seeds: u64,
     /// Worker threads.
@@ -33,13 +46,37 @@ pub struct Batch {
     pub keep_going: bool,
 }
 
+impl Batch {
+    /// The seed at this position, from 0.
+    fn seed(&self, position: u64) -> u64 {
+        match self.about {
+            About::Both => swarm::seed(self.first + position / 2, position % 2 == 1),
+            About::One => self.first + position,
+            About::Clusters => swarm::seed(self.first + position, true),
+        }
+    }
+
+    /// The number of seeds up to this one.
+    pub fn seeds_until(&self, seed: u64) -> u64 {
+        let before = swarm::number(seed) - self.first;
+        match self.about {
+            About::Both => 2 * before + u64::from(swarm::is_cluster(seed)) + 1,
+            About::One | About::Clusters => before + 1,
+        }
+    }
+
+    fn reproduces(&self, seed: u64) -> bool {
+        self.seeds_until(seed) % DETERMINISM_SAMPLE == 0
+    }
+}
+
 /// What a batch came to.
 #[derive(Debug, Default)]
 pub struct Summary {
     /// The lowest seed that failed, with its report.
     pub failure: Option<(u64, Report)>,
     /// How many seeds failed by each first finding, and three of them.
-    pub failures: BTreeMap<String, (u64, Vec<u64>)>,
+    pub failures: BTreeMap<String, (u64, Vec<String>)>,
     /// Why the batch fails although no seed did.
     pub complaints: Vec<String>,
     /// Seeds that ran.
@@ -81,7 +118,7 @@ pub fn run_batch(batch: Batch, defects: &[Defect], progress: bool) -> Summary {
                     if position >= end.load(Ordering::Relaxed) {
                         return;
                     }
-                    let seed = batch.first + position;
+                    let seed = batch.seed(position);
                     let report = run(&swarm::plan(seed), defects, false);
                     if !report.is_clean() && !batch.keep_going {
                         end.fetch_min(position, Ordering::Relaxed);
@@ -95,7 +132,7 @@ pub fn run_batch(batch: Batch, defects: &[Defect], progress: bool) -> Summary {
         drop(sender);
         for (seed, report) in reports {
             bar.inc(1);
-            summary.add(seed, report, defects);
+            summary.add(batch, seed, report, defects);
         }
     });
     bar.finish_and_clear();
@@ -107,7 +144,7 @@ pub fn run_batch(batch: Batch, defects: &[Defect], progress: bool) -> Summary {
 }
 
 impl Summary {
-    fn add(&mut self, seed: u64, report: Report, defects: &[Defect]) {
+    fn add(&mut self, batch: Batch, seed: u64, report: Report, defects: &[Defect]) {
         self.seeds += 1;
         self.counted += u64::from(report.counts());
         self.acknowledged += report.acknowledged;
@@ -125,26 +162,30 @@ impl Summary {
             let (times, seeds) = self.failures.entry(finding.name.clone()).or_default();
             *times += 1;
             if seeds.len() < 3 {
-                seeds.push(seed);
+                seeds.push(swarm::name(seed));
             }
-            if self.failure.as_ref().is_none_or(|(lowest, _)| seed < *lowest) {
+            let is_first = |lowest: u64| batch.seeds_until(seed) < batch.seeds_until(lowest);
+            if self.failure.as_ref().is_none_or(|(lowest, _)| is_first(*lowest)) {
                 self.failure = Some((seed, report));
             }
-        } else if defects.is_empty() && seed.is_multiple_of(DETERMINISM_SAMPLE) {
+        } else if defects.is_empty() && batch.reproduces(seed) {
             match hash_in_another_process(seed) {
                 Ok(hash) if hash == report.hash => self.reproduced += 1,
                 Ok(hash) => self.complaints.push(format!(
-                    "seed {seed} is not deterministic: {:016x} here, {hash:016x} in another process",
+                    "seed {} is not deterministic: {:016x} here, {hash:016x} in another process",
+                    swarm::name(seed),
                     report.hash
                 )),
-                Err(reason) => self.complaints.push(format!("seed {seed} could not be run again: {reason}")),
+                Err(reason) => self
+                    .complaints
+                    .push(format!("seed {} could not be run again: {reason}", swarm::name(seed))),
             }
         }
     }
 
     fn complain_of_what_never_happened(&mut self, batch: Batch) {
-        let planned: BTreeSet<_> = (batch.first..batch.first + batch.seeds)
-            .flat_map(|seed| swarm::plan(seed).faults)
+        let planned: BTreeSet<_> = (0..batch.seeds)
+            .flat_map(|position| swarm::plan(batch.seed(position)).faults)
             .map(|fault| fault.fault.name())
             .collect();
         let never_struck = planned.into_iter().filter(|kind| !self.struck.contains_key(kind));
@@ -177,7 +218,7 @@ impl Summary {
         }
         let mut failures = String::new();
         for (name, (times, seeds)) in &self.failures {
-            failures.push_str(&format!("{times} seeds failed by {name}, such as {seeds:?}\n"));
+            failures.push_str(&format!("{times} seeds failed by {name}, such as {}\n", seeds.join(", ")));
         }
         let seconds = self.took.as_secs_f64().max(0.001);
         format!(
@@ -214,7 +255,7 @@ fn progress_bar(seeds: u64) -> ProgressBar {
 fn hash_in_another_process(seed: u64) -> Result<u64, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let output = Command::new(program)
-        .args(["hash", &seed.to_string()])
+        .args(["hash", &swarm::name(seed)])
         .output()
         .map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&output.stdout);

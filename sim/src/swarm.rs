@@ -2,6 +2,10 @@
 //!
 //! Each seed switches whole kinds of fault, whole kinds of load and tiny constants on and off at random (swarm
 //! testing, Groce et al., ISSTA 2012): a run with every fault on finds less than many runs with a few.
+//!
+//! Seeds like `17` are about one node alone, seeds like `c17` about a cluster.
+
+mod cluster;
 
 use std::collections::BTreeMap;
 
@@ -9,11 +13,49 @@ use fastrand::Rng;
 
 use crate::plan::{Cluster, Direction, FORMAT, Fault, Files, Group, Load, Plan, Producer, TimedFault, Topic};
 
+/// From here on seeds are about clusters: the first one is `c0`.
+const CLUSTERS: u64 = 1 << 62;
+
+/// The seed that people call `number`, or `c` and the number.
+pub fn seed(number: u64, of_cluster: bool) -> u64 {
+    if of_cluster { CLUSTERS | number } else { number & !CLUSTERS }
+}
+
+/// Whether the seed's plan is about a cluster.
+pub fn is_cluster(seed: u64) -> bool {
+    seed & CLUSTERS != 0
+}
+
+/// The number in a seed's name.
+pub fn number(seed: u64) -> u64 {
+    seed & !CLUSTERS
+}
+
+/// What people call a seed.
+pub fn name(seed: u64) -> String {
+    format!("{}{}", if is_cluster(seed) { "c" } else { "" }, number(seed))
+}
+
+/// The seed that has this name.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn by_name(name: &str) -> Result<u64, String> {
+    let (number, of_cluster) = name.strip_prefix('c').map_or((name, false), |number| (number, true));
+    let number: u64 =
+        number.parse().map_err(|_| format!("'{name}' is neither a number nor c and a number"))?;
+    if number < CLUSTERS { Ok(seed(number, of_cluster)) } else { Err(format!("{name} is too large")) }
+}
+
 /// Expands a seed. The same seed gives the same plan on every machine.
 pub fn plan(seed: u64) -> Plan {
     let rng = &mut Rng::with_seed(seed);
+    if is_cluster(seed) {
+        let (cluster, load, faults) = cluster::draw(rng);
+        return Plan { format: FORMAT, seed, cluster, load, faults };
+    }
     let world = World::draw(rng);
-    let cluster = Cluster { brokers: 1, settings: settings(rng, world) };
+    let cluster = Cluster { brokers: 1, settings: settings(rng, world), members: Vec::new() };
     let load = load(rng, world);
     let clients = load.producers.len() as u32 + load.consumers + crate::load::members(&load);
     let faults = faults(rng, world, load.duration_ms, clients);
@@ -67,6 +109,7 @@ fn load(rng: &mut Rng, world: World) -> Load {
     let topics = (0..rng.u32(1..4)).map(|number| Topic {
         name: format!("topic-{number}"),
         partitions: rng.i32(1..5),
+        replicas: None,
         settings: topic_settings(rng),
     });
     let topics = topics.collect();
@@ -234,7 +277,8 @@ mod tests {
 
     #[test]
     fn a_seed_gives_one_plan_and_the_plan_survives_json() {
-        for seed in 0..200 {
+        for seed in (0..200).flat_map(|number| [number, seed(number, true)]) {
+            assert_eq!(by_name(&name(seed)), Ok(seed));
             let drawn = plan(seed);
             assert_eq!(drawn, plan(seed));
             assert_eq!(Plan::from_json(&drawn.to_json()).unwrap(), drawn);
@@ -243,9 +287,12 @@ mod tests {
 
     #[test]
     fn a_thousand_seeds_draw_every_kind_of_fault() {
-        let kinds: BTreeSet<_> =
-            (0..1000).flat_map(|seed| plan(seed).faults).map(|fault| fault.fault.name()).collect();
-        assert_eq!(kinds.len(), 18, "{kinds:?}");
+        let kinds: BTreeSet<_> = (0..1000)
+            .flat_map(|number| [number, seed(number, true)])
+            .flat_map(|seed| plan(seed).faults)
+            .map(|fault| fault.fault.name())
+            .collect();
+        assert_eq!(kinds.len(), 32, "{kinds:?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use weir_defect::Defect;
 
 use crate::run::run;
-use crate::runner::{Batch, run_batch, table};
+use crate::runner::{About, Batch, run_batch, table};
 use crate::swarm;
 
 /// Seeds within which a defect must be found.
@@ -47,10 +47,11 @@ pub struct Hunt {
 #[expect(clippy::disallowed_methods, reason = "the runner lives outside the simulations that it starts")]
 pub fn hunt(defect: Defect, first: u64, threads: usize) -> Hunt {
     let start = Instant::now();
-    let summary = run_batch(Batch { first, seeds: SEEDS_MAX, threads, keep_going: false }, &[defect], true);
+    let batch = Batch { first, about: About::Both, seeds: SEEDS_MAX, threads, keep_going: false };
+    let summary = run_batch(batch, &[defect], true);
     let found = summary.failure.map(|(seed, report)| {
         let name = report.findings.first().map(|finding| finding.name.clone()).unwrap_or_default();
-        (seed, name, seed - first + 1)
+        (seed, name, batch.seeds_until(seed))
     });
     let holds_without =
         found.as_ref().is_none_or(|(seed, ..)| run(&swarm::plan(*seed), &[], false).is_clean());
@@ -65,9 +66,11 @@ pub fn tables(hunts: &[Hunt]) -> String {
             Some((seed, name, seeds)) if hunt.holds_without => (
                 name.clone(),
                 seeds.to_string(),
-                format!("cargo sim replay {seed} --defect {}", hunt.defect.name()),
+                format!("cargo sim replay {} --defect {}", swarm::name(*seed), hunt.defect.name()),
             ),
-            Some((seed, ..)) => (format!("seed {seed} fails without it, too"), String::new(), String::new()),
+            Some((seed, ..)) => {
+                (format!("seed {} fails without it, too", swarm::name(*seed)), String::new(), String::new())
+            }
             None => ("NOT FOUND".to_owned(), format!("> {SEEDS_MAX}"), String::new()),
         };
         let seconds = format!("{:.1}", hunt.took.as_secs_f64());

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use crate::raft::{Index, Term};
-use crate::types::{BrokerId, LeaderEpoch, LogId, Offset};
+use crate::types::{BrokerId, LeaderEpoch, LogId, Offset, VoterId};
 
 /// Something that is the case on a node from now on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,50 @@ pub enum Fact {
         /// The in-sync replicas.
         isr: Vec<BrokerId>,
     },
+    /// Batches stand in a replica's log, durable or not; whoever wrote them, this replica as its leader or another one.
+    Appended {
+        /// Whose.
+        log: LogId,
+        /// What they are known by, in the order of their offsets.
+        batches: Vec<BatchName>,
+    },
+    /// A replica's log was cut: nothing stands in it from `end` on.
+    Cut {
+        /// Whose.
+        log: LogId,
+        /// The log's end from now on.
+        end: Offset,
+    },
+    /// A replica's log starts later, and ends there if it ended before.
+    Starts {
+        /// Whose.
+        log: LogId,
+        /// The first offset that is retained.
+        start: Offset,
+    },
+    /// Storage keeps what a replica has, as its topic's flush policy understands it.
+    Kept {
+        /// Whose.
+        log: LogId,
+        /// Records below are kept.
+        end: Offset,
+    },
+    /// A voter is bound to a candidate: the answer may leave from now on.
+    Voted {
+        /// Who votes. With another folder it is another voter.
+        voter: VoterId,
+        /// In which term.
+        term: Term,
+        /// For whom.
+        candidate: VoterId,
+    },
+    /// A node's image of the metadata, in one number: all nodes have the same at the same index.
+    Image {
+        /// The last entry that was applied.
+        applied: i64,
+        /// Of the image's bytes.
+        digest: u64,
+    },
     /// A node leads the metadata quorum.
     LeadsQuorum {
         /// In which term.
@@ -97,4 +141,17 @@ pub enum Fact {
         /// Its new epoch.
         epoch: i64,
     },
+}
+
+/// What a record batch is known by: the same record on every replica has the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchName {
+    /// The offset of its first record.
+    pub base: Offset,
+    /// The offset after its last record.
+    pub next: Offset,
+    /// The leader epoch in which it was written.
+    pub epoch: LeaderEpoch,
+    /// The checksum in its header, which covers its records.
+    pub checksum: u32,
 }

@@ -33,6 +33,9 @@ pub struct Topic {
     pub name: String,
     /// Number of partitions.
     pub partitions: i32,
+    /// Replicas of each partition; without a number as many as the cluster has by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i16>,
     /// Settings of the topic.
     pub settings: BTreeMap<String, String>,
 }

@@ -5,12 +5,20 @@ use std::time::Duration;
 use crate::history::{self, Done, Failure, Op, Pending, ProcessId};
 use crate::workload::payload;
 use weir_client::{
-    Acks, Compression, Delivery, ProduceError, Producer, ProducerConfig, ProducerRecord, TopicPartition,
+    Acks, Client, Compression, Delivery, ProduceError, Produced, Producer, ProducerConfig, ProducerRecord,
+    TopicPartition,
 };
 use weir_runtime::{random, task};
 
 use super::plan;
 use super::{Shared, connect, log_of};
+
+/// Who probes.
+const PROBER: ProcessId = ProcessId(301);
+/// How long a probe may take.
+const PROBE_MAX: Duration = Duration::from_secs(30);
+/// The size of its record.
+const PROBE_BYTES: usize = 40;
 
 pub(super) async fn run(
     shared: Shared,
@@ -46,6 +54,19 @@ pub async fn send(
     partition: &TopicPartition,
     size: usize,
 ) -> task::JoinHandle<()> {
+    let (pending, record) = begin(shared, process, acks, partition, size);
+    let sent = producer.send(record).await;
+    task::spawn("answer", write_down(pending, sent))
+}
+
+/// The next record, and the operation that it is.
+fn begin(
+    shared: &Shared,
+    process: ProcessId,
+    acks: Acks,
+    partition: &TopicPartition,
+    size: usize,
+) -> (Pending, ProducerRecord) {
     let value = shared.values.next_value();
     let record = ProducerRecord {
         topic: partition.topic.to_string(),
@@ -54,16 +75,48 @@ pub async fn send(
         ..ProducerRecord::default()
     };
     let op = Op::Send { log: log_of(partition), value, acks: in_history(acks) };
-    let pending = shared.recorder.invoke(process, Shared::now_ns(), op);
-    let sent = producer.send(record).await;
-    task::spawn("answer", write_down(pending, sent))
+    (shared.recorder.invoke(process, Shared::now_ns(), op), record)
+}
+
+/// Writes one record to each partition, as anybody must be able to when nothing is wrong. Returns what was refused.
+pub async fn probe(shared: &Shared, client: &Client, partitions: &[TopicPartition]) -> Vec<String> {
+    let producer = Producer::new(
+        client,
+        ProducerConfig {
+            acks: Acks::All,
+            request_timeout: Duration::from_secs(2),
+            delivery_timeout: PROBE_MAX,
+            ..ProducerConfig::default()
+        },
+    );
+    let mut answers = Vec::new();
+    for partition in partitions {
+        let (pending, record) = begin(shared, PROBER, Acks::All, partition, PROBE_BYTES);
+        answers.push((partition, pending, producer.send(record).await));
+    }
+    let mut refused = Vec::new();
+    for (partition, pending, sent) in answers {
+        let outcome = outcome(sent).await;
+        if let Err(error) = &outcome {
+            refused.push(format!("{partition:?} takes no record: {error}"));
+        }
+        note(pending, outcome);
+    }
+    refused
 }
 
 async fn write_down(pending: Pending, sent: Result<Delivery, ProduceError>) {
-    let outcome = match sent {
+    note(pending, outcome(sent).await);
+}
+
+async fn outcome(sent: Result<Delivery, ProduceError>) -> Result<Produced, ProduceError> {
+    match sent {
         Ok(delivery) => delivery.await,
         Err(error) => Err(error),
-    };
+    }
+}
+
+fn note(pending: Pending, outcome: Result<Produced, ProduceError>) {
     let now = Shared::now_ns();
     match outcome {
         Ok(produced) => pending.ok(now, Done::Sent { offset: produced.offset }),

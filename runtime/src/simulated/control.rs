@@ -186,6 +186,12 @@ impl NetControl {
         })
     }
 
+    /// A node's ends of its connections to another one fail, and the other side does not hear of it: they are half open. Cut the
+    /// links first, or the next thing that the other side sends tells it. Returns how many.
+    pub fn forget_connections(&self, node: NodeId, other: NodeId) -> u64 {
+        self.with(|net, now| net.forget_connections(node.0, other.0, now))
+    }
+
     /// Whether nothing gets through from one node to the other, for whatever reason.
     pub fn is_severed(&self, from: NodeId, to: NodeId) -> bool {
         self.with(|net, _| net.is_severed(from.0, to.0))

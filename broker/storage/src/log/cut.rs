@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use weir_defect::defect;
+use weir_protocol::fact::Fact;
 use weir_protocol::types::Offset;
+use weir_runtime::simulation;
 
 use super::{Log, Segment};
 use crate::inbox::{Command, CutPlace, SetStart, Truncate};
@@ -62,6 +64,7 @@ impl Log {
             removed.extend(self.segments.drain(..below).map(|segment| segment.base));
             self.durable_end = self.durable_end.max(to);
         }
+        simulation::observe(|| Fact::Starts { log: self.id, start: to });
         self.start = to;
         self.handle.start.store(to, Ordering::Release);
         Arc::make_mut(&mut self.epochs).trim(to);
@@ -152,6 +155,7 @@ impl Log {
             select(&append.data, (append.base_offset, to), &mut budget, false, &mut kept);
             (append.data, append.next_offset) = (kept, to);
         }
+        simulation::observe(|| Fact::Cut { log: self.id, end: to });
         self.end = to;
         self.durable_end = self.durable_end.min(to);
         Arc::make_mut(&mut self.epochs).truncate(to);

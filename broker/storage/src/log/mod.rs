@@ -11,8 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use bytes::Bytes;
+use weir_protocol::fact::{BatchName, Fact};
 use weir_protocol::partition::producers::{ProducerId, Producers};
 use weir_protocol::types::{LeaderEpoch, LogId, Offset};
+use weir_runtime::simulation;
+use weir_wire::records;
 
 use crate::append::AppendInfo;
 use crate::catalog::SlotId;
@@ -185,6 +188,7 @@ impl Log {
             position,
             data: data.clone(),
         });
+        simulation::observe(|| Fact::Appended { log: self.id, batches: names(&data) });
         self.shared.inbox.add_backlog(info.bytes as usize);
         self.shared.inbox.push(Command::Append(Append {
             slot: self.slot,
@@ -280,6 +284,7 @@ impl Log {
 
     fn set_durable(&mut self, end: Offset) {
         self.durable_end = end.min(self.end);
+        simulation::observe(|| Fact::Kept { log: self.id, end: self.durable_end });
         while self.unwritten.front().is_some_and(|append| append.next_offset <= self.durable_end) {
             self.unwritten.pop_front();
         }
@@ -299,6 +304,17 @@ impl Log {
         self.cut_failed(failed.from);
         Some(self.end)
     }
+}
+
+/// What the batches are known by, for whoever watches a simulation.
+fn names(data: &[Bytes]) -> Vec<BatchName> {
+    let batches = records::batches(Bytes::from(data.concat())).flatten();
+    let name = |batch: records::Batch| {
+        let header = batch.header;
+        let (base, next) = (header.base_offset, header.next_offset());
+        BatchName { base, next, epoch: header.leader_epoch, checksum: header.crc }
+    };
+    batches.map(name).collect()
 }
 
 impl LogHandle {

@@ -151,6 +151,20 @@ impl Network {
         count
     }
 
+    /// A host forgets its connections to another one, as a firewall between them does: its own ends fail, and nobody tells the other
+    /// side. Returns how many.
+    pub fn forget_connections(&mut self, host: Host, other: Host, now: Instant) -> u64 {
+        let is_concerned = |end: &EndId| {
+            self.ends.get(end).is_some_and(|end| end.state == State::Open && end.remote_host == Some(other))
+        };
+        let ends: Vec<_> = self.ends_of(host).into_iter().filter(is_concerned).collect();
+        for end in &ends {
+            self.note(now, host, "fault.net.half_open", &[end.0], || format!("{end:?} to {other}"));
+            self.fail(*end, std::io::ErrorKind::ConnectionReset);
+        }
+        ends.len() as u64
+    }
+
     /// Lets a part of the first chunk in flight arrive.
     fn deliver_a_part(&mut self, from: EndId, to: EndId) {
         let Some(sender) = self.ends.get(&from) else { return };

@@ -1,0 +1,154 @@
+//! The replicas' logs as their nodes told of them, and what of them is committed.
+
+use std::collections::BTreeMap;
+
+use weir_protocol::fact::BatchName;
+use weir_protocol::types::{LeaderEpoch, LogId, Offset};
+
+/// What one replica has.
+#[derive(Debug, Default)]
+pub(super) struct Replica {
+    start: Offset,
+    end: Offset,
+    durable: Offset,
+    /// By the offset of their first record.
+    batches: BTreeMap<Offset, BatchName>,
+}
+
+/// What no replica may lose.
+#[derive(Debug, Default)]
+struct Committed {
+    /// The largest high watermark that any leader ever computed.
+    end: Offset,
+    /// By the offset of their first record.
+    batches: BTreeMap<Offset, BatchName>,
+}
+
+/// All replicas of all partitions.
+#[derive(Debug, Default)]
+pub(super) struct Logs {
+    replicas: BTreeMap<(LogId, u32), Replica>,
+    committed: BTreeMap<LogId, Committed>,
+    /// The records that each epoch has named.
+    names: BTreeMap<(LogId, LeaderEpoch), BTreeMap<Offset, BatchName>>,
+}
+
+impl Replica {
+    fn cut(&mut self, end: Offset) -> BTreeMap<Offset, BatchName> {
+        self.end = self.end.min(end);
+        self.durable = self.durable.min(end);
+        self.batches.split_off(&end)
+    }
+
+    /// Whether every committed record from this one's start on stands here; else the first that does not.
+    fn lacks(&self, committed: &Committed) -> Option<BatchName> {
+        let from_start = committed.batches.range(self.start..).map(|(_, batch)| *batch);
+        from_start.into_iter().find(|batch| self.batches.get(&batch.base) != Some(batch))
+    }
+}
+
+impl Logs {
+    fn replica(&mut self, log: LogId, node: u32) -> &mut Replica {
+        self.replicas.entry((log, node)).or_default()
+    }
+
+    /// A replica was opened. Returns its durable end of before.
+    pub(super) fn opened(&mut self, log: LogId, node: u32, start: Offset, end: Offset) -> Offset {
+        let replica = self.replica(log, node);
+        let durable = replica.durable;
+        replica.cut(end);
+        (replica.start, replica.end, replica.durable) = (start, end, end);
+        durable
+    }
+
+    /// Batches were appended. Returns two that have one name.
+    pub(super) fn appended(
+        &mut self,
+        log: LogId,
+        node: u32,
+        batches: &[BatchName],
+    ) -> Option<(BatchName, BatchName)> {
+        let mut conflict = None;
+        for batch in batches {
+            let names = self.names.entry((log, batch.epoch)).or_default();
+            let below = names.range(..batch.next).next_back().map(|(_, known)| *known);
+            match below.filter(|known| known.next > batch.base) {
+                Some(known) if known != *batch => conflict = conflict.or(Some((known, *batch))),
+                Some(_) => {}
+                None => drop(names.insert(batch.base, *batch)),
+            }
+            let replica = self.replica(log, node);
+            replica.cut(batch.base);
+            replica.batches.insert(batch.base, *batch);
+            replica.end = batch.next;
+        }
+        conflict
+    }
+
+    /// A log was cut. What was durable nowhere and stands nowhere else was never known by its name.
+    pub(super) fn cut(&mut self, log: LogId, node: u32, end: Offset) {
+        let durable = self.replica(log, node).durable;
+        for (base, batch) in self.replica(log, node).cut(end) {
+            let elsewhere = self.replicas.range((log, 0)..=(log, u32::MAX));
+            let mut elsewhere = elsewhere.filter(|((_, other), _)| *other != node);
+            let is_known = elsewhere.any(|(_, other)| other.batches.get(&base) == Some(&batch));
+            if base >= durable
+                && !is_known
+                && let Some(names) = self.names.get_mut(&(log, batch.epoch))
+            {
+                names.remove(&base);
+            }
+        }
+    }
+
+    pub(super) fn starts(&mut self, log: LogId, node: u32, start: Offset) {
+        let replica = self.replica(log, node);
+        replica.start = replica.start.max(start);
+        replica.end = replica.end.max(start);
+        replica.durable = replica.durable.max(start);
+    }
+
+    pub(super) fn durable(&mut self, log: LogId, node: u32, end: Offset) {
+        self.replica(log, node).durable = end;
+    }
+
+    /// A leader's high watermark is here. Returns what it calls committed where something else was.
+    pub(super) fn commit(&mut self, log: LogId, node: u32, end: Offset) -> Option<(BatchName, BatchName)> {
+        let committed = self.committed.entry(log).or_default();
+        let replica = self.replicas.entry((log, node)).or_default();
+        let before = committed.end;
+        committed.end = before.max(end);
+        let mut conflict = None;
+        for (base, batch) in replica.batches.range(before..end.max(before)) {
+            let known = *committed.batches.entry(*base).or_insert(*batch);
+            if known != *batch {
+                conflict = conflict.or(Some((known, *batch)));
+            }
+        }
+        conflict
+    }
+
+    /// The largest high watermark so far.
+    pub(super) fn committed_end(&self, log: LogId) -> Offset {
+        self.committed.get(&log).map_or(0, |committed| committed.end)
+    }
+
+    /// Whether a node's disk holds everything below `end`, as far as the last committed batch tells.
+    pub(super) fn holds(&self, log: LogId, node: u32, end: Offset) -> bool {
+        let Some(replica) = self.replicas.get(&(log, node)) else { return end <= 0 };
+        if replica.durable < end {
+            return false;
+        }
+        let last = self.committed.get(&log).and_then(|committed| committed.batches.range(..end).next_back());
+        last.is_none_or(|(base, batch)| *base < replica.start || replica.batches.get(base) == Some(batch))
+    }
+
+    /// A committed batch that a replica should have and does not.
+    pub(super) fn lacks(&self, log: LogId, node: u32) -> Option<BatchName> {
+        let committed = self.committed.get(&log)?;
+        match self.replicas.get(&(log, node)) {
+            Some(replica) => replica.lacks(committed),
+            None => committed.batches.values().next().copied(),
+        }
+    }
+}

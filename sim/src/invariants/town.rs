@@ -1,0 +1,130 @@
+//! The cluster's metadata as the committed entries make it: what every node's image must be some day.
+
+use std::collections::BTreeMap;
+
+use weir_protocol::metadata::{Image, PartitionState, Record};
+use weir_protocol::raft::{Index, Voters};
+use weir_protocol::types::{BrokerId, LeaderEpoch, LogId};
+use weir_wire::internal;
+
+/// No entry is larger.
+const ENTRY_BYTES_MAX: usize = 16 << 20;
+
+/// What the quorum has decided so far.
+#[derive(Debug, Default)]
+pub(super) struct Town {
+    image: Image,
+    /// The next entry that is missing; `None` before the first.
+    next: Option<Index>,
+    /// An entry was left out, so that the image says nothing any more.
+    is_blind: bool,
+    /// Whom the quorum has made the leader of each epoch.
+    leaders: BTreeMap<(LogId, LeaderEpoch), BrokerId>,
+}
+
+/// What an entry has changed.
+#[derive(Debug, Default)]
+pub(super) struct Decided {
+    /// Partitions whose in-sync or eligible replicas have changed.
+    pub(super) members_changed: Vec<LogId>,
+    /// What must not be.
+    pub(super) broken: Option<(&'static str, String)>,
+}
+
+impl Town {
+    /// Takes in a committed entry. One that was taken in before changes nothing.
+    pub(super) fn commit(&mut self, index: Index, payload: &[u8]) -> Decided {
+        let next = *self.next.get_or_insert(index);
+        if index < next || self.is_blind {
+            return Decided::default();
+        }
+        if index > next {
+            self.is_blind = true;
+            return Decided::default();
+        }
+        self.next = Some(index + 1);
+        // A leader's first entry carries nothing, and voters are not the image's.
+        if payload.is_empty() || Voters::decode(payload).is_ok() {
+            return Decided::default();
+        }
+        let Ok(record) = internal::decode::<Record>(payload, ENTRY_BYTES_MAX) else {
+            self.is_blind = true; // of a unit test, or of a format that is not known here
+            return Decided::default();
+        };
+        let before = self.image.clone();
+        // A command that does not fit is refused by all nodes alike.
+        let _ = self.image.apply_record(index, &record);
+        self.compare(&before)
+    }
+
+    fn compare(&mut self, before: &Image) -> Decided {
+        let mut decided = Decided::default();
+        if let Err(law) = self.image.invariants() {
+            decided.broken = Some(("image-law", law));
+        }
+        let image = self.image.clone();
+        for (log, now) in image.topics().flat_map(|topic| topic.logs()) {
+            if let Some(leader) = now.leader {
+                self.leaders.entry((log, now.leader_epoch)).or_insert(leader);
+            }
+            let Some(was) = before.partition(log) else { continue };
+            if was == now {
+                continue;
+            }
+            if was.isr != now.isr || was.elr != now.elr {
+                decided.members_changed.push(log);
+            }
+            if now.leader_epoch < was.leader_epoch || now.partition_epoch < was.partition_epoch {
+                decided.broken =
+                    Some(("partition-epoch-went-back", format!("{log} was {was:?} and is {now:?}")));
+            }
+        }
+        decided
+    }
+
+    /// A partition as it was decided last.
+    pub(super) fn partition(&self, log: LogId) -> Option<&PartitionState> {
+        if self.is_blind { None } else { self.image.partition(log) }
+    }
+
+    /// In how many places an acknowledged record of the partition must be.
+    pub(super) fn copies(&self, log: LogId) -> Option<usize> {
+        if self.is_blind { None } else { self.image.min_isr(log) }
+    }
+
+    /// The members of ISR and ELR, each of which holds every committed record.
+    pub(super) fn members(&self, log: LogId) -> Vec<BrokerId> {
+        let members =
+            |partition: &PartitionState| partition.isr.iter().chain(&partition.elr).copied().collect();
+        self.partition(log).map(members).unwrap_or_default()
+    }
+
+    /// Whether somebody else was made the leader in this epoch, or nobody.
+    pub(super) fn usurps(&self, log: LogId, epoch: LeaderEpoch, broker: BrokerId) -> bool {
+        self.partition(log).is_some() && self.leaders.get(&(log, epoch)) != Some(&broker)
+    }
+
+    /// All partitions, with their topics' names.
+    pub(super) fn partitions(&self) -> impl Iterator<Item = (&str, LogId, &PartitionState)> {
+        let topics = (!self.is_blind).then(|| self.image.topics()).into_iter().flatten();
+        topics.flat_map(|topic| topic.logs().map(|(log, partition)| (topic.name.as_str(), log, partition)))
+    }
+
+    /// Partition `number` of a topic, and its log.
+    pub(super) fn find(&self, topic: &str, number: i32) -> Option<(LogId, &PartitionState)> {
+        let topic = self.image.topic_named(topic)?;
+        Some((LogId::new(topic.id, number), topic.partition(number)?))
+    }
+
+    /// What keeps the cluster from being whole again; `None`: nothing.
+    pub(super) fn lacks(&self, brokers: &[BrokerId]) -> Option<String> {
+        if let Some(missing) = brokers.iter().find(|broker| !self.image.can_lead(**broker)) {
+            return Some(format!("broker {missing} does not serve: {:?}", self.image.broker(*missing)));
+        }
+        let is_whole = |partition: &PartitionState| {
+            partition.leader.is_some() && partition.isr.len() == partition.replicas.len()
+        };
+        let mut lacking = self.partitions().filter(|(_, _, partition)| !is_whole(partition));
+        lacking.next().map(|(topic, log, partition)| format!("{topic}-{}: {partition:?}", log.partition))
+    }
+}

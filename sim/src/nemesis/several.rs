@@ -1,0 +1,183 @@
+//! Faults that concern several nodes, or whoever plays a part when their time has come.
+
+use std::time::Duration;
+
+use weir_runtime::simulation::{FaultKind, FaultRule, Keep, LinkQuality, NodeId};
+use weir_runtime::task;
+
+use super::{Nemesis, sleep_ms};
+use crate::plan::{Blow, Fault, Files, Whom};
+use crate::report::situation;
+
+/// How fast a bad link is.
+const BAD_LINK_BYTES_PER_SECOND: u64 = 10_000_000;
+
+impl Nemesis {
+    pub(super) async fn trouble_several(&self, fault: &Fault) {
+        match fault {
+            Fault::Split { groups, for_ms } => {
+                self.struck(fault);
+                self.split(groups, *for_ms).await;
+            }
+            Fault::Flap { groups, times, every_ms } => {
+                self.struck(fault);
+                for _ in 0..*times {
+                    self.split(groups, every_ms / 2).await;
+                    sleep_ms(every_ms / 2).await;
+                }
+            }
+            Fault::Deaf { broker, to, for_ms } => {
+                self.struck(fault);
+                let links = to.iter().map(|from| (self.node(*from), self.node(*broker))).collect();
+                self.cut_for(links, *for_ms).await;
+            }
+            Fault::Swizzle { order, back, step_ms } => self.swizzle(fault, order, back, *step_ms).await,
+            Fault::BadLinks { broker, delay_ms, loss_percent, for_ms } => {
+                self.struck(fault);
+                let delay = Duration::from_millis(*delay_ms);
+                let bad = LinkQuality {
+                    latency: (delay, delay * 2),
+                    loss: f64::from(*loss_percent) / 100.0,
+                    duplication: 0.0,
+                    bytes_per_second: BAD_LINK_BYTES_PER_SECOND,
+                };
+                let links = self.links_to_peers(*broker);
+                let net = self.world.net();
+                links.iter().for_each(|(from, to)| net.set_link(*from, *to, Some(bad.clone())));
+                sleep_ms(*for_ms).await;
+                links.iter().for_each(|(from, to)| net.set_link(*from, *to, None));
+            }
+            Fault::HalfOpen { broker, for_ms } => {
+                self.struck(fault);
+                let net = self.world.net();
+                let links = self.links_to_peers(*broker);
+                links.iter().for_each(|(from, to)| net.cut(*from, *to));
+                // What tells the others does not reach them.
+                for (_, peer) in links.iter().filter(|(from, _)| *from == self.node(*broker)) {
+                    net.forget_connections(self.node(*broker), *peer);
+                }
+                sleep_ms(*for_ms).await;
+                links.iter().for_each(|(from, to)| net.mend(*from, *to));
+            }
+            Fault::Blackout { brokers, power, down_ms } => self.blackout(fault, brokers, *power, down_ms),
+            Fault::Rolling { order, down_ms, pause_ms } => {
+                self.struck(fault);
+                for node in order {
+                    self.stop_and_start_quietly(&Fault::Restart { broker: *node, down_ms: *down_ms }).await;
+                    sleep_ms(*pause_ms).await;
+                }
+            }
+            Fault::Hunt { whom, blow, for_ms } => self.hunt(fault, *whom, *blow, *for_ms).await,
+            _ => {}
+        }
+    }
+
+    async fn split(&self, groups: &[Vec<u32>], for_ms: u64) {
+        let nodes: std::collections::BTreeSet<u32> = groups.iter().flatten().copied().collect();
+        let together = |a: &u32, b: &u32| groups.iter().any(|group| group.contains(a) && group.contains(b));
+        let pairs = nodes.iter().flat_map(|a| nodes.iter().map(move |b| (a, b)));
+        let apart = pairs.filter(|(a, b)| a != b && !together(a, b));
+        let links = apart.map(|(a, b)| (self.node(*a), self.node(*b))).collect();
+        self.cut_for(links, for_ms).await;
+    }
+
+    async fn cut_for(&self, links: Vec<(NodeId, NodeId)>, for_ms: u64) {
+        let net = self.world.net();
+        links.iter().for_each(|(from, to)| net.cut(*from, *to));
+        sleep_ms(for_ms).await;
+        links.iter().for_each(|(from, to)| net.mend(*from, *to));
+    }
+
+    async fn swizzle(&self, fault: &Fault, order: &[u32], back: &[u32], step_ms: u64) {
+        self.struck(fault);
+        let net = self.world.net();
+        for node in order {
+            net.clog(self.node(*node), true, true);
+            sleep_ms(step_ms).await;
+        }
+        for node in back {
+            net.unclog(self.node(*node));
+            sleep_ms(step_ms).await;
+        }
+    }
+
+    /// Both directions between a node and each other one.
+    fn links_to_peers(&self, broker: u32) -> Vec<(NodeId, NodeId)> {
+        let node = self.node(broker);
+        let peers = self.brokers.iter().map(|peer| peer.node).filter(|peer| *peer != node);
+        peers.flat_map(|peer| [(node, peer), (peer, node)]).collect()
+    }
+
+    fn blackout(&self, fault: &Fault, brokers: &[u32], power: bool, down_ms: &[u64]) {
+        self.struck(fault);
+        if brokers.len() == self.brokers.len() {
+            self.world.record_event(None, situation::ALL_DOWN, "");
+        }
+        for (broker, down_ms) in brokers.iter().zip(down_ms) {
+            let (broker, down_ms) = (*broker, *down_ms);
+            let one =
+                if power { Fault::PowerLoss { broker, down_ms } } else { Fault::Kill { broker, down_ms } };
+            if self.world.is_running(self.node(broker)) {
+                let nemesis = self.clone();
+                task::spawn("fault", async move { nemesis.stop_and_start_quietly(&one).await });
+            }
+        }
+    }
+
+    async fn hunt(&self, fault: &Fault, whom: Whom, blow: Blow, for_ms: u64) {
+        let Some(broker) = self.watch.whom(whom).filter(|broker| self.is_up(*broker)) else { return };
+        self.struck(fault);
+        let node = self.node(broker);
+        match blow {
+            Blow::Kill => self.stop_and_start_quietly(&Fault::Kill { broker, down_ms: for_ms }).await,
+            Blow::Power => self.stop_and_start_quietly(&Fault::PowerLoss { broker, down_ms: for_ms }).await,
+            Blow::Stop => self.stop_and_start_quietly(&Fault::Restart { broker, down_ms: for_ms }).await,
+            Blow::Pause => {
+                self.world.pause(node);
+                sleep_ms(for_ms).await;
+                self.world.resume(node);
+            }
+            Blow::Cut => self.cut_for(self.links_to_peers(broker), for_ms).await,
+            Blow::Isolate => {
+                self.world.net().clog(node, true, true);
+                sleep_ms(for_ms).await;
+                self.world.net().unclog(node);
+            }
+        }
+    }
+
+    fn is_up(&self, broker: u32) -> bool {
+        self.brokers.get(broker as usize).is_some_and(|broker| self.world.is_running(broker.node))
+    }
+
+    /// Faults after which a node comes back with less than it had.
+    pub(super) async fn harm(&self, fault: &Fault, node: NodeId) {
+        match *fault {
+            Fault::Wipe { broker, down_ms } => {
+                self.struck(fault);
+                self.deeds().damaged.push(format!("all of {node}"));
+                self.hold(broker, 1);
+                self.crash(node, true);
+                self.world.disk(node).replace();
+                sleep_ms(down_ms).await;
+                self.let_go(broker);
+            }
+            Fault::LostWrite { broker, files, after_ms, down_ms } => {
+                self.struck(fault);
+                self.deeds().damaged.push(format!("writes to {files:?} of {node}"));
+                self.world.disk(node).add_fault(FaultRule::once(FaultKind::LostWrite, Files::pattern(files)));
+                sleep_ms(after_ms).await;
+                self.hold(broker, 1);
+                self.crash(node, true);
+                sleep_ms(down_ms).await;
+                self.let_go(broker);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes power or life, as a fault says that does both.
+    pub(super) fn end(&self, node: NodeId, power: bool) {
+        if power { self.world.power_loss(node, Keep::Drawn) } else { self.world.kill(node) }
+    }
+}

@@ -1,0 +1,305 @@
+//! Plans of clusters: which nodes there are, and what happens to several of them.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+
+use super::{CRUEL, DAMAGE, HARMLESS, down, pick, topic_settings};
+use crate::plan::{
+    Blow, Cluster, Fault, Files, Group, Load, Member, Producer, Role, TimedFault, Topic, Whom,
+};
+
+/// Which promise the run is about; it decides which faults may strike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Promise {
+    /// Synced topics, any fault but damage at rest, on any number of nodes at once: nothing acknowledged is lost.
+    Synced,
+    /// The disk of one node is damaged at rest, which the other copies withstand.
+    Damaged {
+        /// Whose.
+        node: u32,
+    },
+    /// Topics that are not synced: nothing acknowledged is lost while enough kernels live. One machine may lose its power.
+    Unsynced {
+        /// Which.
+        node: Option<u32>,
+    },
+}
+
+/// Draws a cluster, its load and its faults.
+pub(super) fn draw(rng: &mut Rng) -> (Cluster, Load, Vec<TimedFault>) {
+    let members = members(rng);
+    let mut cluster = Cluster { brokers: members.len() as u32, settings: BTreeMap::new(), members };
+    let promise = promise(rng, &cluster);
+    cluster.settings = settings(rng, promise);
+    let load = load(rng, &cluster, promise);
+    let faults = faults(rng, &cluster, &load, promise);
+    (cluster, load, faults)
+}
+
+fn members(rng: &mut Rng) -> Vec<Member> {
+    let count = pick(rng, &[1, 2, 3, 3, 3, 3, 3, 3, 3, 4, 5, 5, 6, 7]) as usize;
+    let is_mixed = rng.u32(0..3) == 0;
+    let mut roles: Vec<Role> = (0..count)
+        .map(|_| {
+            if is_mixed { [Role::Both, Role::Controller, Role::Broker][rng.usize(0..3)] } else { Role::Both }
+        })
+        .collect();
+    // Somebody votes, and somebody serves.
+    if !roles.iter().any(|role| role.is_controller()) || !roles.iter().any(|role| role.is_broker()) {
+        roles[0] = Role::Both;
+    }
+    roles.into_iter().map(|role| Member { role, settings: own_settings(rng) }).collect()
+}
+
+fn own_settings(rng: &mut Rng) -> BTreeMap<String, String> {
+    let file_bytes = pick(rng, &[32 << 10, 64 << 10, 128 << 10]);
+    let files = rng.u64(3..9);
+    let own = [
+        ("weir.journal.files", files),
+        ("weir.journal.bytes", file_bytes * files),
+        ("weir.shards", rng.u64(1..4)),
+    ];
+    own.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect()
+}
+
+fn promise(rng: &mut Rng, cluster: &Cluster) -> Promise {
+    let (serving, voters) = (cluster.serving().count(), cluster.voting().count());
+    // One disk may be damaged where two brokers hold each record, and others are a majority of the voters.
+    let is_bearable = |node: &u32| {
+        serving >= 2
+            && (!cluster.role(*node).is_controller() || voters >= 3)
+            && cluster.role(*node).is_broker()
+    };
+    let candidates: Vec<u32> = (0..cluster.brokers).filter(is_bearable).collect();
+    let chosen = (!candidates.is_empty()).then(|| candidates[rng.usize(0..candidates.len())]);
+    match (rng.u32(0..100), chosen) {
+        (0..20, Some(node)) => Promise::Damaged { node },
+        (20..35, node) => Promise::Unsynced { node },
+        _ => Promise::Synced,
+    }
+}
+
+fn settings(rng: &mut Rng, promise: Promise) -> BTreeMap<String, String> {
+    let mut settings = BTreeMap::new();
+    let mut set = |name: &str, value: u64| settings.insert(name.to_owned(), value.to_string());
+    set("log.index.interval.bytes", pick(rng, &[256, 1024, 4096]));
+    set("group.min.session.timeout.ms", 100);
+    set("group.initial.rebalance.delay.ms", pick(rng, &[0, 50, 300]));
+    set("offsets.topic.num.partitions", rng.u64(1..4));
+    if rng.u32(0..4) == 0 {
+        set("weir.offsets.retention.ms", pick(rng, &[700, 2_000]));
+        set("offsets.retention.check.interval.ms", pick(rng, &[50, 300]));
+    }
+    if matches!(promise, Promise::Unsynced { .. }) {
+        set("log.flush.interval.messages", i64::MAX as u64);
+    }
+    settings
+}
+
+fn load(rng: &mut Rng, cluster: &Cluster, promise: Promise) -> Load {
+    let serving = cluster.serving().count() as i16;
+    let topics = (0..rng.u32(1..4)).map(|number| topic(rng, number, serving, promise)).collect();
+    let producers = (0..rng.u32(1..4)).map(|_| Producer {
+        acks: if rng.u32(0..100) < 85 { -1 } else { 1 },
+        records_per_second: pick(rng, &[20, 50, 100]) as u32,
+        burst: pick(rng, &[1, 5, 20]) as u32,
+        value_bytes_max: pick(rng, &[40, 200, 2000]) as u32,
+        compression: ["none", "none", "none", "lz4"][rng.usize(0..4)].to_owned(),
+        retries: rng.u32(0..3) > 0,
+        idempotent: rng.bool(),
+        delivery_timeout_ms: pick(rng, &[300, 1_000, 20_000]),
+    });
+    Load {
+        producers: producers.collect(),
+        topics,
+        duration_ms: rng.u64(8_000..18_000),
+        consumers: rng.u32(0..3),
+        groups: groups(rng),
+        delete_records_every_ms: if rng.u32(0..4) == 0 { rng.u64(500..3_000) } else { 0 },
+        topic_churn_every_ms: if rng.u32(0..4) == 0 { rng.u64(800..3_000) } else { 0 },
+    }
+}
+
+fn topic(rng: &mut Rng, number: u32, serving: i16, promise: Promise) -> Topic {
+    let mut settings = topic_settings(rng);
+    // Where a disk may lie, two hold each record at least.
+    let least = if promise == Promise::Synced { 1 } else { 2.min(serving) };
+    let replicas = match rng.u32(0..10) {
+        0 => least,
+        1 => 2,
+        2 => 5,
+        _ => 3,
+    };
+    let replicas = replicas.clamp(least, serving);
+    if rng.u32(0..4) == 0 {
+        let min_insync = rng.i16(least.min(replicas)..=replicas);
+        settings.insert("min.insync.replicas".to_owned(), min_insync.to_string());
+    }
+    Topic {
+        name: format!("topic-{number}"),
+        partitions: rng.i32(1..4),
+        replicas: (rng.u32(0..4) > 0 || replicas < least).then_some(replicas),
+        settings,
+    }
+}
+
+fn groups(rng: &mut Rng) -> Vec<Group> {
+    let count = pick(rng, &[0, 0, 1, 1]);
+    let group = |number| Group {
+        name: format!("group-{number}"),
+        members: rng.u32(1..4),
+        assignor: ["range", "roundrobin", "cooperative-sticky"][rng.usize(0..3)].to_owned(),
+        is_static: rng.u32(0..3) == 0,
+        session_timeout_ms: pick(rng, &[500, 1_000, 3_000]),
+        poll_interval_max_ms: pick(rng, &[700, 1_500, 4_000]),
+        commit_every_ms: pick(rng, &[50, 200, 1_000]),
+        life_ms: pick(rng, &[500, 1_500, 5_000, 60_000]),
+        zombies: rng.bool(),
+        visited: rng.u32(0..4) == 0,
+    };
+    (0..count).map(group).collect()
+}
+
+/// Draws a fault that concerns several of so many nodes.
+type Kind = fn(&mut Rng, &Cluster) -> Fault;
+
+/// The kinds that every cluster withstands.
+const SEVERAL: &[Kind] = &[
+    |rng, cluster| Fault::Split { groups: halves(rng, cluster.brokers), for_ms: rng.u64(200..4_000) },
+    |rng, cluster| Fault::Split { groups: bridge(rng, cluster.brokers), for_ms: rng.u64(200..4_000) },
+    |rng, cluster| Fault::Flap {
+        groups: halves(rng, cluster.brokers),
+        times: rng.u32(2..6),
+        every_ms: rng.u64(100..1_500),
+    },
+    |rng, cluster| {
+        let broker = rng.u32(0..cluster.brokers);
+        let to = some_of(rng, (0..cluster.brokers).filter(|node| *node != broker).collect());
+        Fault::Deaf { broker, to, for_ms: rng.u64(200..4_000) }
+    },
+    |rng, cluster| {
+        let order = shuffled(rng, cluster.brokers);
+        let order = order[..rng.usize(1..=order.len())].to_vec();
+        let mut back = order.clone();
+        rng.shuffle(&mut back);
+        Fault::Swizzle { order, back, step_ms: rng.u64(50..500) }
+    },
+    |rng, cluster| Fault::BadLinks {
+        broker: rng.u32(0..cluster.brokers),
+        delay_ms: rng.u64(1..200),
+        loss_percent: rng.u32(0..40),
+        for_ms: rng.u64(300..4_000),
+    },
+    |rng, cluster| Fault::HalfOpen { broker: rng.u32(0..cluster.brokers), for_ms: rng.u64(0..2_000) },
+    |rng, cluster| blackout(rng, cluster.brokers, false),
+    |rng, cluster| Fault::Rolling {
+        order: shuffled(rng, cluster.brokers),
+        down_ms: rng.u64(0..300),
+        pause_ms: rng.u64(0..1_000),
+    },
+    |rng, _| hunt(rng, &[Blow::Kill, Blow::Stop, Blow::Pause, Blow::Cut, Blow::Isolate]),
+    |rng, _| hunt(rng, &[Blow::Kill, Blow::Pause, Blow::Cut, Blow::Isolate]),
+];
+
+/// The kinds that only synced topics withstand.
+const CRUEL_TO_SEVERAL: &[Kind] =
+    &[|rng, cluster| blackout(rng, cluster.brokers, true), |rng, _| hunt(rng, &[Blow::Power])];
+
+fn hunt(rng: &mut Rng, blows: &[Blow]) -> Fault {
+    let place = rng.u32(0..9);
+    let whom =
+        [Whom::Leader(place), Whom::Leader(place), Whom::Follower(place), Whom::Quorum][rng.usize(0..4)];
+    Fault::Hunt { whom, blow: blows[rng.usize(0..blows.len())], for_ms: down(rng) + 100 }
+}
+
+fn blackout(rng: &mut Rng, nodes: u32, power: bool) -> Fault {
+    let order = shuffled(rng, nodes);
+    let count = if rng.bool() { order.len() } else { rng.usize(1..=order.len()) };
+    let brokers = order[..count].to_vec();
+    let down_ms = brokers.iter().map(|_| down(rng)).collect();
+    Fault::Blackout { brokers, power, down_ms }
+}
+
+fn shuffled(rng: &mut Rng, nodes: u32) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..nodes).collect();
+    rng.shuffle(&mut order);
+    order
+}
+
+fn some_of(rng: &mut Rng, mut nodes: Vec<u32>) -> Vec<u32> {
+    rng.shuffle(&mut nodes);
+    let count = if nodes.is_empty() { 0 } else { rng.usize(1..=nodes.len()) };
+    nodes.truncate(count);
+    nodes
+}
+
+fn halves(rng: &mut Rng, nodes: u32) -> Vec<Vec<u32>> {
+    let order = shuffled(rng, nodes);
+    let (one, other) = order.split_at(rng.usize(0..=order.len()));
+    vec![one.to_vec(), other.to_vec()]
+}
+
+/// Two groups that only one node connects.
+fn bridge(rng: &mut Rng, nodes: u32) -> Vec<Vec<u32>> {
+    let mut groups = halves(rng, nodes);
+    if let Some(between) = groups[0].first().copied() {
+        groups[1].push(between);
+    }
+    groups
+}
+
+fn faults(rng: &mut Rng, cluster: &Cluster, load: &Load, promise: Promise) -> Vec<TimedFault> {
+    let clients = crate::load::clients(load) - 1;
+    let is_synced = !matches!(promise, Promise::Unsynced { .. });
+    let chance = |rng: &mut Rng| rng.u32(0..10) < 3;
+    let single: Vec<_> = [HARMLESS, if is_synced { CRUEL } else { &[] }].concat();
+    let single: Vec<_> = single.into_iter().filter(|_| chance(rng)).collect();
+    let several: Vec<_> = [SEVERAL, if is_synced { CRUEL_TO_SEVERAL } else { &[] }].concat();
+    let several: Vec<_> = several.into_iter().filter(|_| chance(rng)).collect();
+    let mut faults = Vec::new();
+    for _ in 0..rng.u32(4..16) {
+        let at_ms = rng.u64(200..load.duration_ms);
+        let pick_single = several.is_empty() || rng.bool();
+        let fault = if pick_single && !single.is_empty() {
+            single[rng.usize(0..single.len())](rng, clients).on(rng.u32(0..cluster.brokers))
+        } else if several.is_empty() {
+            Fault::Kill { broker: rng.u32(0..cluster.brokers), down_ms: down(rng) }
+        } else {
+            several[rng.usize(0..several.len())](rng, cluster)
+        };
+        faults.push(TimedFault { at_ms, fault });
+    }
+    for _ in 0..rng.u32(1..4) {
+        let at_ms = rng.u64(1_000..load.duration_ms);
+        let fault = match promise {
+            Promise::Damaged { node } => harm(rng, clients, node),
+            Promise::Unsynced { node: Some(broker) } => Fault::PowerLoss { broker, down_ms: down(rng) },
+            _ => continue,
+        };
+        faults.push(TimedFault { at_ms, fault });
+    }
+    faults.sort_by_key(|fault| fault.at_ms);
+    faults
+}
+
+/// Damage to one node's disk.
+fn harm(rng: &mut Rng, clients: u32, node: u32) -> Fault {
+    match rng.u32(0..6) {
+        0 | 1 => Fault::Wipe { broker: node, down_ms: down(rng) },
+        2 => Fault::LostWrite {
+            broker: node,
+            files: [Files::Journal, Files::Segments, Files::Any][rng.usize(0..3)],
+            after_ms: rng.u64(50..1_000),
+            down_ms: down(rng),
+        },
+        3 => {
+            let Fault::BitRot { after_ms, down_ms, power, .. } = DAMAGE(rng, clients) else {
+                return Fault::Wipe { broker: node, down_ms: 0 };
+            };
+            let files = [Files::Metadata, Files::Votes, Files::Snapshots][rng.usize(0..3)];
+            Fault::BitRot { broker: node, files, after_ms, down_ms, power }
+        }
+        _ => DAMAGE(rng, clients).on(node),
+    }
+}

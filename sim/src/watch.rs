@@ -1,0 +1,92 @@
+//! Looks on while a simulation runs: takes in what the nodes tell, so that a fault can find whom it means, and the run can
+//! tell when the cluster is whole again.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use weir_protocol::types::BrokerId;
+use weir_runtime::simulation::World;
+use weir_runtime::time::{self, Instant};
+
+use crate::invariants::{Invariants, Premises};
+use crate::plan::{Plan, Whom};
+use crate::report::Finding;
+
+/// How often a look is taken.
+const EVERY: Duration = Duration::from_millis(50);
+
+/// Everything that the nodes have told so far. Clones see the same.
+#[derive(Clone)]
+pub struct Watch {
+    world: World,
+    invariants: Arc<Mutex<Invariants>>,
+    partitions: Arc<Vec<(String, i32)>>,
+    brokers: Arc<Vec<BrokerId>>,
+}
+
+impl Watch {
+    /// Looks on from now on.
+    pub fn new(world: &World, plan: &Plan) -> Watch {
+        let of_topic = |topic: &crate::plan::Topic| {
+            let name = topic.name.clone();
+            (0..topic.partitions).map(move |number| (name.clone(), number)).collect::<Vec<_>>()
+        };
+        Watch {
+            world: world.clone(),
+            invariants: Arc::new(Mutex::new(Invariants::new(Premises::of(plan)))),
+            partitions: Arc::new(plan.load.topics.iter().flat_map(of_topic).collect()),
+            brokers: Arc::new(plan.cluster.serving().map(|node| BrokerId(node as i32 + 1)).collect()),
+        }
+    }
+
+    fn look(&self) -> MutexGuard<'_, Invariants> {
+        let mut invariants = self.invariants.lock().unwrap_or_else(PoisonError::into_inner);
+        self.world.take_observations().iter().for_each(|observation| invariants.take(observation));
+        invariants
+    }
+
+    /// The node whom a fault means now, counted from 0.
+    pub fn whom(&self, whom: Whom) -> Option<u32> {
+        self.look().whom(whom, &self.partitions)?.checked_sub(1)
+    }
+
+    /// Looks again and again, so that little waits to be looked at.
+    pub async fn run(&self) {
+        loop {
+            drop(self.look());
+            time::sleep(EVERY).await;
+        }
+    }
+
+    /// Waits until every broker serves and every partition has a leader and all its replicas in sync.
+    ///
+    /// # Errors
+    /// What is still missing at the deadline.
+    pub async fn whole(&self, deadline: Instant) -> Result<(), String> {
+        while let Some(missing) = self.lacks() {
+            if time::now() >= deadline {
+                return Err(missing);
+            }
+            time::sleep(EVERY).await;
+        }
+        Ok(())
+    }
+
+    fn lacks(&self) -> Option<String> {
+        self.look().lacks(&self.brokers)
+    }
+
+    /// What cannot all be true. `is_whole`: whether the replicas are to be held against each other; `is_damaged`: whether
+    /// the damage was done that is planned.
+    pub fn findings(&self, is_whole: bool, is_damaged: bool) -> Vec<Finding> {
+        if !is_damaged {
+            // A node alone is looked at in the end only.
+            self.invariants.lock().unwrap_or_else(PoisonError::into_inner).trust_a_lone_disk();
+        }
+        let mut invariants = self.look();
+        if is_whole {
+            invariants.compare_replicas();
+        }
+        invariants.findings()
+    }
+}
