@@ -1,7 +1,13 @@
 //! Each invariant sees what breaks it, and only that.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
-use weir_protocol::types::TopicId;
+use weir_protocol::fact::BatchName;
+use weir_protocol::metadata::{ClusterCommand, LastStop};
+use weir_protocol::metadata::{Command, Endpoint, FeatureRange, NewPartition, Record, Registration};
+use weir_protocol::types::{FolderId, Incarnation, TopicId};
+use weir_wire::internal;
 
 use super::*;
 
@@ -112,4 +118,123 @@ fn a_new_process_gets_a_greater_broker_epoch() {
         broken(false, &[(FIRST, registered(4)), (RESTARTED, registered(4))]),
         ["broker-epoch-went-back"]
     );
+}
+
+/// A cluster of three brokers whose only partition has its first two replicas in sync, under leader epoch 0 of broker 1.
+fn three_brokers() -> Vec<(Process, Fact)> {
+    let form = Command::FormCluster { cluster_id: Uuid::from_u128(9), feature_level: 2 };
+    let register = |number: i32| {
+        ClusterCommand::RegisterBroker(Registration {
+            broker: BrokerId(number),
+            folder: FolderId(Uuid::from_u128(number as u128)),
+            incarnation: Incarnation(1),
+            endpoints: vec![Endpoint { listener: "PLAINTEXT".into(), host: "b".into(), port: 9092 }],
+            rack: None,
+            features: FeatureRange { min: 1, max: 2 },
+            last_stop: LastStop::Clean,
+            flush_os: false,
+        })
+    };
+    let unfence =
+        |number: i32| ClusterCommand::Unfence { broker: BrokerId(number), broker_epoch: number as i64 };
+    let replicas = vec![BrokerId(1), BrokerId(2), BrokerId(3)];
+    let topic = Command::CreateTopic {
+        name: "t".into(),
+        id: log().topic,
+        partitions: vec![NewPartition { replicas }],
+        configs: BTreeMap::new(),
+    };
+    let mut records: Vec<Record> = vec![form.into()];
+    records.extend([1, 2, 3].map(register).map(Record::from));
+    records.extend([1, 2, 3].map(unfence).map(Record::from));
+    records.push(topic.into());
+    let entry = |(index, record): (usize, Record)| {
+        let payload = internal::encode(&record).expect("a record fits");
+        (FIRST, Fact::Committed { index: index as Index, term: 1, payload })
+    };
+    records.into_iter().enumerate().map(entry).collect()
+}
+
+fn batch(base: Offset, epoch: LeaderEpoch, checksum: u32) -> BatchName {
+    BatchName { base, next: base + 2, epoch, checksum }
+}
+
+/// A replica has this batch, and keeps it.
+fn keeps(process: Process, batch: BatchName) -> [(Process, Fact); 2] {
+    let durable = Fact::Durable { log: log(), end: batch.next };
+    [(process, Fact::Appended { log: log(), batches: vec![batch] }), (process, durable)]
+}
+
+fn broken_in_a_cluster(facts: impl IntoIterator<Item = (Process, Fact)>) -> Vec<String> {
+    let mut invariants = Invariants::new(Premises::default());
+    for (process, fact) in three_brokers().into_iter().chain(facts) {
+        invariants.check(process, 0.0, &fact);
+    }
+    invariants.findings().into_iter().map(|finding| finding.name).collect()
+}
+
+const SECOND: Process = (2, 1);
+const THIRD: Process = (3, 1);
+
+#[test]
+fn replicas_that_agree_break_nothing() {
+    let one = batch(0, 0, 7);
+    let facts = [
+        vec![(FIRST, leads(0))],
+        keeps(FIRST, one).into(),
+        keeps(SECOND, one).into(),
+        keeps(THIRD, one).into(),
+    ];
+    let facts = facts.concat().into_iter().chain([(FIRST, watermark(2, 2))]);
+    assert_eq!(broken_in_a_cluster(facts), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_shown_is_on_the_disk_of_every_member() {
+    let one = batch(0, 0, 7);
+    let alone = keeps(FIRST, one).into_iter().chain([(FIRST, watermark(2, 2))]);
+    assert_eq!(broken_in_a_cluster(alone), ["too-few-copies"]);
+    let two = [keeps(FIRST, one), keeps(SECOND, one)].concat().into_iter().chain([(FIRST, watermark(2, 2))]);
+    assert_eq!(broken_in_a_cluster(two), ["member-without-committed"]);
+}
+
+#[test]
+fn one_name_is_given_to_one_record() {
+    let facts = [keeps(FIRST, batch(0, 0, 7)), keeps(SECOND, batch(0, 0, 8))].concat();
+    assert_eq!(broken_in_a_cluster(facts), ["two-records"]);
+    let facts = [keeps(FIRST, batch(0, 0, 7)), keeps(SECOND, batch(1, 0, 7))].concat();
+    assert_eq!(broken_in_a_cluster(facts), ["two-records"], "they overlap");
+    let facts = [keeps(FIRST, batch(0, 0, 7)), keeps(SECOND, batch(0, 1, 8))].concat();
+    assert_eq!(broken_in_a_cluster(facts), Vec::<String>::new(), "another epoch names another record");
+}
+
+#[test]
+fn a_name_that_nobody_has_heard_is_free_again() {
+    let unheard = (FIRST, Fact::Appended { log: log(), batches: vec![batch(0, 0, 7)] });
+    let cut = (FIRST, Fact::Cut { log: log(), end: 0 });
+    let again = keeps(FIRST, batch(0, 0, 8));
+    assert_eq!(broken_in_a_cluster([vec![unheard, cut], again.into()].concat()), Vec::<String>::new());
+}
+
+#[test]
+fn whoever_leads_was_chosen_and_has_everything() {
+    assert_eq!(broken_in_a_cluster([(SECOND, leads(0))]), ["usurper"]);
+    let one = batch(0, 0, 7);
+    let all = [keeps(FIRST, one), keeps(SECOND, one), keeps(THIRD, one)].concat();
+    let shown = all.into_iter().chain([(FIRST, watermark(2, 2)), (FIRST, Fact::Cut { log: log(), end: 0 })]);
+    assert_eq!(broken_in_a_cluster(shown.chain([(FIRST, leads(0))])), ["leader-without-committed"]);
+}
+
+#[test]
+fn what_was_durable_is_there_after_a_restart() {
+    let facts = keeps(SECOND, batch(0, 0, 7)).into_iter().chain([((2, 2), opened(0))]);
+    assert_eq!(broken_in_a_cluster(facts), ["lost-durable"]);
+}
+
+#[test]
+fn a_voter_votes_once_in_a_term() {
+    let voter = |number| VoterId { broker: BrokerId(number), folder: FolderId(Uuid::from_u128(1)) };
+    let vote = |candidate| Fact::Voted { voter: voter(1), term: 3, candidate: voter(candidate) };
+    assert_eq!(broken_in_a_cluster([(FIRST, vote(2)), (RESTARTED, vote(2))]), Vec::<String>::new());
+    assert_eq!(broken_in_a_cluster([(FIRST, vote(2)), (RESTARTED, vote(3))]), ["two-votes"]);
 }

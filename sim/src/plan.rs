@@ -360,7 +360,11 @@ impl Plan {
         self.faults.iter().any(|fault| fault.fault.damages())
     }
 
-    fn check(&self) -> Result<(), PlanError> {
+    /// Whether it fits together, and asks nothing of a cluster that no cluster promises.
+    ///
+    /// # Errors
+    /// What does not fit.
+    pub fn check(&self) -> Result<(), PlanError> {
         let contradiction = |text: String| Err(PlanError::Contradiction(text));
         let cluster = &self.cluster;
         if cluster.brokers == 0 {

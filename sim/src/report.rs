@@ -90,8 +90,8 @@ pub mod situation {
     /// All nodes of a cluster were down at a time.
     pub const ALL_DOWN: &str = "all nodes down at once";
 
-    /// All of them.
-    pub const ALL: &[&str] = &[
+    /// Those that one node alone can meet.
+    pub const OF_ONE: &[&str] = &[
         CRASH_IN_RECOVERY,
         UNCERTAIN_TAIL,
         REPLAY,
@@ -102,6 +102,13 @@ pub mod situation {
         JOURNAL_RECYCLED,
         GROUPS_LOADED,
         LATE_COMMIT,
-        ALL_DOWN,
     ];
+
+    /// Those that only a cluster meets.
+    pub const OF_CLUSTERS: &[&str] = &[ALL_DOWN];
+
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = &'static str> {
+        OF_ONE.iter().chain(OF_CLUSTERS).copied()
+    }
 }

@@ -252,7 +252,7 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
         hash: outcome.event_hash,
         events: outcome.event_count,
         simulated: outcome.simulated,
-        situations: situation::ALL.iter().copied().filter(|met| outcome.counters.contains_key(met)).collect(),
+        situations: situation::all().filter(|met| outcome.counters.contains_key(met)).collect(),
         trace: outcome.trace.iter().map(line).collect(),
         ..Report::default()
     };

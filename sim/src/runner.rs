@@ -66,7 +66,7 @@ impl Batch {
     }
 
     fn reproduces(&self, seed: u64) -> bool {
-        self.seeds_until(seed) % DETERMINISM_SAMPLE == 0
+        self.seeds_until(seed).is_multiple_of(DETERMINISM_SAMPLE)
     }
 }
 
@@ -189,7 +189,9 @@ impl Summary {
             .map(|fault| fault.fault.name())
             .collect();
         let never_struck = planned.into_iter().filter(|kind| !self.struck.contains_key(kind));
-        let never_met = situation::ALL.iter().filter(|met| !self.situations.contains_key(*met));
+        let of_clusters = if batch.about == About::One { &[] } else { situation::OF_CLUSTERS };
+        let never_met =
+            situation::OF_ONE.iter().chain(of_clusters).filter(|met| !self.situations.contains_key(*met));
         let complaints: Vec<_> = never_struck
             .map(|kind| format!("the fault {kind} was planned and never struck"))
             .chain(never_met.map(|met| format!("never met: {met}")))
@@ -213,8 +215,9 @@ impl Summary {
             faults.add_row([kind.to_string(), seeds.to_string(), times.to_string()]);
         }
         let mut situations = table(&["situation", "seeds"]);
-        for met in situation::ALL {
-            situations.add_row([met.to_string(), self.situations.get(met).copied().unwrap_or(0).to_string()]);
+        for met in situation::all() {
+            let seeds = self.situations.get(met).copied().unwrap_or(0);
+            situations.add_row([met.to_owned(), seeds.to_string()]);
         }
         let mut failures = String::new();
         for (name, (times, seeds)) in &self.failures {

@@ -47,7 +47,7 @@ pub struct Hunt {
 #[expect(clippy::disallowed_methods, reason = "the runner lives outside the simulations that it starts")]
 pub fn hunt(defect: Defect, first: u64, threads: usize) -> Hunt {
     let start = Instant::now();
-    let batch = Batch { first, about: About::Both, seeds: SEEDS_MAX, threads, keep_going: false };
+    let batch = Batch { first, about: About::One, seeds: SEEDS_MAX, threads, keep_going: false };
     let summary = run_batch(batch, &[defect], true);
     let found = summary.failure.map(|(seed, report)| {
         let name = report.findings.first().map(|finding| finding.name.clone()).unwrap_or_default();
