@@ -161,7 +161,7 @@ fn batch(base: Offset, epoch: LeaderEpoch, checksum: u32) -> BatchName {
 
 /// A replica has this batch, and keeps it.
 fn keeps(process: Process, batch: BatchName) -> [(Process, Fact); 2] {
-    let durable = Fact::Durable { log: log(), end: batch.next };
+    let durable = Fact::Kept { log: log(), end: batch.next };
     [(process, Fact::Appended { log: log(), batches: vec![batch] }), (process, durable)]
 }
 
