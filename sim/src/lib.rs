@@ -5,6 +5,7 @@
 //! [`zoo`] puts known bugs back.
 
 pub mod cluster;
+pub mod draw;
 pub mod invariants;
 pub mod load;
 pub mod minimise;

@@ -70,6 +70,14 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         history: Option<PathBuf>,
     },
+    /// Write a page that shows one run: a lane for each node, partition and client.
+    Draw {
+        #[command(flatten)]
+        which: Which,
+        /// Where to.
+        #[arg(long, value_name = "FILE", default_value = "run.html")]
+        out: PathBuf,
+    },
     /// Print a seed's plan as JSON.
     Plan {
         /// The seed.
@@ -168,6 +176,7 @@ fn perform(task: Task) -> Result<bool, String> {
         }
         Task::Replay { which, twice: true, .. } => compare(&which),
         Task::Replay { which, trace, history, disks, .. } => replay(&which, trace, history, disks),
+        Task::Draw { which, out } => draw(&which, &out),
         Task::Plan { seed } => {
             println!("{}", swarm::plan(seed).to_json());
             Ok(true)
@@ -246,6 +255,32 @@ fn write(path: &PathBuf, text: &[u8]) -> Result<(), String> {
     std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
+/// One line for each thing that happened or was told: simulated milliseconds, the node, the kind of event, its particulars.
+fn lines(report: &Report) -> Vec<String> {
+    let line = |at_ms: f64, node: u32, kind: &str, text: &str| {
+        let node = if node == 0 { "world".to_owned() } else { format!("node {node}") };
+        (at_ms, format!("{at_ms:>12.3} {node:<8} {kind:<28} {text}"))
+    };
+    let moments = report.moments.iter().map(|m| line(m.at_ms, m.node, m.kind, &m.text));
+    let told = report.told.iter().map(|t| line(t.at_ms, t.node, "tells", &format!("{:?}", t.fact)));
+    let mut all: Vec<_> = moments.chain(told).collect();
+    all.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    all.into_iter().map(|(_, line)| line).collect()
+}
+
+/// Writes the page that shows a run.
+fn draw(which: &Which, out: &Path) -> Result<bool, String> {
+    let (plan, defects) = load(which)?;
+    let report = run::run(&plan, &defects, true);
+    let title = match &which.plan {
+        Some(path) => path.display().to_string(),
+        None => format!("seed {}", swarm::name(plan.seed)),
+    };
+    write(&out.to_path_buf(), weir_sim::draw::page(&title, &report).as_bytes())?;
+    println!("{}: {} findings", out.display(), report.findings.len());
+    Ok(report.is_clean())
+}
+
 fn replay(
     which: &Which,
     trace: bool,
@@ -255,7 +290,7 @@ fn replay(
     let (plan, defects) = load(which)?;
     let report = run::run(&plan, &defects, trace || disks.is_some());
     if trace {
-        report.trace.iter().for_each(|line| println!("{line}"));
+        lines(&report).iter().for_each(|line| println!("{line}"));
     }
     if let Some(folder) = disks {
         for (path, content) in &report.files {
@@ -290,7 +325,8 @@ fn replay(
 fn compare(which: &Which) -> Result<bool, String> {
     let (plan, defects) = load(which)?;
     let [one, two] = [(); 2].map(|()| run::run(&plan, &defects, true));
-    let differs = one.trace.iter().zip(&two.trace).position(|(one, two)| one != two);
+    let [first, second] = [&one, &two].map(lines);
+    let differs = first.iter().zip(&second).position(|(one, two)| one != two);
     match differs {
         None if one.hash == two.hash => {
             println!("{} events, and both runs have the hash {:016x}", one.events, one.hash);
@@ -298,8 +334,8 @@ fn compare(which: &Which) -> Result<bool, String> {
         }
         None => println!("the traces agree, and the hashes do not: {:016x}, {:016x}", one.hash, two.hash),
         Some(at) => {
-            one.trace[at.saturating_sub(10)..at].iter().for_each(|line| println!("  {line}"));
-            println!("1 {}\n2 {}", one.trace[at], two.trace[at]);
+            first[at.saturating_sub(10)..at].iter().for_each(|line| println!("  {line}"));
+            println!("1 {}\n2 {}", first[at], second[at]);
         }
     }
     Ok(false)

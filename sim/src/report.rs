@@ -6,6 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use weir_jepsen::history::Event;
 
+use crate::draw::{Moment, Told};
+
 /// Operations that must have been acknowledged for a seed to count.
 pub const ACKNOWLEDGED_MIN: u64 = 200;
 /// Planned faults that must have struck for a seed to count.
@@ -48,8 +50,12 @@ pub struct Report {
     pub history: Vec<Event>,
     /// The brokers' files as they are in the end, by path, if a trace was asked for.
     pub files: Vec<(String, Bytes)>,
-    /// One line for each thing that happened, if a trace was asked for.
-    pub trace: Vec<String>,
+    /// What happened, in the order of time, if a trace was asked for.
+    pub moments: Vec<Moment>,
+    /// What the nodes told of themselves, if a trace was asked for.
+    pub told: Vec<Told>,
+    /// The nodes by their numbers, if a trace was asked for.
+    pub nodes: Vec<(u32, String)>,
 }
 
 impl Report {

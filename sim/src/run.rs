@@ -16,6 +16,7 @@ use weir_runtime::time::Instant;
 use weir_runtime::{task, time, watch};
 
 use crate::cluster::{self, Exit};
+use crate::draw::{Moment, Told};
 use crate::load::{self, Shared};
 use crate::nemesis::{Deeds, Nemesis};
 use crate::plan::Plan;
@@ -41,6 +42,8 @@ struct Remains {
     files: Vec<(String, Bytes)>,
     /// What the invariants say.
     findings: Vec<Finding>,
+    told: Vec<Told>,
+    nodes: Vec<(u32, String)>,
 }
 
 /// Runs a plan with these defects switched on, and judges what came of it.
@@ -78,7 +81,7 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
         requests_may_be_late: requests_may_be_late(&plan),
         complaints: Arc::default(),
     };
-    let watch = Watch::new(&world, &plan);
+    let watch = Watch::new(&world, &plan, traced);
     let watching = (!plan.cluster.is_lone()).then(|| {
         let watch = watch.clone();
         task::spawn("watch", async move { watch.run().await })
@@ -126,6 +129,8 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
         healed_at_ns,
         findings: watch.findings(is_whole, !deeds.damaged.is_empty()),
         deeds,
+        told: watch.take_told(),
+        nodes: brokers.iter().map(|broker| (broker.node.number(), world.name(broker.node))).collect(),
         exits: brokers.iter().flat_map(|broker| broker.seen.all_exits()).collect(),
         complaints,
         files: if traced {
@@ -189,11 +194,16 @@ async fn recover(
     }
 }
 
-/// One line of a trace: simulated milliseconds, the node, the kind of event, and its particulars.
-fn line(event: &TraceEvent) -> String {
-    let node = event.node.map_or("world".to_owned(), |node| format!("node {node}"));
-    let ms = event.at.since_origin().as_secs_f64() * 1e3;
-    format!("{ms:>12.3} {node:<8} {:<28} {}", event.kind, event.text)
+/// What happened, as people may want to see it.
+fn moment(event: TraceEvent) -> Moment {
+    let ms = |at: Instant| at.since_origin().as_secs_f64() * 1e3;
+    Moment {
+        at_ms: ms(event.at),
+        node: event.node.unwrap_or(0),
+        kind: event.kind,
+        sent: event.sent.map(|(node, at)| (node, ms(at))),
+        text: event.text,
+    }
 }
 
 /// What the system owes in this run.
@@ -253,7 +263,7 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
         events: outcome.event_count,
         simulated: outcome.simulated,
         situations: situation::all().filter(|met| outcome.counters.contains_key(met)).collect(),
-        trace: outcome.trace.iter().map(line).collect(),
+        moments: outcome.trace.into_iter().map(moment).collect(),
         ..Report::default()
     };
     let remains = match outcome.result {
@@ -291,6 +301,7 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
         }
         Err(error) => report.findings.push(Finding::new("history", error.to_string())),
     }
+    (report.told, report.nodes) = (remains.told, remains.nodes);
     report.history = remains.history;
     report.files = remains.files;
     report

@@ -4,10 +4,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use weir_protocol::fact::Fact;
 use weir_protocol::types::BrokerId;
-use weir_runtime::simulation::World;
+use weir_runtime::simulation::{Observation, World};
 use weir_runtime::time::{self, Instant};
 
+use crate::draw::Told;
 use crate::invariants::{Invariants, Premises};
 use crate::plan::{Plan, Whom};
 use crate::report::Finding;
@@ -22,11 +24,13 @@ pub struct Watch {
     invariants: Arc<Mutex<Invariants>>,
     partitions: Arc<Vec<(String, i32)>>,
     brokers: Arc<Vec<BrokerId>>,
+    /// What was told, if it is to be shown.
+    told: Option<Arc<Mutex<Vec<Told>>>>,
 }
 
 impl Watch {
-    /// Looks on from now on.
-    pub fn new(world: &World, plan: &Plan) -> Watch {
+    /// Looks on from now on. `traced`: whether everything is to be kept.
+    pub fn new(world: &World, plan: &Plan, traced: bool) -> Watch {
         let of_topic = |topic: &crate::plan::Topic| {
             let name = topic.name.clone();
             (0..topic.partitions).map(move |number| (name.clone(), number)).collect::<Vec<_>>()
@@ -36,13 +40,31 @@ impl Watch {
             invariants: Arc::new(Mutex::new(Invariants::new(Premises::of(plan)))),
             partitions: Arc::new(plan.load.topics.iter().flat_map(of_topic).collect()),
             brokers: Arc::new(plan.cluster.serving().map(|node| BrokerId(node as i32 + 1)).collect()),
+            told: traced.then(Arc::default),
         }
     }
 
     fn look(&self) -> MutexGuard<'_, Invariants> {
         let mut invariants = self.invariants.lock().unwrap_or_else(PoisonError::into_inner);
-        self.world.take_observations().iter().for_each(|observation| invariants.take(observation));
+        for observation in self.world.take_observations() {
+            invariants.take(&observation);
+            self.keep(&observation);
+        }
         invariants
+    }
+
+    fn keep(&self, observation: &Observation) {
+        let (Some(told), Some(fact)) = (&self.told, observation.fact.downcast_ref::<Fact>()) else { return };
+        let at_ms = observation.at.since_origin().as_secs_f64() * 1e3;
+        let node = observation.node.number();
+        told.lock().unwrap_or_else(PoisonError::into_inner).push(Told { at_ms, node, fact: fact.clone() });
+    }
+
+    /// What was told so far, if it was to be kept.
+    pub fn take_told(&self) -> Vec<Told> {
+        let told = self.told.as_ref();
+        told.map(|told| std::mem::take(&mut *told.lock().unwrap_or_else(PoisonError::into_inner)))
+            .unwrap_or_default()
     }
 
     /// The node whom a fault means now, counted from 0.
