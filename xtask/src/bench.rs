@@ -1,6 +1,7 @@
 //! `cargo xtask bench …`: measurements, printed as tables, on the machine that they run on.
 
 mod broker;
+mod cluster;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +19,8 @@ pub(crate) enum Bench {
     },
     /// The broker under librdkafka's load: throughput, latency, CPU per GB, memory. Needs a C compiler and make for librdkafka.
     Broker(broker::Options),
+    /// Three nodes of ours against three of Apache Kafka's, in turns on this machine, as ratios. Needs Java and Maven, too.
+    Cluster(cluster::Options),
     /// How long writes fail when a broker is killed, stopped, cut off or stopped cleanly, with real processes.
     Failover(crate::jepsen::Failover),
 }
@@ -27,6 +30,7 @@ pub(crate) fn run(root: &Path, bench: &Bench) -> Result<()> {
     command.current_dir(root);
     match bench {
         Bench::Broker(options) => return broker::run(root, options),
+        Bench::Cluster(options) => return cluster::run(root, options),
         Bench::Failover(options) => return crate::jepsen::failover(root, options),
         Bench::Disk { dir } => command
             .args(["bench", "--quiet", "--package", "weir-runtime", "--bench", "disk", "--"])

@@ -1,6 +1,7 @@
 //! `cargo xtask interop` and `cargo xtask durability`: real clients against a real broker process.
 
 mod broker;
+mod cluster;
 mod matrix;
 mod script;
 
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 pub(crate) use self::broker::{Broker, build_broker};
+pub(crate) use self::cluster::Cluster;
 use self::matrix::Matrix;
 use self::script::{Finished, last_lines, run_script};
 

@@ -67,7 +67,7 @@ const SCENARIOS: &[Scenario] = &[
 
 /// One run's figures.
 #[derive(Clone, Copy)]
-struct Run {
+pub(super) struct Run {
     megabytes_per_second: f64,
     p50_ms: f64,
     p99_ms: f64,
@@ -78,9 +78,9 @@ struct Run {
 }
 
 /// A row's figures: what it is called, and how to read it from a run.
-type Column = (&'static str, fn(&Run) -> f64);
+pub(super) type Column = (&'static str, fn(&Run) -> f64);
 
-const COLUMNS: &[Column] = &[
+pub(super) const COLUMNS: &[Column] = &[
     ("produce MB/s", |run| run.megabytes_per_second),
     ("p50 ms", |run| run.p50_ms),
     ("p99 ms", |run| run.p99_ms),
@@ -101,7 +101,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let mut runs: Vec<Vec<Run>> = vec![Vec::new(); scenarios.len()];
     for repeat in 1..=options.repeats {
         for (scenario, runs) in scenarios.iter().zip(&mut runs) {
-            prepare(root)?;
+            prepare(&root.join("target/bench/data"))?;
             eprintln!("{repeat}/{}: {} (10 GiB of memory touched before it)", options.repeats, scenario.name);
             runs.push(measure(root, &load, scenario, options)?);
         }
@@ -119,7 +119,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn spread(mut values: Vec<f64>) -> String {
+pub(super) fn spread(mut values: Vec<f64>) -> String {
     values.sort_by(f64::total_cmp);
     let (Some(least), Some(most)) = (values.first(), values.last()) else { return "–".to_owned() };
     format!("{:.2} ({least:.2}–{most:.2})", values[values.len() / 2])
@@ -130,29 +130,59 @@ fn measure(root: &Path, load: &Path, scenario: &Scenario, options: &Options) -> 
     std::fs::create_dir_all(&work)?;
     let broker = Broker::start_with(root, &work, &options.settings)?;
     let process = broker.process().context("the broker is not a process of ours")?;
-    let before = cpu_seconds(process)?;
-    let mut produce = Command::new(load);
-    produce.args(["produce", "--bootstrap", &broker.address, "--topic", "bench", "--warmup", "2"]);
-    produce.args(["--partitions", &scenario.partitions.to_string(), "--rate", &scenario.rate.to_string()]);
-    produce.args(["--seconds", &options.seconds.to_string()]);
-    produce.args(["-X", &format!("linger.ms={}", scenario.linger_ms), "-X", "batch.num.messages=1000"]);
-    produce.args(["-X", UNSENT_REQUESTS]);
-    produce.args(scenario.topic_settings.iter().flat_map(|setting| ["--topic-setting", setting]));
-    let produced = Report::of(&mut produce)?;
-    let between = cpu_seconds(process)?;
-    let consumed =
-        Report::of(Command::new(load).args(["consume", "--bootstrap", &broker.address, "--topic", "bench"]))?;
-    let after = cpu_seconds(process)?;
-    let all_gb = consumed.bytes / 1e9; // what was produced, warm-up included
-    Ok(Run {
-        megabytes_per_second: produced.bytes / 1e6 / produced.seconds,
-        p50_ms: produced.p50_us / 1e3,
-        p99_ms: produced.p99_us / 1e3,
-        cpu_per_gb: (between - before) / all_gb,
-        consume_megabytes_per_second: consumed.bytes / 1e6 / consumed.seconds,
-        consume_cpu_per_gb: (after - between) / all_gb,
-        peak_mib: peak_mib(process)?,
-    })
+    Load {
+        program: load,
+        bootstrap: &broker.address,
+        partitions: scenario.partitions,
+        rate: scenario.rate,
+        seconds: options.seconds,
+        linger_ms: scenario.linger_ms,
+        topic_settings: scenario.topic_settings,
+    }
+    .measure(&[process])
+}
+
+/// One run of the load program: producing, then consuming all of it.
+pub(super) struct Load<'a> {
+    pub(super) program: &'a Path,
+    pub(super) bootstrap: &'a str,
+    pub(super) partitions: u32,
+    /// Records a second; 0 is as fast as the client can.
+    pub(super) rate: u64,
+    pub(super) seconds: f64,
+    pub(super) linger_ms: u32,
+    pub(super) topic_settings: &'a [&'a str],
+}
+
+impl Load<'_> {
+    /// What it and the brokers' processes together show.
+    pub(super) fn measure(&self, processes: &[&Child]) -> Result<Run> {
+        let cpu = || -> Result<f64> { processes.iter().map(|process| cpu_seconds(process)).sum() };
+        let before = cpu()?;
+        let mut produce = Command::new(self.program);
+        produce.args(["produce", "--bootstrap", self.bootstrap, "--topic", "bench", "--warmup", "2"]);
+        produce.args(["--partitions", &self.partitions.to_string(), "--rate", &self.rate.to_string()]);
+        produce.args(["--seconds", &self.seconds.to_string()]);
+        produce.args(["-X", &format!("linger.ms={}", self.linger_ms), "-X", "batch.num.messages=1000"]);
+        produce.args(["-X", UNSENT_REQUESTS]);
+        produce.args(self.topic_settings.iter().flat_map(|setting| ["--topic-setting", setting]));
+        let produced = Report::of(&mut produce)?;
+        let between = cpu()?;
+        let mut consume = Command::new(self.program);
+        let consumed =
+            Report::of(consume.args(["consume", "--bootstrap", self.bootstrap, "--topic", "bench"]))?;
+        let after = cpu()?;
+        let all_gb = consumed.bytes / 1e9; // what was produced, warm-up included
+        Ok(Run {
+            megabytes_per_second: produced.bytes / 1e6 / produced.seconds,
+            p50_ms: produced.p50_us / 1e3,
+            p99_ms: produced.p99_us / 1e3,
+            cpu_per_gb: (between - before) / all_gb,
+            consume_megabytes_per_second: consumed.bytes / 1e6 / consumed.seconds,
+            consume_cpu_per_gb: (after - between) / all_gb,
+            peak_mib: processes.iter().map(|process| peak_mib(process)).sum::<Result<f64>>()?,
+        })
+    }
 }
 
 /// What the load program printed.
@@ -193,10 +223,9 @@ impl Report {
 ///
 /// ext4 does not give a removed file's inode to another for five seconds and looks for one that is older: without the wait, a
 /// topic with 1,000 partitions takes seconds to get its files.
-fn prepare(root: &Path) -> Result<()> {
-    let data = root.join("target/bench/data");
+pub(super) fn prepare(data: &Path) -> Result<()> {
     if data.exists() {
-        std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
+        std::fs::remove_dir_all(data).with_context(|| format!("cannot remove {}", data.display()))?;
     }
     let reusable = Instant::now() + INODES_REUSED_AFTER;
     rustix::fs::sync();
@@ -221,7 +250,7 @@ fn peak_mib(process: &Child) -> Result<f64> {
     Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
 }
 
-fn build_load(root: &Path) -> Result<PathBuf> {
+pub(super) fn build_load(root: &Path) -> Result<PathBuf> {
     let folder = root.join("xtask/load");
     let target = root.join("target/load");
     let status = Command::new(env!("CARGO"))
