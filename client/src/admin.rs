@@ -1,5 +1,6 @@
 //! Administration: topics, settings, groups, offsets, the cluster.
 
+mod cluster;
 mod configs;
 mod groups;
 pub(crate) mod offsets;
@@ -9,27 +10,17 @@ mod topics;
 use std::sync::Arc;
 
 use weir_runtime::time::{self, Instant};
-use weir_wire::kafka::messages::{DescribeClusterRequest, MetadataRequest};
 
 use crate::call::Call;
 use crate::cluster::Client;
 use crate::error::{Error, KafkaError};
-use crate::metadata::{self, BrokerInfo};
+pub use cluster::{
+    BrokerDescription, ClusterDescription, Elected, Election, QuorumDescription, QuorumMember,
+};
 pub use configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
 pub use groups::{GroupDescription, GroupListing, GroupMember};
 pub use offsets::{OffsetAt, OffsetSpec};
 pub use topics::{NewTopic, TopicDescription, TopicListing};
-
-/// The cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClusterDescription {
-    /// Its id.
-    pub id: String,
-    /// The broker to which administration goes, if one is named.
-    pub controller: Option<i32>,
-    /// Its brokers, in the order of their ids.
-    pub brokers: Vec<BrokerInfo>,
-}
 
 /// Administers a cluster.
 ///
@@ -46,44 +37,6 @@ impl Admin {
     /// For the client's cluster.
     pub fn new(client: &Client) -> Self {
         Self { client: client.clone() }
-    }
-
-    /// The cluster and its brokers. A broker that does not know DescribeCluster (KIP-700) is asked for its metadata.
-    ///
-    /// # Errors
-    /// Where no broker answers in time.
-    pub async fn describe_cluster(&self) -> Result<ClusterDescription, Error> {
-        let request = DescribeClusterRequest::default();
-        let asked = self.client.retry(self.client.deadline(), || self.client.ask_any(&request)).await;
-        let (address, response) = match asked {
-            Err(Error::Version { .. }) => return self.describe_cluster_by_metadata().await,
-            asked => asked?,
-        };
-        let message = response.error_message.as_ref().map(|message| message.to_string());
-        check::<DescribeClusterRequest>(&address, "the cluster", response.error_code, message)?;
-        let mut brokers: Vec<BrokerInfo> = response
-            .brokers
-            .iter()
-            .map(|broker| BrokerInfo {
-                id: broker.broker_id.0,
-                host: broker.host.to_string(),
-                port: broker.port,
-                rack: broker.rack.as_ref().map(|rack| rack.to_string()),
-            })
-            .collect();
-        brokers.sort_by_key(|broker| broker.id);
-        let controller = (response.controller_id.0 >= 0).then_some(response.controller_id.0);
-        Ok(ClusterDescription { id: response.cluster_id.to_string(), controller, brokers })
-    }
-
-    async fn describe_cluster_by_metadata(&self) -> Result<ClusterDescription, Error> {
-        let request = MetadataRequest::default().with_topics(Some(Vec::new()));
-        let (_, response) = self.client.ask_any(&request).await?;
-        Ok(ClusterDescription {
-            id: response.cluster_id.as_ref().map(|id| id.to_string()).unwrap_or_default(),
-            controller: (response.controller_id.0 >= 0).then_some(response.controller_id.0),
-            brokers: metadata::brokers(&response).into_values().collect(),
-        })
     }
 
     fn timeout_ms(&self) -> i32 {

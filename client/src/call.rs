@@ -2,12 +2,14 @@
 
 use kafka_protocol::protocol::Request;
 use weir_wire::kafka::messages::{
-    ApiVersionsRequest, ConsumerGroupDescribeRequest, CreatePartitionsRequest, CreateTopicsRequest,
-    DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeGroupsRequest, FetchRequest, FindCoordinatorRequest, HeartbeatRequest,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest, LeaveGroupRequest,
-    ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest, OffsetDeleteRequest,
-    OffsetFetchRequest, ProduceRequest, SyncGroupRequest,
+    AddRaftVoterRequest, ApiVersionsRequest, ConsumerGroupDescribeRequest, CreatePartitionsRequest,
+    CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+    DescribeClusterRequest, DescribeConfigsRequest, DescribeGroupsRequest, DescribeQuorumRequest,
+    DescribeTopicPartitionsRequest, ElectLeadersRequest, FetchRequest, FindCoordinatorRequest,
+    HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest,
+    LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
+    OffsetDeleteRequest, OffsetFetchRequest, ProduceRequest, RemoveRaftVoterRequest, SyncGroupRequest,
+    UnregisterBrokerRequest,
 };
 
 /// A request that this client makes.
@@ -38,7 +40,14 @@ calls! {
     CreateTopicsRequest = "CreateTopics" 2..=7;
     DeleteTopicsRequest = "DeleteTopics" 1..=5;
     DeleteRecordsRequest = "DeleteRecords" 0..=2;
-    DescribeClusterRequest = "DescribeCluster" 0..=1;
+    // 2 tells of fenced brokers (KIP-1073).
+    DescribeClusterRequest = "DescribeCluster" 0..=2;
+    DescribeTopicPartitionsRequest = "DescribeTopicPartitions" 0..=0;
+    DescribeQuorumRequest = "DescribeQuorum" 0..=2;
+    ElectLeadersRequest = "ElectLeaders" 0..=2;
+    AddRaftVoterRequest = "AddRaftVoter" 0..=0;
+    RemoveRaftVoterRequest = "RemoveRaftVoter" 0..=0;
+    UnregisterBrokerRequest = "UnregisterBroker" 0..=0;
     // Kafka 2.4 and newer: earlier versions know no static members (KIP-345), 10 names topics by id.
     OffsetCommitRequest = "OffsetCommit" 7..=9;
     // Kafka 3.0 and newer: several groups in one request, 10 names topics by id.

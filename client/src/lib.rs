@@ -29,8 +29,9 @@ mod slot;
 mod fake_broker;
 
 pub use admin::{
-    Admin, ClusterDescription, ConfigChange, ConfigEntry, ConfigResource, ConfigSource, GroupDescription,
-    GroupListing, GroupMember, NewTopic, OffsetAt, OffsetSpec, TopicDescription, TopicListing,
+    Admin, BrokerDescription, ClusterDescription, ConfigChange, ConfigEntry, ConfigResource, ConfigSource,
+    Elected, Election, GroupDescription, GroupListing, GroupMember, NewTopic, OffsetAt, OffsetSpec,
+    QuorumDescription, QuorumMember, TopicDescription, TopicListing,
 };
 pub use cluster::{Client, ClientConfig};
 pub use consumer::{

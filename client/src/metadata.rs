@@ -48,6 +48,11 @@ pub struct PartitionInfo {
     pub replicas: Vec<i32>,
     /// Those that are in sync.
     pub isr: Vec<i32>,
+    /// Those that are not in sync and may lead all the same: they hold every acknowledged record (KIP-966). `None` where the
+    /// broker does not tell.
+    pub elr: Option<Vec<i32>>,
+    /// Those whose brokers do not serve.
+    pub offline: Vec<i32>,
     /// What is wrong with it, if anything.
     pub error: Option<KafkaError>,
 }
@@ -152,6 +157,8 @@ pub(crate) fn partition_info(partition: &MetadataResponsePartition) -> Partition
         leader_epoch: partition.leader_epoch,
         replicas: partition.replica_nodes.iter().map(|id| id.0).collect(),
         isr: partition.isr_nodes.iter().map(|id| id.0).collect(),
+        elr: None,
+        offline: partition.offline_replicas.iter().map(|id| id.0).collect(),
         error: KafkaError::from_code(partition.error_code),
     }
 }

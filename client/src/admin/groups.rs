@@ -75,7 +75,8 @@ impl Admin {
     pub async fn list_groups(&self) -> Result<Vec<GroupListing>, Error> {
         let limit = self.client.config().request_timeout;
         let mut groups = BTreeMap::new();
-        for broker in self.describe_cluster().await?.brokers {
+        let brokers = self.describe_cluster().await?.brokers;
+        for broker in brokers.into_iter().filter(|broker| !broker.is_fenced).map(|broker| broker.info) {
             let request = ListGroupsRequest::default();
             let ask = || async {
                 let (address, response) = self.client.ask(broker.id, &request, limit).await?;

@@ -9,11 +9,19 @@ use weir_wire::kafka::messages::create_topics_request::{
     CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig,
 };
 use weir_wire::kafka::messages::delete_topics_request::DeleteTopicsRequest;
-use weir_wire::kafka::messages::{CreateTopicsRequest, MetadataRequest};
+use weir_wire::kafka::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
+use weir_wire::kafka::messages::describe_topic_partitions_response::DescribeTopicPartitionsResponsePartition;
+use weir_wire::kafka::messages::metadata_response::MetadataResponseTopic;
+use weir_wire::kafka::messages::{
+    BrokerId, CreateTopicsRequest, DescribeTopicPartitionsRequest, MetadataRequest,
+};
 
 use super::{Admin, Attempts, UNKNOWN_TOPIC_OR_PARTITION, check, is, silent};
-use crate::error::Error;
+use crate::error::{Error, KafkaError};
 use crate::metadata::{self, PartitionInfo};
+
+/// Partitions that are asked for at a time, as many as Kafka gives at most.
+const PAGE_PARTITIONS: i32 = 2_000;
 
 const TOPIC_ALREADY_EXISTS: i16 = 36;
 
@@ -164,11 +172,49 @@ impl Admin {
         Ok(listed)
     }
 
-    /// A topic and its partitions, asked for anew.
+    /// A topic and its partitions, asked for anew. A broker that does not know DescribeTopicPartitions (KIP-966) is asked for
+    /// its metadata.
     ///
     /// # Errors
     /// What the cluster says about the topic, such as UNKNOWN_TOPIC_OR_PARTITION.
     pub async fn describe_topic(&self, name: &str) -> Result<TopicDescription, Error> {
+        let mut found: Option<TopicDescription> = None;
+        let mut request = DescribeTopicPartitionsRequest::default()
+            .with_topics(vec![
+                TopicRequest::default().with_name(StrBytes::from_string(name.to_owned()).into()),
+            ])
+            .with_response_partition_limit(PAGE_PARTITIONS);
+        loop {
+            let deadline = self.client.deadline();
+            let asked = self.client.retry(deadline, || self.client.ask_any(&request)).await;
+            let (address, response) = match asked {
+                Err(Error::Version { .. }) => return self.describe_topic_by_metadata(name).await,
+                asked => asked?,
+            };
+            let page = response
+                .topics
+                .iter()
+                .find(|topic| topic.name.as_ref().is_some_and(|found| ***found == *name))
+                .ok_or_else(|| silent::<DescribeTopicPartitionsRequest>(&address, name))?;
+            check::<DescribeTopicPartitionsRequest>(&address, name, page.error_code, None)?;
+            let topic = found.get_or_insert_with(|| TopicDescription {
+                name: name.to_owned(),
+                id: page.topic_id,
+                is_internal: page.is_internal,
+                partitions: Vec::new(),
+            });
+            topic.partitions.extend(page.partitions.iter().map(described));
+            let Some(next) = response.next_cursor.filter(|next| **next.topic_name == *name) else { break };
+            let cursor =
+                Cursor::default().with_topic_name(next.topic_name).with_partition_index(next.partition_index);
+            request.cursor = Some(cursor);
+        }
+        let mut topic = found.ok_or(Error::Closed)?;
+        topic.partitions.sort_by_key(|partition| partition.partition);
+        Ok(topic)
+    }
+
+    async fn describe_topic_by_metadata(&self, name: &str) -> Result<TopicDescription, Error> {
         use weir_wire::kafka::messages::metadata_request::MetadataRequestTopic;
         let asked =
             MetadataRequestTopic::default().with_name(Some(StrBytes::from_string(name.to_owned()).into()));
@@ -180,10 +226,30 @@ impl Admin {
             response.topics.iter().find(|topic| topic.name.as_ref().is_some_and(|found| ***found == *name));
         let topic = topic.ok_or_else(|| silent::<MetadataRequest>(&address, name))?;
         check::<MetadataRequest>(&address, name, topic.error_code, None)?;
+        Ok(TopicDescription::of(topic))
+    }
+}
+
+impl TopicDescription {
+    pub(super) fn of(topic: &MetadataResponseTopic) -> TopicDescription {
         let mut partitions: Vec<PartitionInfo> =
             topic.partitions.iter().map(metadata::partition_info).collect();
         partitions.sort_by_key(|partition| partition.partition);
-        let (name, id, is_internal) = (name.to_owned(), topic.topic_id, topic.is_internal);
-        Ok(TopicDescription { name, id, is_internal, partitions })
+        let name = topic.name.as_ref().map(|name| name.to_string()).unwrap_or_default();
+        TopicDescription { name, id: topic.topic_id, is_internal: topic.is_internal, partitions }
+    }
+}
+
+fn described(partition: &DescribeTopicPartitionsResponsePartition) -> PartitionInfo {
+    let ids = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
+    PartitionInfo {
+        partition: partition.partition_index,
+        leader: (partition.leader_id.0 >= 0).then_some(partition.leader_id.0),
+        leader_epoch: partition.leader_epoch,
+        replicas: ids(&partition.replica_nodes),
+        isr: ids(&partition.isr_nodes),
+        elr: partition.eligible_leader_replicas.as_deref().map(ids),
+        offline: ids(&partition.offline_replicas),
+        error: KafkaError::from_code(partition.error_code),
     }
 }

@@ -222,6 +222,9 @@ fn idempotent<R: Call>() -> bool {
         ApiKey::DeleteTopics,
         ApiKey::CreatePartitions,
         ApiKey::IncrementalAlterConfigs,
+        ApiKey::AddRaftVoter,
+        ApiKey::RemoveRaftVoter,
+        ApiKey::UnregisterBroker,
     ];
     !once.iter().any(|key| *key as i16 == R::KEY)
 }

@@ -33,7 +33,7 @@ fn settings_of_a_topic_are_changed_and_described_with_where_they_come_from() {
         let wrong = BTreeMap::from([("retention.ms".to_owned(), ConfigChange::Set("soon".to_owned()))]);
         let error = admin.alter_configs(&resource, &wrong, false).await.unwrap_err();
         assert_eq!(error.kafka().unwrap().name(), "INVALID_CONFIG", "{error}");
-        let broker = admin.describe_cluster().await.unwrap().brokers[0].id;
+        let broker = admin.describe_cluster().await.unwrap().brokers[0].info.id;
         let entries = admin.describe_configs(&ConfigResource::Broker(broker)).await.unwrap();
         assert!(entries.iter().any(|entry| entry.read_only), "{entries:?}");
     });

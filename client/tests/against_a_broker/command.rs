@@ -94,6 +94,9 @@ fn exit_codes_tell_wrong_usage_from_failure_and_an_error_is_one_line() {
         &["config", "describe", "broker", "first"],
         &["topic", "alter", "t"],
         &["topic", "create", "t", "-p", "0"],
+        &["cluster", "health", "--wait", "soon"],
+        &["cluster", "elect", "--unclean"],
+        &["cluster", "voters", "add"],
         &["group", "reset-offsets", "g", "--to-earliest"],
         &["group", "reset-offsets", "g", "--topic", "t"],
         &["group", "reset-offsets", "g", "--topic", "t", "--to-earliest", "--to-latest"],
@@ -278,7 +281,17 @@ fn json_has_the_documented_parts() {
     assert_eq!(keys(&listed[0]), ["id", "internal", "name", "partitions", "replicas"]);
     let described = json(&["topic", "describe", &name]);
     assert_eq!(keys(&described[0]), ["configs", "id", "name", "partitions"]);
-    let partition = ["end_offset", "first_offset", "isr", "leader", "leader_epoch", "partition", "replicas"];
+    let partition = [
+        "elr",
+        "end_offset",
+        "first_offset",
+        "isr",
+        "leader",
+        "leader_epoch",
+        "offline",
+        "partition",
+        "replicas",
+    ];
     assert_eq!(keys(&described[0]["partitions"][0]), partition);
     let altered = json(&["topic", "alter", &name, "-p", "9"]);
     assert_eq!(keys(&altered), ["configs", "name", "partitions"]);
@@ -303,7 +316,12 @@ fn json_has_the_documented_parts() {
     assert_eq!(keys(&changed), ["changed", "dry_run", "resource"]);
     let cluster = json(&["cluster", "describe"]);
     assert_eq!(keys(&cluster), ["brokers", "controller", "id"]);
-    assert_eq!(keys(&cluster["brokers"][0]), ["host", "id", "port", "rack"]);
+    let broker = ["fenced", "host", "id", "in_sync", "leaders", "port", "rack", "replicas"];
+    assert_eq!(keys(&cluster["brokers"][0]), broker);
+    assert_eq!(json(&["cluster"])["id"], cluster["id"]);
+    let health = json(&["cluster", "health", "--wait", "10s"]);
+    assert_eq!(keys(&health), ["brokers", "fenced", "healthy", "partition_count", "partitions"]);
+    assert_eq!((&health["healthy"], &health["partitions"]), (&json!(true), &json!([])));
 
     assert_eq!(json(&["group", "delete", &group]), json!({ "deleted": [group] }));
     assert_eq!(json(&["topic", "delete", &name]), json!([{ "name": name, "deleted": true }]));

@@ -7,6 +7,7 @@ mod consume;
 mod failure;
 mod format;
 mod group;
+mod health;
 mod input;
 mod lag;
 mod output;
@@ -14,6 +15,7 @@ mod parse;
 mod printer;
 mod produce;
 mod progress;
+mod quorum;
 mod reset;
 mod silence;
 mod topic;
@@ -43,6 +45,8 @@ Examples:
       How far behind a group is, partition by partition.
   weir group reset-offsets billing --topic orders --to-time 2026-01-31T08:00Z
       What would change; with --execute it does.
+  weir cluster health --wait 30s
+      Until every partition has its leader and all its replicas in sync; the exit code says whether.
   weir -b broker-1:9092,broker-2:9092 -o json cluster describe | jq .controller
       For scripts. docs/weir.md says what the JSON of each command holds.
 
@@ -106,8 +110,7 @@ enum Command {
     /// Describe, set and delete settings of topics, brokers and groups
     #[command(subcommand)]
     Config(config::Config),
-    /// The brokers
-    #[command(subcommand)]
+    /// The brokers, who leads what, the metadata quorum
     Cluster(cluster::Cluster),
     /// Print a script that completes commands in a shell
     #[command(
@@ -122,6 +125,14 @@ enum Command {
 }
 
 impl Command {
+    /// How long a cluster that is not there yet is waited for, where that is what the command is for.
+    fn patience(&self) -> Option<Duration> {
+        match self {
+            Command::Cluster(cluster) => cluster.patience(),
+            _ => None,
+        }
+    }
+
     /// Refuses what the parser lets through and no broker need be asked about.
     fn check(&self) -> Result<(), Failure> {
         match self {
@@ -183,10 +194,10 @@ async fn run(args: Args) -> Result<(), Failure> {
     let config = ClientConfig {
         bootstrap: bootstrap.0,
         client_id: "weir".to_owned(),
-        bootstrap_timeout: limit.min(FIRST_CONTACT),
+        bootstrap_timeout: args.command.patience().unwrap_or_else(|| limit.min(FIRST_CONTACT)),
         connect_timeout: limit.min(CONNECT),
         request_timeout: limit,
-        operation_timeout: limit,
+        operation_timeout: limit.max(args.command.patience().unwrap_or_default()),
         ..ClientConfig::default()
     };
     let client = Client::connect(config).await.map_err(|error| failure::no_contact(&error))?;

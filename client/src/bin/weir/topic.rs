@@ -188,6 +188,8 @@ struct Line {
     leader_epoch: i32,
     replicas: Vec<i32>,
     isr: Vec<i32>,
+    elr: Option<Vec<i32>>,
+    offline: Vec<i32>,
     first: Option<i64>,
     end: Option<i64>,
 }
@@ -212,6 +214,8 @@ async fn lines(admin: &Admin, topic: &weir_client::TopicDescription) -> Vec<Line
             leader_epoch: info.leader_epoch,
             replicas: info.replicas.clone(),
             isr: info.isr.clone(),
+            elr: info.elr.clone(),
+            offline: info.offline.clone(),
             first: at(0),
             end: at(1),
         }
@@ -233,6 +237,8 @@ async fn describe(context: &Context, names: &[String]) -> Result<(), Failure> {
                     "leader_epoch": line.leader_epoch,
                     "replicas": line.replicas,
                     "isr": line.isr,
+                    "elr": line.elr,
+                    "offline": line.offline,
                     "first_offset": line.first,
                     "end_offset": line.end,
                 })
@@ -257,7 +263,8 @@ async fn describe(context: &Context, names: &[String]) -> Result<(), Failure> {
 fn print_lines(lines: &[Line]) -> Result<(), Failure> {
     let list = |ids: &[i32]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let text = |offset: Option<i64>| offset.map_or_else(|| "?".to_owned(), |offset| offset.to_string());
-    let mut columns = Columns::new(&["partition>", "leader>", "epoch>", "replicas", "isr", "first>", "end>"]);
+    let titles = ["partition>", "leader>", "epoch>", "replicas", "isr", "elr?", "offline?", "first>", "end>"];
+    let mut columns = Columns::new(&titles);
     for line in lines {
         columns.row(vec![
             line.partition.to_string(),
@@ -265,6 +272,8 @@ fn print_lines(lines: &[Line]) -> Result<(), Failure> {
             line.leader_epoch.to_string(),
             list(&line.replicas),
             list(&line.isr),
+            list(line.elr.as_deref().unwrap_or_default()),
+            list(&line.offline),
             text(line.first),
             text(line.end),
         ]);
