@@ -390,3 +390,28 @@ fn millis(ms: i32) -> Duration {
 fn known_epoch(epoch: i32) -> Option<LeaderEpoch> {
     (epoch >= 0).then_some(epoch)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rows of the table of APIs in docs/compatibility.md: name, key, first and last version.
+    fn documented() -> Vec<(String, i16, i16, i16)> {
+        let text = include_str!("../../docs/compatibility.md");
+        let table = text.split("## APIs").nth(1).and_then(|rest| rest.split("\n## ").next());
+        let rows = table.expect("a table").lines().filter_map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let &[_, key, name, versions, ..] = cells.as_slice() else { return None };
+            let (first, last) = versions.split_once('–').unwrap_or((versions, versions));
+            Some((name.to_owned(), key.parse().ok()?, first.parse().ok()?, last.parse().ok()?))
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn what_is_advertised_is_documented_and_nothing_else_is() {
+        let advertised = versions::advertised(FEATURES)
+            .map(|api| (format!("{:?}", api.key), api.key as i16, api.advertised_min, api.max));
+        assert_eq!(documented(), advertised.collect::<Vec<_>>());
+    }
+}
