@@ -275,8 +275,12 @@ fn settings() -> BTreeMap<String, String> {
 }
 
 fn load(rng: &mut Rng, duration_ms: u64) -> Load {
-    let topic =
-        |name: &str, partitions| Topic { name: name.to_owned(), partitions, settings: BTreeMap::new() };
+    let topic = |name: &str, partitions| Topic {
+        name: name.to_owned(),
+        partitions,
+        replicas: None,
+        settings: BTreeMap::new(),
+    };
     let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
     let mut producer = |acks: i16, idempotent: bool, burst: u32| Producer {
         acks,
