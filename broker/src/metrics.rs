@@ -88,6 +88,16 @@ pub struct Metrics {
     pub produce_errors: Counter,
     /// Idempotent producers that were forgotten because they were idle.
     pub producers_expired: Counter,
+    /// Connections to other nodes that were made.
+    pub peer_connections_made: Counter,
+    /// Connections to other nodes that ended, or could not be made.
+    pub peer_connections_failed: Counter,
+    /// Connections of other nodes that were refused: too many, no proof, or nonsense.
+    pub peer_connections_refused: Counter,
+    /// Notes to other nodes that were lost because there was no connection, or no room.
+    pub peer_notes_lost: Counter,
+    /// Questions that nobody took because too many were under way.
+    pub peer_questions_refused: Counter,
     /// Lanes of followers that were served.
     pub replica_lanes_served: Counter,
     /// Bytes of batches that followers were sent.
@@ -141,6 +151,11 @@ impl Default for Metrics {
             bytes_appended: Counter::default(),
             produce_errors: Counter::default(),
             producers_expired: Counter::default(),
+            peer_connections_made: Counter::default(),
+            peer_connections_failed: Counter::default(),
+            peer_connections_refused: Counter::default(),
+            peer_notes_lost: Counter::default(),
+            peer_questions_refused: Counter::default(),
             replica_lanes_served: Counter::default(),
             replica_bytes_served: Counter::default(),
             replica_bytes_fetched: Counter::default(),
@@ -190,6 +205,11 @@ impl Metrics {
             ("bytes_appended", &self.bytes_appended),
             ("produce_errors", &self.produce_errors),
             ("producers_expired", &self.producers_expired),
+            ("peer_connections_made", &self.peer_connections_made),
+            ("peer_connections_failed", &self.peer_connections_failed),
+            ("peer_connections_refused", &self.peer_connections_refused),
+            ("peer_notes_lost", &self.peer_notes_lost),
+            ("peer_questions_refused", &self.peer_questions_refused),
             ("replica_lanes_served", &self.replica_lanes_served),
             ("replica_bytes_served", &self.replica_bytes_served),
             ("replica_bytes_fetched", &self.replica_bytes_fetched),

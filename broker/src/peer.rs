@@ -25,6 +25,7 @@ use weir_runtime::task;
 use weir_wire::peer_frame::FrameLimits;
 
 use crate::config::{Config, Secret};
+use crate::metrics::Metrics;
 pub(crate) use by_hand::{reencode_message, sample_message};
 use handshake::{Identity, Lane, Refusal};
 use lane::{HEAD_BYTES_MAX, PeerReader, PeerWriter};
@@ -183,10 +184,12 @@ pub(crate) struct PeerSetup {
     pub(crate) tail_bytes_max: usize,
     /// How long it waits.
     pub(crate) timing: PeerTiming,
+    /// Counts what happens.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl PeerSetup {
-    /// What the settings say, with the usual times.
+    /// What the settings say, with the usual times, and counters of its own.
     pub(crate) fn new(config: &Config, me: Identity) -> PeerSetup {
         PeerSetup {
             me,
@@ -194,6 +197,7 @@ impl PeerSetup {
             // What a fetch may bring, and a batch of the largest size that a broker takes in.
             tail_bytes_max: config.request_bytes_max.saturating_add(config.replica_fetch_response_bytes_max),
             timing: PeerTiming::default(),
+            metrics: Arc::default(),
         }
     }
 
@@ -261,7 +265,7 @@ impl Peers {
         if to == self.me {
             self.inboxes.deliver(note);
         } else {
-            // Whatever is in its way, it is lost.
+            // Whatever is in its way, it is lost, and counted.
             let _ = self.put(to, Outgoing::Note(note));
         }
     }
@@ -325,9 +329,13 @@ impl Peers {
             links.insert(to, sender);
         }
         let link = links.get(&to).ok_or(PeerError::Unreachable(to))?;
-        link.try_send(what).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => PeerError::Overloaded(to),
-            mpsc::error::TrySendError::Closed(_) => PeerError::Unreachable(to),
+        link.try_send(what).map_err(|error| {
+            let (what, error) = match error {
+                mpsc::error::TrySendError::Full(what) => (what, PeerError::Overloaded(to)),
+                mpsc::error::TrySendError::Closed(what) => (what, PeerError::Unreachable(to)),
+            };
+            net.ground.count_lost(&what, &error);
+            error
         })
     }
 }

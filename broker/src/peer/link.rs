@@ -70,6 +70,27 @@ impl Ground {
         Ground { setup, cluster: Mutex::default(), addresses: Mutex::default() }
     }
 
+    /// Counts what does not go out.
+    pub(super) fn count_lost(&self, outgoing: &Outgoing, error: &PeerError) {
+        match (outgoing, error) {
+            (Outgoing::Note(_), _) => self.setup.metrics.peer_notes_lost.increment(),
+            (Outgoing::Ask { .. }, PeerError::Overloaded(_)) => {
+                self.setup.metrics.peer_questions_refused.increment();
+            }
+            _ => {}
+        }
+    }
+
+    /// Answers a question that does not go out.
+    fn fail(&self, outgoing: Outgoing, error: &PeerError) {
+        self.count_lost(&outgoing, error);
+        match outgoing {
+            // Whoever has asked may not wait any more.
+            Outgoing::Ask { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Outgoing::Note(_) | Outgoing::Heard(_) => {}
+        }
+    }
+
     pub(super) fn credentials(&self) -> Credentials<'_> {
         let secret = self.setup.secret.as_ref().map_or(&[][..], Secret::bytes);
         Credentials { me: self.setup.me, cluster: *locked(&self.cluster), secret }
@@ -133,34 +154,29 @@ pub(super) async fn run(to: BrokerId, ground: std::sync::Arc<Ground>, mut queue:
             continue;
         }
         if let Some(error) = failures.hold_off() {
-            fail(first, error);
+            ground.fail(first, error);
             continue;
         }
         match ground.connect(to, Lane::Control).await {
             Ok((peer, reader, writer)) => {
+                ground.setup.metrics.peer_connections_made.increment();
                 failures.connected();
                 let mut session = Session::new(peer, reader, writer, ground.setup.timing);
                 let end = session.run(first, &mut queue).await;
                 session.fail_all();
                 let Some(error) = end else { return };
+                ground.setup.metrics.peer_connections_failed.increment();
                 failures.lost(&error);
             }
             Err(error) => {
+                ground.setup.metrics.peer_connections_failed.increment();
                 failures.refused(&error);
-                fail(first, &error);
+                ground.fail(first, &error);
                 while let Ok(next) = queue.try_recv() {
-                    fail(next, &error);
+                    ground.fail(next, &error);
                 }
             }
         }
-    }
-}
-
-fn fail(outgoing: Outgoing, error: &PeerError) {
-    match outgoing {
-        // Whoever has asked may not wait any more.
-        Outgoing::Ask { reply, .. } => drop(reply.send(Err(error.clone()))),
-        Outgoing::Note(_) | Outgoing::Heard(_) => {}
     }
 }
 

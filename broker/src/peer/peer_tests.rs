@@ -99,6 +99,7 @@ pub(super) fn setup(node: i32, secret: &str) -> PeerSetup {
         secret: Some(Secret::new(secret)),
         tail_bytes_max: 1 << 20,
         timing: PeerTiming::default(),
+        metrics: Arc::default(),
     }
 }
 

@@ -21,6 +21,7 @@ use super::message::{Note, Reply};
 use super::{Inboxes, Peers, locked};
 use crate::complaints::Complaints;
 use crate::config::Secret;
+use crate::metrics::Metrics;
 use crate::node::{self, StartError};
 use crate::server::Stage;
 use crate::server::listener::is_of_one_connection;
@@ -106,6 +107,7 @@ pub(crate) async fn serve(
             }
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            server.ground.setup.metrics.peer_connections_refused.increment();
             server.complaints.about(address, &"refused: too many connections of other nodes are open");
             continue;
         };
@@ -131,7 +133,10 @@ impl Server {
         };
         let Accepted { from, lane, mut reader, writer } = match accepted {
             Ok(accepted) => accepted,
-            Err(error) => return self.complaints.about(address, &format_args!("another node: {error}")),
+            Err(error) => {
+                self.ground.setup.metrics.peer_connections_refused.increment();
+                return self.complaints.about(address, &format_args!("another node: {error}"));
+            }
         };
         reader.hold(place);
         match lane {
@@ -160,7 +165,8 @@ impl Server {
         locked(&self.newest).insert(from.node, serial);
         self.peers.heard(from);
         let idle = self.ground.setup.timing.idle * 3;
-        let mut session = Session::new(from, reader, writer, &self.peers.inboxes, idle);
+        let (inboxes, metrics) = (&self.peers.inboxes, &*self.ground.setup.metrics);
+        let mut session = Session::new(from, (reader, writer), inboxes, idle, metrics);
         let end = session.run().await;
         match end {
             LaneError::Closed | LaneError::Io(_) => {
@@ -188,17 +194,19 @@ struct Session<'a> {
     answers: VecDeque<(u64, Answering<'a>)>,
     idle: Duration,
     alarm: Alarm,
+    metrics: &'a Metrics,
 }
 
 impl<'a> Session<'a> {
     fn new(
         from: Identity,
-        reader: PeerReader,
-        writer: PeerWriter,
+        (reader, writer): (PeerReader, PeerWriter),
         inboxes: &'a Inboxes,
         idle: Duration,
+        metrics: &'a Metrics,
     ) -> Session<'a> {
-        Session { from, reader, writer, inboxes, answers: VecDeque::new(), idle, alarm: Alarm::new() }
+        let (answers, alarm) = (VecDeque::new(), Alarm::new());
+        Session { from, reader, writer, inboxes, answers, idle, alarm, metrics }
     }
 
     /// Runs until the connection ends, and says why.
@@ -229,7 +237,10 @@ impl<'a> Session<'a> {
                 return Err(LaneError::Impostor(envelope.from.broker));
             }
             Call::Note(note) => self.inboxes.deliver(note),
-            Call::Ask(id, _) if self.answers.len() >= ASKED_MAX => self.answer(id, None)?,
+            Call::Ask(id, _) if self.answers.len() >= ASKED_MAX => {
+                self.metrics.peer_questions_refused.increment();
+                self.answer(id, None)?;
+            }
             Call::Ask(id, question) => {
                 self.answers.push_back((id, Box::pin(self.inboxes.ask(self.from.node, question))));
             }

@@ -137,7 +137,10 @@ impl Town {
         let me = Identity { node: id, folder, incarnation };
         let secret = Some(Secret::new("secret"));
         let timing = PeerTiming::default();
-        let peers = Peers::connecting(PeerSetup { me, secret, tail_bytes_max: 16 << 20, timing }, inboxes);
+        let peers = Peers::connecting(
+            PeerSetup { me, secret, tail_bytes_max: 16 << 20, timing, metrics: Arc::default() },
+            inboxes,
+        );
         let (leader, leader_reader) = watch::channel(Some(id));
         self.leaders.push(leader);
         let client = ControllerClient::new(peers.clone(), leader_reader);
