@@ -41,10 +41,12 @@ const INBOX_MAX: usize = 4096;
 /// Why a peer has not answered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PeerError {
-    /// No connection, or none any more: it may have heard the question. For a short time after a failure this is said without
-    /// another try.
+    /// No connection: it has not heard the question. For a short time after a failure this is said without another try.
     #[error("node {0} cannot be reached")]
     Unreachable(BrokerId),
+    /// The connection ended before the answer came: it may have heard the question.
+    #[error("the connection to node {0} was lost")]
+    Lost(BrokerId),
     /// One of the two nodes does not want the other; it has not heard the question.
     #[error("node {0} and this one do not belong together: {1}")]
     Refused(BrokerId, Refusal),
@@ -281,7 +283,7 @@ impl Peers {
         } else {
             let (reply, answer) = oneshot::channel();
             self.put(to, Outgoing::Ask { question: question.into(), reply })?;
-            answer.await.map_err(|_| PeerError::Unreachable(to))??
+            answer.await.map_err(|_| PeerError::Lost(to))??
         };
         Q::reply(reply.ok_or(PeerError::Overloaded(to))?).ok_or(PeerError::Misfit(to))
     }

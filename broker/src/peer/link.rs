@@ -364,7 +364,7 @@ impl Session {
 
     fn fail_all(&mut self) {
         for (_, reply) in std::mem::take(&mut self.asked) {
-            drop(reply.send(Err(PeerError::Unreachable(self.peer.node))));
+            drop(reply.send(Err(PeerError::Lost(self.peer.node))));
         }
     }
 }

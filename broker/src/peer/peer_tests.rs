@@ -230,7 +230,7 @@ async fn a_lost_connection_ends_the_waiting_at_once(ip: IpAddr) {
     let stopped = time::now();
     server.stop();
     for ask in asks {
-        assert_eq!(ask.await.unwrap(), Err(PeerError::Unreachable(BrokerId(1))));
+        assert_eq!(ask.await.unwrap(), Err(PeerError::Lost(BrokerId(1))));
     }
     assert!(stopped.elapsed() < Duration::from_millis(400), "{:?}", stopped.elapsed());
 }
@@ -254,7 +254,7 @@ async fn a_peer_that_stops_is_noticed_within_a_second_or_so(ip: IpAddr) {
     let asked = time::now();
     let asking = ask(&peers, 1, 7);
     let _held = accepting.await.unwrap();
-    assert_eq!(asking.await.unwrap(), Err(PeerError::Unreachable(BrokerId(1))));
+    assert_eq!(asking.await.unwrap(), Err(PeerError::Lost(BrokerId(1))));
     let waited = asked.elapsed();
     assert!((Duration::from_millis(900)..Duration::from_millis(1_800)).contains(&waited), "{waited:?}");
 }
@@ -428,7 +428,7 @@ async fn a_later_life_of_a_peer_ends_the_connection_to_the_former_one(ip: IpAddr
     let same = lane_as(identity(2), server.address).await;
     let next = Identity { incarnation: Incarnation(2), ..identity(2) };
     let later = lane_as(next, server.address).await;
-    assert_eq!(asking.await.unwrap(), Err(PeerError::Unreachable(BrokerId(2))));
+    assert_eq!(asking.await.unwrap(), Err(PeerError::Lost(BrokerId(2))));
     assert!(asked.elapsed() < Duration::from_millis(700), "not by silence: {:?}", asked.elapsed());
     drop((same, later));
 }
