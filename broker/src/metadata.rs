@@ -231,6 +231,14 @@ impl ImageReader {
         brokers.iter().filter_map(|id| Some((*id, view.image.broker(*id)?.epoch))).collect()
     }
 
+    /// Whether a replica other than `broker`'s could lead a partition without a loss.
+    pub(crate) fn another_could_lead(&self, log: LogId, broker: BrokerId) -> bool {
+        let view = self.view.borrow();
+        let Some(partition) = view.image.partition(log) else { return false };
+        let mut others = partition.isr.iter().chain(&partition.elr).filter(|id| **id != broker);
+        others.any(|id| view.image.can_lead(*id))
+    }
+
     /// A broker's epoch, if it is registered.
     pub(crate) fn broker_epoch(&self, broker: BrokerId) -> Option<i64> {
         self.view.borrow().image.broker(broker).map(|broker| broker.epoch)

@@ -110,6 +110,8 @@ pub struct Metrics {
     pub replica_answers_bad: Counter,
     /// Times that a follower's log was cut because its leader does not have what lay above.
     pub truncations: Counter,
+    /// Times that a damaged log was cut, to be fetched again.
+    pub replicas_repaired: Counter,
     /// Changes of in-sync replicas that were asked for.
     pub isr_proposals: Counter,
     /// Changes of in-sync replicas that were refused.
@@ -162,6 +164,7 @@ impl Default for Metrics {
             replica_bytes_appended: Counter::default(),
             replica_answers_bad: Counter::default(),
             truncations: Counter::default(),
+            replicas_repaired: Counter::default(),
             isr_proposals: Counter::default(),
             isr_refusals: Counter::default(),
             bytes_fetched: Counter::default(),
@@ -216,6 +219,7 @@ impl Metrics {
             ("replica_bytes_appended", &self.replica_bytes_appended),
             ("replica_answers_bad", &self.replica_answers_bad),
             ("truncations", &self.truncations),
+            ("replicas_repaired", &self.replicas_repaired),
             ("isr_proposals", &self.isr_proposals),
             ("isr_refusals", &self.isr_refusals),
             ("bytes_fetched", &self.bytes_fetched),

@@ -24,7 +24,6 @@ pub(crate) mod serve;
 #[cfg(test)]
 mod scenario_tests;
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,9 +98,9 @@ impl Replication {
     }
 
     /// A read has found damage in a log of this broker (contract 7).
-    async fn damaged(&self, log: LogId, range: Range<Offset>) {
+    async fn damaged(&self, log: LogId, from: Offset) {
         let shard = self.shards.owner_of(log);
         // A shard that has ended repairs nothing more.
-        let _ = self.shards.send(shard, Message::Damaged { log, from: range.start, to: range.end }).await;
+        let _ = self.shards.send(shard, Message::Damaged { log, from }).await;
     }
 }

@@ -7,6 +7,7 @@
 mod calls;
 mod entry;
 mod owner;
+mod repair;
 mod replicate;
 mod step;
 mod watch;
@@ -64,7 +65,6 @@ pub(crate) enum Message {
     Damaged {
         log: LogId,
         from: Offset,
-        to: Offset,
     },
     /// Everything before was taken in; close the logs and end.
     Stop,

@@ -243,8 +243,11 @@ impl Reading<'_> {
                 fetched.records = records;
             }
             Err(error) => {
-                if matches!(error, weir_storage::ReadError::Corrupt { .. }) {
+                if let weir_storage::ReadError::Corrupt { log, from, .. } = error {
                     self.api.metrics.reads_damaged.increment();
+                    let shard = self.api.shards.owner_of(log);
+                    // A shard that has ended repairs nothing more.
+                    let _ = self.api.shards.send(shard, Message::Damaged { log, from }).await;
                 }
                 self.api.metrics.fetch_errors.increment();
                 tracing::warn!(%error, "a read failed");

@@ -20,7 +20,7 @@ use weir_runtime::disk::{Disk, DiskOptions};
 use weir_runtime::net::Listener;
 use weir_runtime::task::{self, RuntimeOptions};
 use weir_runtime::{time, watch};
-use weir_storage::{Store, StoreConfig};
+use weir_storage::{ReadError, ReadPlan, Store, StoreConfig};
 use weir_wire::codec::Compression;
 use weir_wire::records::{self, Batch, BatchBuilder};
 
@@ -192,6 +192,30 @@ impl Town {
         self.apply(Record::V2(ClusterCommand::Fence { broker: id, broker_epoch })).await.unwrap();
     }
 
+    /// The broker stops; what it holds is in its segments then, and nothing in its journal.
+    async fn stop(&mut self, id: i32) {
+        let id = BrokerId(id);
+        let broker = self.brokers.remove(&id).unwrap();
+        let broker_epoch = self.image.broker(id).unwrap().epoch;
+        self.apply(Record::V2(ClusterCommand::Fence { broker: id, broker_epoch })).await.unwrap();
+        broker.stage.send_replace(Stage::Cut);
+        broker.shards.stop().await;
+        for owner in broker.owners {
+            owner.await.unwrap();
+        }
+        broker.store.close().await.unwrap();
+    }
+
+    /// Flips bits in a partition's only segment, behind the back of a broker that is not running.
+    #[allow(clippy::disallowed_methods, reason = "behind the broker's back")]
+    fn damage(&self, id: i32, partition: i32, at: usize, len: usize) {
+        let folder = self.folders[&BrokerId(id)].path().join(log(partition).to_string());
+        let segment = folder.join(format!("{:020}.log", 0));
+        let mut bytes = std::fs::read(&segment).unwrap();
+        bytes[at..at + len].iter_mut().for_each(|byte| *byte ^= 0x55);
+        std::fs::write(&segment, bytes).unwrap();
+    }
+
     async fn apply(&mut self, record: Record) -> Result<Change, Rejected> {
         self.index += 1;
         let outcome = self.image.apply_record(self.index, &record);
@@ -245,6 +269,18 @@ impl Town {
     fn isr(&self, partition: i32) -> Vec<i32> {
         let partition = self.image.partition(log(partition)).unwrap();
         partition.isr.iter().map(|id| id.0).collect()
+    }
+
+    /// A replica leads that is in sync, because the others go and come back.
+    async fn elect(&mut self, id: i32) {
+        for other in [1, 2, 3] {
+            if self.leader_id(0) != id && other != id {
+                self.kill(other).await;
+                self.start(other).await;
+            }
+        }
+        assert_eq!(self.leader_id(0), id);
+        self.until("all are in sync", |town| town.isr(0) == [1, 2, 3]).await;
     }
 
     fn leader_id(&self, partition: i32) -> i32 {
@@ -311,14 +347,14 @@ impl Broker {
         async move { answer.await.unwrap().remove(0).result.map(|appended| appended.base_offset) }
     }
 
+    /// The broker's own reader has met damage.
+    async fn tell(&self, log: LogId, from: Offset) {
+        let shard = self.shards.owner_of(log);
+        self.shards.send(shard, Message::Damaged { log, from }).await.unwrap();
+    }
+
     async fn fetch(&self, log: LogId, offset: Offset) -> Result<Vec<Bytes>, ShardError> {
-        let (reply, answer) = oneshot::channel();
-        let part =
-            FetchPart { log, index: 0, offset, bytes_max: 8 << 20, epoch: None, last_fetched_epoch: None };
-        let call = FetchCall { parts: vec![part], watch: None, reply };
-        let shards = &self.shards;
-        shards.send(shards.owner_of(log), Message::Fetch(Box::new(call))).await.unwrap();
-        let Some(plan) = answer.await.unwrap().remove(0).result?.plan else { return Ok(Vec::new()) };
+        let Some(plan) = self.plan(log, offset).await? else { return Ok(Vec::new()) };
         let mut values = Vec::new();
         for chunk in plan.run(&self.disk).await.unwrap() {
             for batch in records::batches(chunk) {
@@ -328,6 +364,20 @@ impl Broker {
             }
         }
         Ok(values)
+    }
+
+    async fn read(&self, log: LogId, offset: Offset) -> Result<Vec<Bytes>, ReadError> {
+        self.plan(log, offset).await.unwrap().unwrap().run(&self.disk).await
+    }
+
+    async fn plan(&self, log: LogId, offset: Offset) -> Result<Option<ReadPlan>, ShardError> {
+        let (reply, answer) = oneshot::channel();
+        let part =
+            FetchPart { log, index: 0, offset, bytes_max: 8 << 20, epoch: None, last_fetched_epoch: None };
+        let call = FetchCall { parts: vec![part], watch: None, reply };
+        let shards = &self.shards;
+        shards.send(shards.owner_of(log), Message::Fetch(Box::new(call))).await.unwrap();
+        Ok(answer.await.unwrap().remove(0).result?.plan)
     }
 }
 
@@ -461,5 +511,55 @@ fn many_partitions_share_a_lane() {
         for answer in answers {
             assert_eq!(town.while_governing(answer).await.unwrap(), 0);
         }
+    });
+}
+
+#[test]
+fn a_damaged_follower_leaves_the_isr_and_fetches_again_contract_7() {
+    run(async {
+        let mut town = Town::of(3).await;
+        town.topic(1, &[1, 2, 3], 2).await;
+        for _ in 0..10 {
+            town.produce(0, 2).await.unwrap();
+        }
+        town.stop(3).await;
+        town.damage(3, 0, 300, 40);
+        town.start(3).await;
+        town.until("it is there", |town| town.isr(0) == [1, 2, 3]).await;
+        // Nobody has read it yet. It leads, and meets the damage when it is read.
+        town.elect(3).await;
+        let damaged = town.brokers[&BrokerId(3)].fetch(log(0), 0).await.unwrap();
+        assert!(damaged.len() < 20, "damage is not served");
+        let again = town.brokers[&BrokerId(3)].read(log(0), damaged.len() as i64).await;
+        assert!(matches!(again, Err(ReadError::Corrupt { .. })));
+        town.brokers[&BrokerId(3)].tell(log(0), damaged.len() as i64).await;
+        town.until("another leads", |town| town.leader_id(0) != 3 && town.isr(0).len() == 2).await;
+        town.until("it is repaired", |town| town.isr(0) == [1, 2, 3]).await;
+        town.elect(3).await;
+        assert_eq!(town.read(0, 0, 20).await.len(), 20);
+    });
+}
+
+#[test]
+fn with_no_healthy_peer_the_rest_is_served_contract_7() {
+    run(async {
+        let mut town = Town::of(2).await;
+        town.topic(1, &[1, 2], 1).await;
+        for _ in 0..10 {
+            town.produce(0, 2).await.unwrap();
+        }
+        town.stop(2).await;
+        town.produce(0, 2).await.unwrap();
+        town.stop(1).await;
+        town.damage(1, 0, 300, 40);
+        town.start(1).await;
+        town.until("it leads", |town| town.isr(0) == [1]).await;
+        let broker = &town.brokers[&BrokerId(1)];
+        let served = broker.fetch(log(0), 0).await.unwrap().len() as i64;
+        assert!(matches!(broker.read(log(0), served).await, Err(ReadError::Corrupt { .. })));
+        broker.tell(log(0), served).await;
+        town.govern(time::now() + Duration::from_millis(1_200)).await;
+        assert_eq!((town.leader_id(0), town.isr(0)), (1, vec![1]));
+        assert_eq!(town.brokers[&BrokerId(1)].fetch(log(0), 12).await.unwrap().len(), 10);
     });
 }

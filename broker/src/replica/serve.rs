@@ -240,9 +240,9 @@ impl<'a> Gathering<'a> {
         match plan.run(&self.replication.disk).await {
             Ok(records) => return Some(records),
             Err(ReadError::Changed(_)) => drop(self.lane.mark(log)),
-            Err(ReadError::Corrupt { from, to, .. }) => {
+            Err(ReadError::Corrupt { from, .. }) => {
                 self.replication.metrics.reads_damaged.increment();
-                self.replication.damaged(log, from..to).await;
+                self.replication.damaged(log, from).await;
             }
             Err(error) => {
                 self.replication.complain(|| tracing::warn!(%log, %error, "a follower cannot be served"));

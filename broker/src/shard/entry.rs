@@ -11,6 +11,7 @@ use weir_protocol::partition::{self, FailReason, Input, Leadership, Limits, LogS
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
 use weir_storage::{Log, StorageError};
 
+use super::repair::Repair;
 use super::replicate::{Posted, Shown};
 use super::watch::Watchers;
 use super::{
@@ -51,6 +52,8 @@ pub(super) struct Open {
     pub(super) shown: Shown,
     /// Whether the controller was asked for a change and has not answered yet.
     pub(super) asking: bool,
+    /// What is known of damage in the log, until it is repaired.
+    pub(super) repair: Option<Repair>,
     /// Who waits until the log's start is durable at this offset or above.
     starts: Vec<(Offset, oneshot::Sender<Result<Offset, ShardError>>)>,
 }
@@ -79,6 +82,7 @@ impl Open {
             posted: None,
             shown,
             asking: false,
+            repair: None,
             starts: Vec::new(),
         }
     }

@@ -14,6 +14,7 @@ use weir_storage::{AppendInfo, Log, Port, StorageError, Store, StoreEvent, produ
 
 use super::calls::{Parked, Produces, Question, Slab, waiter_id};
 use super::entry::{Decided, Entry, OPENING_QUEUE_MAX, Open, Queued};
+use super::repair::Looked;
 use super::{
     DeleteRecordsCall, FetchCall, FetchDone, Message, OffsetsCall, OffsetsDone, ProduceCall, ProducerExpiry,
     ShardError, ShardSetup, SizesCall, TailsCall,
@@ -68,6 +69,12 @@ pub(super) struct Owner {
     pub(super) tick_alarm: Alarm,
     /// What goes with the answer of a leader that is being taken in.
     pub(super) appends: Vec<(Bytes, AppendInfo)>,
+    /// Open replicas that are damaged.
+    pub(super) damaged: BTreeSet<LogId>,
+    /// Whether one of them is being read.
+    pub(super) looking: bool,
+    pub(super) looked_to: mpsc::Sender<(LogId, Looked)>,
+    pub(super) looked: mpsc::Receiver<(LogId, Looked)>,
     pub(super) limits: Limits,
     pub(super) mailboxes: Mailboxes,
     pub(super) changes: PartitionChanges,
@@ -81,6 +88,7 @@ impl Owner {
         let (port, events) = setup.store.port();
         let (opened_to, opened) = mpsc::channel(OPENS_MAX);
         let (changed_to, changed) = mpsc::unbounded_channel();
+        let (looked_to, looked) = mpsc::channel(1);
         Owner {
             number,
             shards: setup.count.max(1),
@@ -108,6 +116,10 @@ impl Owner {
             ticked: None,
             tick_alarm: Alarm::new(),
             appends: Vec::new(),
+            damaged: BTreeSet::new(),
+            looking: false,
+            looked_to,
+            looked,
             limits: setup.limits,
             mailboxes: setup.mailboxes.clone(),
             changes: setup.changes.clone(),
@@ -149,6 +161,11 @@ impl Owner {
                 changed = self.changed.recv() => {
                     if let Some(changed) = changed {
                         self.on_changed(changed);
+                    }
+                }
+                looked = self.looked.recv() => {
+                    if let Some((log, looked)) = looked {
+                        self.on_looked(log, looked);
                     }
                 }
                 () = self.alarm.wait() => self.on_deadline(),
@@ -199,9 +216,7 @@ impl Owner {
             Message::Progress(call) => self.on_progress(*call),
             Message::ReplicaRead(call) => self.on_replica_read(*call),
             Message::Fetched(parts) => self.on_fetched(parts),
-            Message::Damaged { log, from, to } => {
-                tracing::error!(%log, from, to, "damaged");
-            }
+            Message::Damaged { log, from } => self.on_damage(log, from),
             Message::Stop => {}
         }
     }
@@ -298,6 +313,7 @@ impl Owner {
                 self.entries.insert(log, Entry::Open(Box::new(open)));
                 self.metrics.partitions_opened.increment();
                 self.follow_image(log);
+                self.on_opened_damaged(log);
             }
             Err(error) => {
                 tracing::error!(%log, %error, "a partition's log cannot be opened");
@@ -342,6 +358,7 @@ impl Owner {
             observe_role(log, open, &input);
             self.step(log, input, None);
         }
+        self.repair(log);
     }
 
     fn on_question(&mut self, question: Question, logs: &[LogId]) {
@@ -559,6 +576,7 @@ impl Owner {
                     let epoch = open.core.epoch();
                     self.step(log, Input::Resign { epoch }, None);
                     self.replicated.remove(&log);
+                    self.damaged.remove(&log);
                     if let Some(Entry::Open(mut open)) = self.entries.remove(&log) {
                         open.watchers.wake();
                         self.metrics.partitions_closed.increment();

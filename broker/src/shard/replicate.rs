@@ -11,6 +11,7 @@ use weir_runtime::time;
 
 use super::entry::{Entry, Open};
 use super::owner::Owner;
+use super::repair::Repair;
 use super::{FetchedPart, Judged, PositionsCall, ProgressCall, ReplicaReadCall, owner_of};
 use crate::controller::{ChangeOutcome, Changed};
 use crate::replica::lane::{Lane, Standing};
@@ -235,6 +236,9 @@ impl Owner {
         if let Some(Entry::Open(open)) = self.entries.get_mut(&log) {
             open.asking = false;
         }
+        if matches!(*command, ClusterCommand::LeaveIsr { .. }) {
+            return self.on_left(log, &outcome);
+        }
         let is_refused = match outcome {
             ChangeOutcome::Refused(_) | ChangeOutcome::NotDone => true,
             ChangeOutcome::Applied(_) | ChangeOutcome::Unknown => false,
@@ -271,6 +275,9 @@ impl Owner {
                 self.step(*log, Input::Tick { now_ms: now.since_origin_ms() }, None);
             }
         }
+        if self.ticked.is_none() {
+            self.repair_all();
+        }
         if due.len() == TICKS_PER_WAKE {
             self.ticked = due.last().copied();
             self.tick_alarm.set(Some(now));
@@ -282,8 +289,15 @@ impl Owner {
 }
 
 /// Posts the replica's position if it has changed. `reported`: the leader hears of the durable end in any case.
-fn post(log: LogId, open: &mut Open, reported: bool, mailboxes: &crate::replica::mailbox::Mailboxes) {
-    let position = open.core.fetch_position();
+pub(super) fn post(
+    log: LogId,
+    open: &mut Open,
+    reported: bool,
+    mailboxes: &crate::replica::mailbox::Mailboxes,
+) {
+    // Of a replica that leaves the ISR because it is damaged nothing may count any more.
+    let leaving = open.repair.as_ref().is_some_and(Repair::is_leaving);
+    let position = open.core.fetch_position().filter(|_| !leaving);
     if position.is_none() && open.posted.is_none() {
         return;
     }

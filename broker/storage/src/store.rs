@@ -141,6 +141,11 @@ impl Store {
         self.shared.incarnation
     }
 
+    /// The disk that the folder is on.
+    pub fn disk(&self) -> &Disk {
+        &self.shared.disk
+    }
+
     /// The logs in the folder, sorted.
     pub fn logs(&self) -> Vec<LogId> {
         lock(&self.shared.catalog).iter().map(|slot| slot.log).collect()

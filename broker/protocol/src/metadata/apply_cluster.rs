@@ -235,7 +235,8 @@ impl Image {
         }
         self.alter(log, |partition| {
             partition.forget(member.broker);
-            Touch::Settle
+            // A leader that stays knows the damaged replica for what it had: in a new epoch it has to show what it has.
+            Touch::Renew
         })
     }
 

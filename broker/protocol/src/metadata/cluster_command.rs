@@ -60,7 +60,7 @@ pub enum ClusterCommand {
         leader_epoch: LeaderEpoch,
     },
     /// A replica whose log is damaged leaves ISR and ELR, before it alters its log (contract 7). Refused when nobody
-    /// else could lead.
+    /// else could lead. Whoever leads takes a new epoch, in which only what the replica shows anew counts.
     LeaveIsr {
         /// Which partition.
         log: LogId,

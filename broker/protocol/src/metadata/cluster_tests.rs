@@ -380,6 +380,21 @@ fn a_damaged_replica_leaves_unless_it_is_the_last() {
 }
 
 #[test]
+fn after_a_damaged_follower_has_left_its_leader_begins_a_new_epoch() {
+    // Contract 7: what it knows of the follower is no longer true.
+    let mut town = Town::new(2, &[("min.insync.replicas", "1")]);
+    let leave = ClusterCommand::LeaveIsr { log: LOG, member: town.member(2) };
+    town.say("2 is damaged", leave.clone()).unwrap();
+    town.say("and says so once more", leave).unwrap();
+    check(
+        &town,
+        &expect![[r#"
+            2 is damaged                       1 leads 1, isr 1
+            and says so once more              1 leads 2, isr 1"#]],
+    );
+}
+
+#[test]
 fn a_leader_that_had_to_cut_shipped_records_gets_a_new_epoch() {
     let mut town = Town::new(2, &[]);
     let renew = ClusterCommand::RenewEpoch { log: LOG, leader: town.member(1), leader_epoch: 0 };

@@ -122,6 +122,12 @@ impl Partition {
         }
     }
 
+    pub(super) fn on_damaged(&mut self, from: Offset, effects: &mut Vec<Effect>) {
+        if !matches!(self.role, Role::Leader(_)) && from < self.end {
+            self.cut(from, effects);
+        }
+    }
+
     /// Cuts the log. Below the start there is nothing that could be cut.
     fn cut(&mut self, to: Offset, effects: &mut Vec<Effect>) {
         let to = to.max(self.start);

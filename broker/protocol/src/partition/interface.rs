@@ -140,6 +140,13 @@ pub enum Input {
         /// The first offset that can be read.
         start: Offset,
     },
+    /// The log is damaged from `from` on (contract 7): it is cut there, so that the leader sends again what lies above. Fed
+    /// only once the quorum has taken this replica out of the ISR, and of those that may lead, in the epoch that it has now
+    /// and in which it has asked its leader for nothing yet. Ignored by a leader.
+    Damaged {
+        /// Where the damage begins: at a batch.
+        from: Offset,
+    },
     /// Storage: the folder is out of service until the broker restarts (contract 8).
     FolderFailed,
     /// Records up to `end` were handed to a follower, durable here or not.

@@ -177,6 +177,7 @@ impl Partition {
             Input::Durable { end } => self.on_durable(end, effects),
             Input::AppendFailed { from } => self.on_append_failed(from, effects),
             Input::StartOffset { start } => self.on_start_offset(start, effects),
+            Input::Damaged { from } => self.on_damaged(from, effects),
             Input::FolderFailed => {
                 self.leave_leadership(FailReason::StorageFailed, effects);
                 self.role = Role::Failed;

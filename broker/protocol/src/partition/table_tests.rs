@@ -14,7 +14,7 @@ const ROLES: [Situation; 4] = [
 ];
 
 /// Each input, with the conditions that matter to it, from a replica in epoch 3.
-const INPUTS: [Situation; 16] = [
+const INPUTS: [Situation; 17] = [
     ("BecomeLeader, older epoch", || vec![Input::BecomeLeader(leadership(-1, &[ME]))]),
     ("BecomeLeader, newer epoch", || vec![Input::BecomeLeader(leadership(4, &[ME]))]),
     ("BecomeFollower, older epoch", || vec![Input::BecomeFollower { epoch: -2, leader: OTHER }]),
@@ -29,6 +29,7 @@ const INPUTS: [Situation; 16] = [
         vec![append(), Input::Shipped { end: 1 }, Input::AppendFailed { from: 0 }]
     }),
     ("StartOffset", || vec![Input::StartOffset { start: 1 }]),
+    ("Damaged", || vec![append(), Input::Damaged { from: 0 }]),
     ("FolderFailed", || vec![Input::FolderFailed]),
     ("ReplicaProgress", || {
         vec![Input::ReplicaProgress { from: OTHER, broker_epoch: 20, epoch: 3, durable_end: 1 }]

@@ -68,6 +68,7 @@ impl Log {
         self.start = to;
         self.handle.start.store(to, Ordering::Release);
         Arc::make_mut(&mut self.epochs).trim(to);
+        self.damaged.retain(|range| range.end > to);
         self.shared.inbox.push(Command::SetStart(SetStart {
             slot: self.slot,
             generation: self.generation,
@@ -159,6 +160,8 @@ impl Log {
         self.end = to;
         self.durable_end = self.durable_end.min(to);
         Arc::make_mut(&mut self.epochs).truncate(to);
+        // What was damaged up there is no part of the log any more.
+        self.damaged.retain(|range| range.start < to);
         removed
     }
 
