@@ -38,7 +38,8 @@ use crate::peer::{Asked, Inboxes, PeerSetup, PeerTiming, Peers, server};
 use crate::server::Stage;
 use crate::server::budget::Charge;
 use crate::shard::{
-    FetchCall, FetchPart, Message, ProduceCall, ProducePart, ProducerExpiry, ShardError, ShardSetup, Shards,
+    DeleteRecordsCall, FetchCall, FetchPart, Message, ProduceCall, ProducePart, ProducerExpiry, ShardError,
+    ShardSetup, Shards,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -496,6 +497,29 @@ fn records_that_nobody_else_has_are_cut_when_their_leader_comes_back_kip_101() {
         }
         assert_eq!(town.leader_id(0), 1);
         assert_eq!(town.read(0, 0, 5).await.len(), 5);
+    });
+}
+
+#[test]
+fn a_follower_begins_where_its_leader_does_if_that_is_within_a_batch() {
+    run(async {
+        let mut town = Town::of(3).await;
+        town.topic(1, &[1, 2, 3], 1).await;
+        town.kill(3).await;
+        for _ in 0..3 {
+            town.produce(0, 5).await.unwrap();
+        }
+        let (reply, deleted) = oneshot::channel();
+        let call = DeleteRecordsCall { log: log(0), before: Some(7), reply };
+        let shards = &town.leader(0).shards;
+        shards.send(shards.owner_of(log(0)), Message::DeleteRecords(Box::new(call))).await.unwrap();
+        assert_eq!(deleted.await.unwrap().unwrap(), 7);
+        town.start(3).await;
+        town.until("it joins", |town| town.isr(0) == [1, 2, 3]).await;
+        town.elect(3).await;
+        town.produce(0, 1).await.unwrap();
+        assert_eq!(town.read(0, 7, 9).await.len(), 5 + 5 + 1);
+        assert!(town.leader(0).fetch(log(0), 6).await.is_err());
     });
 }
 

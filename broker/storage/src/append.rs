@@ -10,7 +10,8 @@ use weir_wire::records::BatchHeader;
 /// are fine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppendInfo {
-    /// Of the first record. Not below the log's end; above it where the leader's log has a gap, which compaction leaves.
+    /// Of the first record. Not below the log's end, unless the log is empty and its start lies within these records; above
+    /// it where the leader's log has a gap, which compaction leaves.
     pub base_offset: Offset,
     /// Of the last record.
     pub last_offset: Offset,

@@ -244,6 +244,34 @@ fn a_new_start_removes_segments_and_stays() {
 }
 
 #[test]
+fn a_log_may_start_within_a_batch_and_be_empty_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let id = log_id(1, 0);
+        let mut folder = Folder::open(dir.path(), small()).await;
+        let mut log = folder.log(id, segments_of(20_000)).await;
+        log.set_start(7);
+        let before = batch(0, 1, 5, 50);
+        assert!(log.append(vec![before.0], before.1).is_err(), "all of it is deleted");
+        let first = batch(5, 1, 5, 50);
+        log.append(vec![first.0], first.1).unwrap();
+        let second = batch(10, 1, 5, 50);
+        log.append(vec![second.0], second.1).unwrap();
+        assert_eq!((log.start(), log.end()), (7, 15));
+        folder.durable(&mut [&mut log]).await;
+        assert_eq!(read_from(&folder.disk, &log, 7).await.unwrap().len(), 8);
+        drop(log);
+        for _ in 0..2 {
+            folder = folder.kill(small()).await;
+            let log = folder.log(id, segments_of(20_000)).await;
+            assert_eq!((log.start(), log.end(), log.damaged().len()), (7, 15, 0));
+            assert_eq!(read_from(&folder.disk, &log, 7).await.unwrap().len(), 8);
+            assert_eq!(log.epochs().end_of(1, log.end()), Some((1, 15)));
+        }
+    });
+}
+
+#[test]
 fn damage_is_told_and_what_lies_around_it_is_served() {
     let dir = tempfile::tempdir().unwrap();
     run(async {

@@ -176,9 +176,9 @@ impl Log {
         let noted = Noted { base_offset, next_offset, position, bytes, max_timestamp_ms };
         self.active.with(|index| index.note(noted, self.config.index_interval_bytes));
         if self.epochs.latest().is_none_or(|latest| latest.epoch != info.leader_epoch) {
-            Arc::make_mut(&mut self.epochs).begin(info.leader_epoch, base_offset);
+            Arc::make_mut(&mut self.epochs).begin(info.leader_epoch, base_offset.max(self.start));
         }
-        let gap = base_offset != self.end;
+        let gap = base_offset > self.end;
         self.gaps |= gap;
         self.end = next_offset;
         self.unwritten.push_back(Unwritten {
@@ -209,7 +209,7 @@ impl Log {
     fn check(&self, data: &[Bytes], info: &AppendInfo) -> Result<(), StorageError> {
         let bytes: usize = data.iter().map(Bytes::len).sum();
         let latest_epoch = self.epochs.latest().map_or(-1, |latest| latest.epoch);
-        let problem = if info.base_offset < self.end {
+        let problem = if info.base_offset < self.end && !self.begins_within(info) {
             format!("the log ends at {}", self.end)
         } else if info.last_offset < info.base_offset {
             format!("it ends at {}", info.last_offset)
@@ -223,6 +223,12 @@ impl Log {
             return Ok(());
         };
         Err(self.misplaced(info, problem))
+    }
+
+    /// Whether these are the first records of a log whose start lies within a batch: deleted records are no batch's end.
+    fn begins_within(&self, info: &AppendInfo) -> bool {
+        let is_empty = self.start == self.end && matches!(self.segments[..], [Segment { bytes: 0, .. }]);
+        is_empty && info.last_offset >= self.start
     }
 
     fn misplaced(&self, info: &AppendInfo, reason: impl Into<String>) -> StorageError {
