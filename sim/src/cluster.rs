@@ -142,7 +142,12 @@ async fn process(mut config: Config, properties: &str, seen: &Seen) -> Option<Ex
         }
         Err(error) => return exit(1, error.to_string()),
     };
-    let node = match Node::start(config, disk).await {
+    let started = select! {
+        started = Box::pin(Node::start(config, disk)) => started,
+        // A node that waits for others has nothing to close.
+        () = task::interrupted() => return None,
+    };
+    let node = match started {
         Ok(node) => node,
         Err(error) => return exit(error.exit_code(), error.to_string()),
     };

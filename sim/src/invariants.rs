@@ -18,7 +18,7 @@ use weir_runtime::simulation::Observation;
 use self::logs::Logs;
 use self::town::Town;
 use crate::plan::{Plan, Whom};
-use crate::report::Finding;
+use crate::report::{Finding, situation};
 
 /// A process: the number of its node, and how many that has had. A broker's id is the number of its node.
 type Process = (u32, u64);
@@ -65,6 +65,9 @@ pub struct Invariants {
     broker_epochs: BTreeMap<BrokerId, (i64, Process)>,
     votes: BTreeMap<(VoterId, Term), VoterId>,
     images: BTreeMap<i64, u64>,
+    /// Replicas that were cut since they were opened, and by which process.
+    cut: BTreeMap<(LogId, u32), u64>,
+    met: BTreeSet<&'static str>,
     findings: Vec<Finding>,
 }
 
@@ -92,6 +95,11 @@ impl Invariants {
     /// What cannot all be true.
     pub fn findings(&self) -> Vec<Finding> {
         self.findings.clone()
+    }
+
+    /// The named situations that what was told is an example of.
+    pub fn met(&self) -> BTreeSet<&'static str> {
+        self.met.clone()
     }
 
     /// Whom a fault means now: the number of a node. `partitions` are those that the plan counts.
@@ -148,7 +156,12 @@ impl Invariants {
     fn check(&mut self, process: Process, at_ms: f64, fact: &Fact) {
         let (node, incarnation) = process;
         let broken = match fact {
-            Fact::Opened { log, start, end } => self.opened(node, *log, *start, *end),
+            Fact::Opened { log, start, end } => {
+                if self.cut.remove(&(*log, node)).is_some_and(|process| process != incarnation) {
+                    self.met.insert(situation::TRUNCATED_THEN_CRASH);
+                }
+                self.opened(node, *log, *start, *end)
+            }
             Fact::Appended { log, .. }
             | Fact::Cut { log, .. }
             | Fact::Kept { log, .. }
@@ -178,8 +191,14 @@ impl Invariants {
             Fact::HighWatermark { log, high_watermark, durable_end, .. } => {
                 self.high_watermark(process, *log, *high_watermark, *durable_end)
             }
-            Fact::LeadsQuorum { term } => one_of_each(&mut self.quorum_leaders, *term, process)
-                .map(|other| ("two-quorum-leaders", format!("term {term} has two leaders, {other:?} too"))),
+            Fact::LeadsQuorum { term } => {
+                if self.quorum_leaders.values().next_back().is_some_and(|(last, _)| *last != node) {
+                    self.met.insert(situation::QUORUM_MOVED);
+                }
+                one_of_each(&mut self.quorum_leaders, *term, process).map(|other| {
+                    ("two-quorum-leaders", format!("term {term} has two leaders, {other:?} too"))
+                })
+            }
             Fact::Committed { index, term, payload } => self.committed(*index, *term, payload),
             Fact::Registered { broker, epoch } => self.registered(process, *broker, *epoch),
             Fact::Voted { voter, term, candidate } => {
@@ -188,9 +207,11 @@ impl Invariants {
             }
             Fact::Image { applied, digest } => one_of_each(&mut self.images, *applied, *digest)
                 .map(|other| ("two-images", format!("another image at {applied} has the digest {other:x}"))),
-            Fact::Follows { .. } | Fact::Truncated { .. } | Fact::Durable { .. } | Fact::InSync { .. } => {
+            Fact::Truncated { log, .. } => {
+                self.cut.insert((*log, node), incarnation);
                 None
             }
+            Fact::Follows { .. } | Fact::Durable { .. } | Fact::InSync { .. } => None,
         };
         if let Some((name, text)) = broken {
             let text =
@@ -309,6 +330,7 @@ impl Invariants {
             return None;
         }
         let decided = self.town.commit(index, payload);
+        self.met.extend(&decided.met);
         let holds = || decided.members_changed.iter().find_map(|log| self.members_hold(*log));
         decided.broken.or_else(|| if self.premises.is_lone { None } else { holds() })
     }

@@ -95,6 +95,26 @@ pub mod situation {
 
     /// All nodes of a cluster were down at a time.
     pub const ALL_DOWN: &str = "all nodes down at once";
+    /// Somebody else leads a partition.
+    pub const LEADER_MOVED: &str = "leader moved";
+    /// Nobody leads a partition.
+    pub const NO_LEADER: &str = "partition without a leader";
+    /// An eligible replica leads that was not in sync (KIP-966).
+    pub const LEADER_FROM_ELR: &str = "leader from the eligible replicas";
+    /// A replica leads that was not certain of its tail: the longest log among enough answers (contract 5).
+    pub const LEADER_FROM_UNCERTAIN: &str = "leader from the uncertain replicas";
+    /// Fewer replicas were in sync than acknowledgements need.
+    pub const TOO_FEW_IN_SYNC: &str = "fewer in sync than needed";
+    /// A replica came into sync again.
+    pub const JOINED_ISR: &str = "replica came into sync";
+    /// A follower cut what its leader does not have.
+    pub const TRUNCATED: &str = "follower truncated";
+    /// A follower cut what its leader does not have, and its process ended before it followed another one.
+    pub const TRUNCATED_THEN_CRASH: &str = "truncation followed by a crash";
+    /// Another node leads the metadata quorum.
+    pub const QUORUM_MOVED: &str = "quorum leader moved";
+    /// A broker's session ended.
+    pub const FENCED: &str = "broker fenced";
 
     /// Those that one node alone can meet.
     pub const OF_ONE: &[&str] = &[
@@ -111,7 +131,19 @@ pub mod situation {
     ];
 
     /// Those that only a cluster meets.
-    pub const OF_CLUSTERS: &[&str] = &[ALL_DOWN];
+    pub const OF_CLUSTERS: &[&str] = &[
+        ALL_DOWN,
+        LEADER_MOVED,
+        NO_LEADER,
+        LEADER_FROM_ELR,
+        LEADER_FROM_UNCERTAIN,
+        TOO_FEW_IN_SYNC,
+        JOINED_ISR,
+        TRUNCATED,
+        TRUNCATED_THEN_CRASH,
+        QUORUM_MOVED,
+        FENCED,
+    ];
 
     /// All of them.
     pub fn all() -> impl Iterator<Item = &'static str> {

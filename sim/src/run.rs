@@ -42,6 +42,8 @@ struct Remains {
     files: Vec<(String, Bytes)>,
     /// What the invariants say.
     findings: Vec<Finding>,
+    /// The named situations that the nodes told of.
+    met: BTreeSet<&'static str>,
     told: Vec<Told>,
     nodes: Vec<(u32, String)>,
 }
@@ -129,6 +131,7 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
         healed_at_ns,
         findings: watch.findings(is_whole, !deeds.damaged.is_empty()),
         deeds,
+        met: watch.met(),
         told: watch.take_told(),
         nodes: brokers.iter().map(|broker| (broker.node.number(), world.name(broker.node))).collect(),
         exits: brokers.iter().flat_map(|broker| broker.seen.all_exits()).collect(),
@@ -282,6 +285,7 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
     report.findings.extend(exits(plan, &remains));
     report.findings.extend(phantom_damage(&remains.deeds, &outcome.counters));
     report.findings.extend(remains.findings.iter().cloned());
+    report.situations.extend(&remains.met);
     match History::from_events(remains.history.iter().cloned()) {
         Ok(history) => {
             report.acknowledged = history

@@ -1,6 +1,7 @@
 //! Looks on while a simulation runs: takes in what the nodes tell, so that a fault can find whom it means, and the run can
 //! tell when the cluster is whole again.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -96,6 +97,11 @@ impl Watch {
 
     fn lacks(&self) -> Option<String> {
         self.look().lacks(&self.brokers)
+    }
+
+    /// The named situations that what was told is an example of.
+    pub fn met(&self) -> BTreeSet<&'static str> {
+        self.look().met()
     }
 
     /// What cannot all be true. `is_whole`: whether the replicas are to be held against each other; `is_damaged`: whether

@@ -7,6 +7,8 @@ use weir_protocol::raft::{Index, Voters};
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId};
 use weir_wire::internal;
 
+use crate::report::situation;
+
 /// No entry is larger.
 const ENTRY_BYTES_MAX: usize = 16 << 20;
 
@@ -22,6 +24,21 @@ pub(super) struct Town {
     leaders: BTreeMap<(LogId, LeaderEpoch), BrokerId>,
 }
 
+/// What a partition's change is an example of.
+fn met(was: &PartitionState, now: &PartitionState, needed: usize) -> Vec<&'static str> {
+    let new_leader = now.leader.filter(|leader| was.leader != Some(*leader));
+    let is_among = |replicas: &[BrokerId]| new_leader.is_some_and(|leader| replicas.contains(&leader));
+    let examples = [
+        (new_leader.is_some() && was.leader.is_some(), situation::LEADER_MOVED),
+        (now.leader.is_none(), situation::NO_LEADER),
+        (is_among(&was.elr) && !is_among(&was.isr), situation::LEADER_FROM_ELR),
+        (is_among(&was.uncertain), situation::LEADER_FROM_UNCERTAIN),
+        (!was.isr.is_empty() && now.isr.len() < needed, situation::TOO_FEW_IN_SYNC),
+        (now.isr.len() > was.isr.len(), situation::JOINED_ISR),
+    ];
+    examples.into_iter().filter(|(is_one, _)| *is_one).map(|(_, name)| name).collect()
+}
+
 /// What an entry has changed.
 #[derive(Debug, Default)]
 pub(super) struct Decided {
@@ -29,6 +46,8 @@ pub(super) struct Decided {
     pub(super) members_changed: Vec<LogId>,
     /// What must not be.
     pub(super) broken: Option<(&'static str, String)>,
+    /// Situations that the entry shows.
+    pub(super) met: Vec<&'static str>,
 }
 
 impl Town {
@@ -71,6 +90,8 @@ impl Town {
             if was == now {
                 continue;
             }
+            let needed = image.min_isr(log).unwrap_or(1);
+            decided.met.extend(met(was, now, needed));
             if was.isr != now.isr || was.elr != now.elr {
                 decided.members_changed.push(log);
             }

@@ -87,6 +87,14 @@ fn settings(rng: &mut Rng, promise: Promise) -> BTreeMap<String, String> {
     set("group.min.session.timeout.ms", 100);
     set("group.initial.rebalance.delay.ms", pick(rng, &[0, 50, 300]));
     set("offsets.topic.num.partitions", rng.u64(1..4));
+    let session_ms = pick(rng, &[400, 1_000, 1_000, 3_000]);
+    set("broker.session.timeout.ms", session_ms);
+    set("broker.heartbeat.interval.ms", session_ms / 6);
+    set("controller.quorum.election.timeout.ms", pick(rng, &[100, 200, 200, 500]));
+    set("replica.lag.time.max.ms", pick(rng, &[400, 1_500, 1_500, 10_000]));
+    set("replica.fetch.max.bytes", pick(rng, &[1 << 10, 16 << 10, 1 << 20]));
+    set("replica.fetch.response.max.bytes", pick(rng, &[2 << 10, 64 << 10, 10 << 20]));
+    set("leader.imbalance.check.interval.seconds", pick(rng, &[1, 3, 300]));
     if rng.u32(0..4) == 0 {
         set("weir.offsets.retention.ms", pick(rng, &[700, 2_000]));
         set("offsets.retention.check.interval.ms", pick(rng, &[50, 300]));
