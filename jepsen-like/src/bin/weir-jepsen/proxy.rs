@@ -92,27 +92,25 @@ async fn carry(route: Arc<Route>, stream: Stream, peer: SocketAddr) {
     // Whoever connected has hung up or died already.
     let Some(source) = source else { return to_source.abort() };
     let (node, links) = (route.node, &route.links);
-    let reset = links.until_reset([source, node]);
+    let mut to_node = None;
     let carried = async {
         // Neither the request for a connection nor the answer to it may be lost.
         links.until_open(source, node).await;
         links.until_open(node, source).await;
-        let Ok(upstream) = Stream::connect(route.target).await else { return None };
-        let (mut from_node, mut to_node) = upstream.into_split();
-        let there = pump(links, source, node, &mut from_source, &mut to_node);
+        let (mut from_node, writer) = Stream::connect(route.target).await?.into_split();
+        let to_node = to_node.insert(writer);
+        let there = pump(links, source, node, &mut from_source, to_node);
         let back = pump(links, node, source, &mut from_node, &mut to_source);
-        let done = tokio::try_join!(there, back);
-        done.is_err().then_some(to_node)
+        tokio::try_join!(there, back).map(drop)
     };
-    // An error of one end, and a reset, end both ends at once; what came to its end has closed both.
-    let to_node = weir_runtime::select! {
-        () = reset => None,
-        to_node = carried => to_node,
+    // An error of one end, and a reset, end both ends at once.
+    let is_over = weir_runtime::select! {
+        () = links.until_reset([source, node]) => false,
+        carried = carried => carried.is_ok(),
     };
-    if let Some(to_node) = to_node {
-        to_node.abort();
+    if !is_over {
+        to_node.into_iter().chain([to_source]).for_each(Writer::abort);
     }
-    to_source.abort();
 }
 
 /// One direction of a connection. Ends well when the sender has finished sending and the receiver knows.
@@ -159,3 +157,7 @@ async fn pump(
         failed = send => failed,
     }
 }
+
+#[cfg(test)]
+#[path = "proxy_tests.rs"]
+mod tests;
