@@ -9,8 +9,6 @@ use weir_jepsen::load::plan::{Group, Load, Producer, Topic};
 
 /// Version of the plan's format.
 pub(crate) const FORMAT: u32 = 1;
-/// The topic whose writes tell how long partitions were without a leader.
-pub(crate) const PROBED: &str = "probed";
 /// Before the first fault: consumers, groups and coordinators have come into being.
 const QUIET_FIRST_MS: u64 = 5_000;
 
@@ -30,7 +28,7 @@ pub(crate) struct Plan {
     pub(crate) load: Load,
     /// Whether librdkafka's clients work beside ours.
     pub(crate) librdkafka: bool,
-    /// Partitions of the topic [`PROBED`].
+    /// Partitions whose writes tell how long there was no leader.
     pub(crate) probes: i32,
     /// In the order of time.
     pub(crate) faults: Vec<TimedFault>,

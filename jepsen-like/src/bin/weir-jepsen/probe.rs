@@ -2,18 +2,24 @@
 //!
 //! A probe sends a small record to one partition every few milliseconds, with acks=all, and gives a request up soon. The time
 //! from a fault to the first acknowledgement of a record that was sent after it is how long clients could not write there.
+//!
+//! In a cluster there is a topic for each node that has no replica there: if the node leads the quorum, its loss shows
+//! whether that alone costs anybody anything.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use weir_client::{Acks, Client, ClientConfig, Producer, ProducerConfig, TopicPartition};
+use weir_client::{Acks, Client, ClientConfig, NewTopic, Producer, ProducerConfig, TopicPartition};
 use weir_jepsen::history::{self, Done, History, Log, Op, Outcome, ProcessId};
 use weir_jepsen::load::{self, Shared};
 use weir_runtime::time;
 
 use crate::nemesis::Struck;
-use crate::plan::PROBED;
+use crate::plan::Plan;
+
+/// The topic whose partitions have replicas everywhere.
+const EVERYWHERE: &str = "probed";
 
 /// The first probe's process.
 const FIRST_PROCESS: u32 = 400;
@@ -24,14 +30,35 @@ const REQUEST_TIMEOUT: Duration = Duration::from_millis(300);
 /// A fault counts by itself only so long after the one before it was mended.
 const ALONE_NS: u64 = 1_500_000_000;
 
-/// Whose sends are those to this partition.
-pub(crate) fn process(partition: i32) -> ProcessId {
-    ProcessId(FIRST_PROCESS + partition as u32)
+/// The topics of a plan's probes.
+pub(crate) fn topics(plan: &Plan) -> Vec<NewTopic> {
+    let everywhere = (plan.probes > 0).then(|| NewTopic::new(EVERYWHERE, plan.probes));
+    // With two nodes there would be one replica, which is no cluster's topic.
+    let sparing = (0..plan.nodes).filter(|_| plan.probes > 0 && plan.nodes > 2).map(|spared| {
+        let others: Vec<i32> =
+            (1..plan.nodes).map(|step| ((spared + step) % plan.nodes) as i32 + 1).take(2).collect();
+        NewTopic { name: sparing(spared), assignments: [(0, others)].into(), ..NewTopic::default() }
+    });
+    everywhere.into_iter().chain(sparing).collect()
+}
+
+/// The name of the topic that has no replica on this node.
+fn sparing(node: u32) -> String {
+    format!("probed-not-on-{}", node + 1)
+}
+
+/// Every partition of a plan's probes, and whose sends are those to it.
+pub(crate) fn partitions(plan: &Plan) -> Vec<(ProcessId, TopicPartition)> {
+    let of_topic = |topic: NewTopic| {
+        let name: std::sync::Arc<str> = topic.name.into();
+        (0..topic.partitions.unwrap_or(1)).map(move |partition| TopicPartition::new(name.clone(), partition))
+    };
+    (FIRST_PROCESS..).map(ProcessId).zip(topics(plan).into_iter().flat_map(of_topic)).collect()
 }
 
 /// Sends to one partition until the load ends.
-pub(crate) async fn run(shared: Shared, partition: i32) {
-    let client = connect(&shared, partition).await;
+pub(crate) async fn run(shared: Shared, process: ProcessId, to: TopicPartition) {
+    let client = connect(&shared, process).await;
     let config = ProducerConfig {
         acks: Acks::All,
         linger: Duration::ZERO,
@@ -40,10 +67,9 @@ pub(crate) async fn run(shared: Shared, partition: i32) {
         ..ProducerConfig::default()
     };
     let producer = Producer::new(&client, config);
-    let to = TopicPartition::new(PROBED, partition);
     let mut answers = Vec::new();
     while !*shared.stop.borrow() {
-        answers.push(load::send(&shared, process(partition), &producer, Acks::All, &to, 0).await);
+        answers.push(load::send(&shared, process, &producer, Acks::All, &to, 0).await);
         answers.retain(|answer| !answer.is_finished());
         time::sleep(EVERY).await;
     }
@@ -54,10 +80,10 @@ pub(crate) async fn run(shared: Shared, partition: i32) {
     }
 }
 
-async fn connect(shared: &Shared, partition: i32) -> Client {
+async fn connect(shared: &Shared, process: ProcessId) -> Client {
     let config = ClientConfig {
         bootstrap: shared.bootstrap.clone(),
-        client_id: format!("probe-{partition}"),
+        client_id: format!("probe-{}", process.0),
         connect_timeout: REQUEST_TIMEOUT,
         request_timeout: REQUEST_TIMEOUT,
         retry_backoff: Duration::from_millis(5),
@@ -83,6 +109,8 @@ pub(crate) struct Outage {
     pub(crate) median_ms: Option<f64>,
     /// The longest.
     pub(crate) max_ms: Option<f64>,
+    /// The longest time for a partition that has no replica on the node that was struck.
+    pub(crate) elsewhere_max_ms: Option<f64>,
     /// Probes sent while the fault lasted that ended with an error.
     pub(crate) errors: u64,
 }
@@ -99,10 +127,16 @@ pub(crate) fn outages(history: &History, struck: &[Struck]) -> BTreeMap<&'static
         let is_alone = struck.iter().enumerate().all(|(other_at, other)| {
             other_at == at || other.mended_ns + ALONE_NS < fault.at_ns || other.at_ns > fault.mended_ns
         });
-        if let Some(took) = probes.without_writes(fault.at_ns).filter(|_| is_alone) {
-            outage.measured += 1;
-            times.entry(fault.fault.name()).or_default().push(took as f64 / 1e6);
+        if !is_alone {
+            continue;
         }
+        if let Some(took_ms) = probes.without_writes(fault.at_ns, EVERYWHERE) {
+            outage.measured += 1;
+            times.entry(fault.fault.name()).or_default().push(took_ms);
+        }
+        let elsewhere =
+            fault.fault.node().and_then(|node| probes.without_writes(fault.at_ns, &sparing(node)));
+        outage.elsewhere_max_ms = [outage.elsewhere_max_ms, elsewhere].into_iter().flatten().reduce(f64::max);
     }
     for (kind, mut times) in times {
         times.sort_by(f64::total_cmp);
@@ -126,7 +160,7 @@ impl<'a> Probes<'a> {
         let mut probes = Probes { acknowledged: BTreeMap::new(), failed: Vec::new() };
         for operation in history.operations() {
             let Op::Send { log, acks: history::Acks::All, .. } = &operation.op else { continue };
-            if &*log.topic != PROBED {
+            if !log.topic.starts_with(EVERYWHERE) {
                 continue;
             }
             match (&operation.outcome, operation.completed_ns) {
@@ -139,13 +173,16 @@ impl<'a> Probes<'a> {
         probes
     }
 
-    /// From this moment until every partition has taken a write that was sent later; `None` if one never did.
-    fn without_writes(&self, from_ns: u64) -> Option<u64> {
-        let taken = self.acknowledged.values().map(|sends| {
+    /// From this moment until every partition of the topic has taken a write that was sent later, in milliseconds; `None` if
+    /// one never did.
+    fn without_writes(&self, from_ns: u64, topic: &str) -> Option<f64> {
+        let of_topic = self.acknowledged.iter().filter(|(log, _)| &*log.topic == topic);
+        let taken = of_topic.map(|(_, sends)| {
             let later = sends.partition_point(|(begun, _)| *begun < from_ns);
             sends[later..].iter().map(|(_, ended)| ended.saturating_sub(from_ns)).min()
         });
-        taken.collect::<Option<Vec<u64>>>()?.into_iter().max()
+        let longest = taken.collect::<Option<Vec<u64>>>()?.into_iter().max()?;
+        Some(longest as f64 / 1e6)
     }
 
     fn errors(&self, from_ns: u64, to_ns: u64) -> u64 {
@@ -160,7 +197,7 @@ mod tests {
     use weir_jepsen::history::{Failure, Recorder};
 
     fn sent(recorder: &Recorder, partition: i32, value: u64, begun_ms: u64, ended_ms: Option<u64>) {
-        let op = Op::Send { log: Log::new(PROBED, partition), value, acks: history::Acks::All };
+        let op = Op::Send { log: Log::new(EVERYWHERE, partition), value, acks: history::Acks::All };
         let pending = recorder.invoke(ProcessId(partition as u32), begun_ms * 1_000_000, op);
         match ended_ms {
             Some(ms) => pending.ok(ms * 1_000_000, Done::Sent { offset: Some(value as i64) }),

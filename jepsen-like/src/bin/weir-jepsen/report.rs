@@ -90,7 +90,7 @@ impl Report {
             [operations, acknowledged_sends, self.lost, unknown, failed, records_read].map(|n| n.to_string()),
         );
         let mut faults = table();
-        faults.set_header(["fault", "struck", "measured", "median ms", "max ms", "errors"]);
+        faults.set_header(["fault", "struck", "measured", "median ms", "max ms", "elsewhere", "errors"]);
         let ms = |ms: Option<f64>| ms.map_or("–".to_owned(), |ms| format!("{ms:.0}"));
         for (kind, outage) in &self.outages {
             faults.add_row([
@@ -99,6 +99,7 @@ impl Report {
                 outage.measured.to_string(),
                 ms(outage.median_ms),
                 ms(outage.max_ms),
+                ms(outage.elsewhere_max_ms),
                 outage.errors.to_string(),
             ]);
         }
@@ -108,7 +109,7 @@ impl Report {
             self.findings.iter().map(|finding| format!("{}: {}\n", finding.name, finding.text)).collect();
         let said: Vec<_> = self.said.iter().map(|line| format!("    {line}\n")).collect();
         format!(
-            "{} nodes, {:.0} s, seed {}\n{counts}\n\nFrom a fault until every partition took writes again:\n{faults}\n\n{}{}{}",
+            "{} nodes, {:.0} s, seed {}\n{counts}\n\nFrom a fault until every partition took writes again (elsewhere: those without a replica on that node, max ms):\n{faults}\n\n{}{}{}",
             self.nodes,
             self.seconds,
             self.seed,

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use weir_client::{Admin, NewTopic, TopicPartition};
+use weir_client::{Admin, NewTopic};
 use weir_jepsen::checkers;
 use weir_jepsen::history::{Acks, Event, History, ProcessId, Recorder, write_events};
 use weir_jepsen::load::{self, Shared};
@@ -20,7 +20,7 @@ use crate::brokers::{self, Brokers};
 use crate::librdkafka::{self, Librdkafka};
 use crate::links::Links;
 use crate::nemesis::{Nemesis, Struck};
-use crate::plan::{PROBED, Plan};
+use crate::plan::Plan;
 use crate::probe;
 use crate::report::{Finding, Report};
 
@@ -166,7 +166,7 @@ async fn prepare(shared: &Shared, plan: &Plan) -> Result<(), Failure> {
         new.configs = topic.settings.clone();
         new
     });
-    for topic in of_load.chain((plan.probes > 0).then(|| NewTopic::new(PROBED, plan.probes))) {
+    for topic in of_load.chain(probe::topics(plan)) {
         admin.create_topic(&topic).await.map_err(Box::new)?;
     }
     Ok(())
@@ -175,8 +175,8 @@ async fn prepare(shared: &Shared, plan: &Plan) -> Result<(), Failure> {
 fn start_clients(plan: &Plan, shared: &Shared) -> Vec<JoinHandle<()>> {
     let works = load::work(&plan.load, shared);
     let mut clients: Vec<_> = works.into_iter().map(|work| task::spawn("client", work.run)).collect();
-    for partition in 0..plan.probes {
-        clients.push(task::spawn("probe", probe::run(shared.clone(), partition)));
+    for (process, partition) in probe::partitions(plan) {
+        clients.push(task::spawn("probe", probe::run(shared.clone(), process, partition)));
     }
     clients
 }
@@ -190,7 +190,7 @@ async fn finish_clients(plan: &Plan, shared: &Shared, clients: Vec<JoinHandle<()
             client.await?;
         }
         let mut partitions = load::partitions(&plan.load.topics);
-        partitions.extend((0..plan.probes).map(|partition| TopicPartition::new(PROBED, partition)));
+        partitions.extend(probe::partitions(plan).into_iter().map(|(_, partition)| partition));
         load::final_read(shared.clone(), FINAL_READER, partitions, deadline).await;
         Ok(())
     };
@@ -205,7 +205,7 @@ fn promise(plan: &Plan, healed_at_ns: u64) -> Promise {
         durable_acks.insert(Acks::Leader);
     }
     let ours = plan.load.producers.iter().zip(0..).filter(|(producer, _)| producer.idempotent);
-    let probes = (0..plan.probes).map(probe::process);
+    let probes = probe::partitions(plan).into_iter().map(|(process, _)| process);
     let idempotent =
         ours.map(|(_, number)| ProcessId(number)).chain(probes).chain([librdkafka::FIRST_PROCESS]).collect();
     Promise {
