@@ -146,6 +146,13 @@ impl Brokers {
         }
     }
 
+    /// Removes all data of a node that is kept down.
+    pub(crate) fn wipe(&self, node: u32) {
+        if let Err(error) = std::fs::remove_dir_all(self.0.nodes[node as usize].folder.join("data")) {
+            self.complain(format!("the data of node {} cannot be removed: {error}", node + 1));
+        }
+    }
+
     /// Asks the process to stop, waits until it has, and keeps it down until [`Brokers::release`].
     pub(crate) async fn stop_cleanly(&self, node: u32) {
         let process = {

@@ -91,6 +91,7 @@ impl Nemesis {
             }
             Fault::Kill { .. }
             | Fault::KillAll
+            | Fault::Wipe { .. }
             | Fault::Stop { .. }
             | Fault::Restart { .. }
             | Fault::Reset { .. } => Vec::new(),
@@ -112,6 +113,12 @@ impl Nemesis {
                 (0..self.nodes).for_each(|node| self.brokers.kill(node));
                 time::sleep(lasts).await;
                 (0..self.nodes).for_each(|node| self.brokers.release(node));
+            }
+            Fault::Wipe { node } => {
+                self.brokers.kill(node);
+                self.brokers.wipe(node);
+                time::sleep(lasts).await;
+                self.brokers.release(node);
             }
             Fault::Stop { node } => {
                 self.brokers.pause(node);

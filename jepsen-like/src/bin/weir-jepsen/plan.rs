@@ -51,6 +51,8 @@ pub(crate) enum Fault {
     Kill { node: u32 },
     /// The same for all nodes at once.
     KillAll,
+    /// SIGKILL, and all its data is removed: it comes back with an empty disk.
+    Wipe { node: u32 },
     /// SIGSTOP, and SIGCONT in the end.
     Stop { node: u32 },
     /// SIGTERM, a clean stop; the process is started again in the end.
@@ -72,9 +74,10 @@ pub(crate) enum Fault {
 }
 
 /// The kinds of fault, in the order of the summary, and whether one takes more than one node.
-const KINDS: [(&str, bool); 11] = [
+const KINDS: [(&str, bool); 12] = [
     ("kill", false),
     ("kill-all", true),
+    ("wipe", true),
     ("stop", false),
     ("restart", false),
     ("cut-off", false),
@@ -92,6 +95,7 @@ impl Fault {
         match self {
             Fault::Kill { .. } => "kill",
             Fault::KillAll => "kill-all",
+            Fault::Wipe { .. } => "wipe",
             Fault::Stop { .. } => "stop",
             Fault::Restart { .. } => "restart",
             Fault::CutOff { .. } => "cut-off",
@@ -109,6 +113,7 @@ impl Fault {
         match *self {
             Fault::KillAll => None,
             Fault::Kill { node }
+            | Fault::Wipe { node }
             | Fault::Stop { node }
             | Fault::Restart { node }
             | Fault::CutOff { node }
@@ -121,10 +126,12 @@ impl Fault {
         }
     }
 
-    /// Strikes one of `nodes` nodes, drawn at random.
-    fn draw(kind: &str, nodes: u32, rng: &mut Rng) -> Fault {
+    /// Strikes one of `nodes` nodes, drawn at random. Only one disk of a run is ever lost: with two of three in sync, no more
+    /// may be before it is repaired.
+    fn draw(kind: &str, nodes: u32, mortal: u32, rng: &mut Rng) -> Fault {
         let node = rng.u32(..nodes);
         match kind {
+            "wipe" => Fault::Wipe { node: mortal },
             "kill" => Fault::Kill { node },
             "kill-all" => Fault::KillAll,
             "stop" => Fault::Stop { node },
@@ -160,6 +167,7 @@ impl Plan {
         let mut rng = Rng::with_seed(seed);
         let kinds: Vec<&str> =
             KINDS.iter().filter(|(_, takes_more)| nodes > 1 || !takes_more).map(|(kind, _)| *kind).collect();
+        let mortal = rng.u32(..nodes);
         let (mut faults, mut turn) = (Vec::new(), Vec::new());
         let mut at_ms = QUIET_FIRST_MS;
         loop {
@@ -168,7 +176,7 @@ impl Plan {
                 rng.shuffle(&mut turn);
             }
             let Some(kind) = turn.pop() else { break };
-            let fault = Fault::draw(kind, nodes, &mut rng);
+            let fault = Fault::draw(kind, nodes, mortal, &mut rng);
             let for_ms = rng.u64(500..8_000);
             if at_ms + for_ms > duration_ms {
                 break;
@@ -327,6 +335,9 @@ mod tests {
             plan.faults.iter().map(|fault| fault.fault.name()).collect();
         assert_eq!(kinds.len(), KINDS.len());
         assert!(plan.faults.iter().all(|fault| fault.at_ms + fault.for_ms <= 600_000));
+        let wiped = plan.faults.iter().filter(|fault| fault.fault.name() == "wipe");
+        let disks: std::collections::BTreeSet<_> = wiped.map(|fault| fault.fault.node()).collect();
+        assert_eq!(disks.len(), 1, "only one disk is ever lost");
     }
 
     #[test]
@@ -334,7 +345,7 @@ mod tests {
         let plan = Plan::draw(7, 1, 600_000, true);
         assert!(plan.faults.iter().all(|fault| !matches!(
             fault.fault,
-            Fault::CutLink { .. } | Fault::CutFromPeers { .. } | Fault::KillAll
+            Fault::CutLink { .. } | Fault::CutFromPeers { .. } | Fault::KillAll | Fault::Wipe { .. }
         )));
     }
 
