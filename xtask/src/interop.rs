@@ -39,6 +39,9 @@ pub(crate) struct Interop {
     /// Start Apache Kafka instead of a broker of ours: a case that fails there too is the case's fault.
     #[arg(long, conflicts_with = "bootstrap")]
     apache_kafka: bool,
+    /// Three nodes of a cluster, in place of one broker.
+    #[arg(long, conflicts_with = "bootstrap")]
+    cluster: bool,
     /// Print the matrix as a Markdown table, for docs/compatibility.md.
     #[arg(long)]
     markdown: bool,
@@ -76,19 +79,54 @@ const COMMON_CASES: [&str; 15] = [
     "commit-resume",
     "admin",
 ];
+
+/// Whom the clients are tried against.
+enum Target {
+    Broker(Broker),
+    Cluster(Cluster),
+}
+
+impl Target {
+    fn start(root: &Path, work: &Path, options: &Interop) -> Result<Target> {
+        // New groups do not wait for members to come.
+        let settings = ["group.initial.rebalance.delay.ms=0".to_owned()];
+        Ok(match &options.bootstrap {
+            Some(address) => Target::Broker(Broker::at(address)),
+            None => match (options.cluster, options.apache_kafka) {
+                (true, true) => Target::Cluster(Cluster::start_apache_kafka(root, work)?),
+                (true, false) => Target::Cluster(Cluster::start_weir(root, work, &settings)?),
+                (false, true) => Target::Broker(Broker::start_apache_kafka(root, work)?),
+                (false, false) => Target::Broker(Broker::start_with(root, work, &settings)?),
+            },
+        })
+    }
+
+    /// Where clients begin.
+    fn bootstrap(&self) -> &str {
+        match self {
+            Target::Broker(broker) => &broker.address,
+            Target::Cluster(cluster) => &cluster.bootstrap,
+        }
+    }
+
+    /// What the broker, or the first node, has to say.
+    fn log(&self, work: &Path) -> PathBuf {
+        match self {
+            Target::Broker(_) => work.join("broker.log"),
+            Target::Cluster(_) => work.join("weir-1/broker.log"),
+        }
+    }
+}
+
 /// Runs every client's cases and prints the matrix.
 pub(crate) fn run(root: &Path, options: &Interop) -> Result<()> {
     let work = work_folder(root)?;
     let clients = clients(root, &options.only)?;
-    let broker = match &options.bootstrap {
-        Some(address) => Broker::at(address),
-        None if options.apache_kafka => Broker::start_apache_kafka(root, &work)?,
-        None => Broker::start(root, &work)?,
-    };
+    let target = Target::start(root, &work, options)?;
     let start = Instant::now();
     let outcomes = side_by_side(clients, options.jobs.max(1), |client, script| {
         let mut command = Command::new(script);
-        command.arg(&broker.address).env("WORK", &work).env_remove("SHORT");
+        command.arg(target.bootstrap()).env("WORK", &work).env_remove("SHORT");
         if options.short {
             command.env("SHORT", "1");
         }
@@ -99,7 +137,8 @@ pub(crate) fn run(root: &Path, options: &Interop) -> Result<()> {
         Ok(finished)
     })?;
     let took = start.elapsed().as_secs_f64();
-    drop(broker);
+    let log = target.log(&work);
+    drop(target);
     let mut matrix = Matrix::default();
     for finished in outcomes.iter().filter(|finished| finished.cannot_install().is_none()) {
         matrix.add(&finished.client, &finished.version, &finished.cases);
@@ -109,7 +148,7 @@ pub(crate) fn run(root: &Path, options: &Interop) -> Result<()> {
         println!("{:>6.1} s  {}", finished.took.as_secs_f64(), finished.client);
     }
     println!("{took:>6.1} s  all of them, {} at a time", options.jobs.max(1));
-    report(&outcomes, &COMMON_CASES, options.strict, &work.join("broker.log"))
+    report(&outcomes, &COMMON_CASES, options.strict, &log)
 }
 
 /// Kills a broker under load and reads everything back.

@@ -260,3 +260,28 @@ fn without_acks_from_all_there_are_no_numbers() {
         assert!(cluster.state().topics["t"][0].producers.is_empty());
     });
 }
+
+#[test]
+fn while_leaders_change_each_record_is_there_once_and_in_order() {
+    run(async {
+        for hints in [true, false] {
+            let cluster = FakeCluster::start(3).await;
+            cluster.topic("t", 1);
+            cluster.state().hints = hints;
+            let producer = Producer::new(&cluster.client().await, config());
+            let mut deliveries = Vec::new();
+            for number in 0..300 {
+                deliveries.push(send(&producer, number.to_string()).await);
+                if number % 20 == 0 {
+                    cluster.elect("t", 0, number / 20 % 3);
+                    cluster.fault(ApiKey::Produce, Fault::CloseAfter);
+                    time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+            for (offset, delivery) in (0..).zip(deliveries) {
+                assert_eq!(delivery.await.unwrap().offset, Some(offset), "hints: {hints}");
+            }
+            assert_eq!(cluster.values("t", 0), numbers(300));
+        }
+    });
+}

@@ -155,7 +155,7 @@ class Aiokafka(harness.Adapter):
         return Member(topic, group)
 
     def administer(self, topic, group):
-        assert len(wait(self.admin.describe_cluster())["brokers"]) == 1
+        assert len(wait(self.admin.describe_cluster())["brokers"]) == BROKER.count(",") + 1
         wait(self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "3600000"})]))
         describe = lambda: wait(self.admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)]))
         harness.wait_for("the setting", lambda: "3600000" in str(describe()))

@@ -20,7 +20,7 @@ var codecs = map[string]kgo.CompressionCodec{
 type franz struct{ admin *kadm.Client }
 
 func client(options ...kgo.Opt) (*kgo.Client, error) {
-	return kgo.NewClient(append(options, kgo.SeedBrokers(shared.Broker()))...)
+	return kgo.NewClient(append(options, kgo.SeedBrokers(shared.Brokers()...))...)
 }
 
 func record(r *kgo.Record) shared.Record {

@@ -90,7 +90,7 @@ type reader struct{ *kafka.Reader }
 
 func (c client) Reader(_ context.Context, topic string, start int64) (shared.Reader, error) {
 	made := reader{kafka.NewReader(kafka.ReaderConfig{
-		Brokers: []string{shared.Broker()}, Topic: topic, Partition: 0, MaxBytes: 10_000_000, MaxWait: 500 * time.Millisecond,
+		Brokers: shared.Brokers(), Topic: topic, Partition: 0, MaxBytes: 10_000_000, MaxWait: 500 * time.Millisecond,
 	})}
 	return made, made.SeekTo(start)
 }
@@ -132,7 +132,7 @@ func (c client) OffsetForTime(ctx context.Context, topic string, milliseconds in
 
 func (c client) Consume(ctx context.Context, topic, group string, handle func(shared.Record) bool) error {
 	member := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: []string{shared.Broker()}, GroupID: group, Topic: topic, StartOffset: kafka.FirstOffset, MaxWait: 200 * time.Millisecond,
+		Brokers: shared.Brokers(), GroupID: group, Topic: topic, StartOffset: kafka.FirstOffset, MaxWait: 200 * time.Millisecond,
 		SessionTimeout: 6 * time.Second, HeartbeatInterval: 300 * time.Millisecond, JoinGroupBackoff: 200 * time.Millisecond,
 	})
 	accepted := []kafka.Message{}
@@ -171,7 +171,7 @@ func commit(ctx context.Context, member *kafka.Reader, messages []kafka.Message)
 func main() {
 	key, value := []byte("key"), []byte("value")
 	shared.Main(shared.Suite{
-		Name: "kafka-go", Client: client{&kafka.Client{Addr: kafka.TCP(shared.Broker()), Timeout: 30 * time.Second}},
+		Name: "kafka-go", Client: client{&kafka.Client{Addr: kafka.TCP(shared.Brokers()...), Timeout: 30 * time.Second}},
 		// It reads what is empty as null.
 		Headers:      []shared.Header{{Key: "a", Value: []byte("1")}, {Key: "b", Value: []byte("2")}, {Key: "a", Value: []byte("3")}},
 		Nulls:        [][2][]byte{{nil, value}, {key, nil}, {nil, nil}, {key, value}},

@@ -138,7 +138,7 @@ class KafkaPython(harness.Adapter):
         return Member(topic, group)
 
     def administer(self, topic, group):
-        assert len(self.admin.describe_cluster()["brokers"]) == 1, self.admin.describe_cluster()
+        assert len(self.admin.describe_cluster()["brokers"]) == BROKER.count(",") + 1, self.admin.describe_cluster()
         self.admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "3600000"})])
         describe = lambda: self.admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
         harness.wait_for("the setting", lambda: "3600000" in str(describe()))

@@ -23,7 +23,7 @@ CompressionCodecs[CompressionTypes.ZSTD] = () => ({
   decompress: async buffer => Buffer.from(zstd.decompress(buffer))
 })
 
-const kafka = new Kafka({ brokers: [broker], logLevel: logLevel.NOTHING, retry: { initialRetryTime: 50 } })
+const kafka = new Kafka({ brokers: broker.split(','), logLevel: logLevel.NOTHING, retry: { initialRetryTime: 50 } })
 const admin = kafka.admin()
 
 // Each name has one value or a list of values; the order between different names is lost.
@@ -138,7 +138,7 @@ const client = {
 
   async administer (topic, groupId) {
     const cluster = await admin.describeCluster()
-    check(cluster.brokers.length === 1 && cluster.controller === cluster.brokers[0].nodeId, () => text(cluster))
+    check(cluster.brokers.length === broker.split(',').length && cluster.brokers.some(({ nodeId }) => nodeId === cluster.controller), () => text(cluster))
     const resource = { type: ConfigResourceTypes.TOPIC, name: topic }
     const configEntries = [{ name: 'retention.ms', value: '3600000' }]
     await admin.alterConfigs({ validateOnly: false, resources: [{ ...resource, configEntries }] })

@@ -7,7 +7,7 @@ import { Admin, ConfigResourceTypes, Consumer, IncrementalAlterConfigOperationTy
 
 import { TopicExists, allCodecs, allHeaders, allNulls, broker, check, main, text, waitFor } from './shared/harness.mjs'
 
-const base = { clientId: 'platformatic', bootstrapBrokers: [broker], retries: 5, retryDelay: 50 }
+const base = { clientId: 'platformatic', bootstrapBrokers: broker.split(','), retries: 5, retryDelay: 50 }
 const admin = new Admin(base)
 
 const toRecord = message => ({

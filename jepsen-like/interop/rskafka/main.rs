@@ -173,5 +173,5 @@ impl Reader for Consumer {
 }
 
 fn main() -> ExitCode {
-    weir_interop::run(async || Ok(Adapter(Arc::new(ClientBuilder::new(vec![broker()]).build().await?))))
+    weir_interop::run(async || Ok(Adapter(Arc::new(ClientBuilder::new(broker().split(',').map(str::to_owned).collect()).build().await?))))
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/IBM/sarama"
 	"weir/interop/shared"
@@ -18,7 +19,7 @@ func (c client) cluster() error {
 		return err
 	}
 	folders, err := c.admin.DescribeLogDirs([]int32{controller})
-	return errors.Join(err, shared.Expect(len(brokers) == 1 && brokers[0].ID() == controller, "brokers", brokers),
+	return errors.Join(err, shared.Expect(len(brokers) == len(shared.Brokers()) && slices.ContainsFunc(brokers, func(broker *sarama.Broker) bool { return broker.ID() == controller }), "brokers", brokers),
 		shared.Expect(len(folders[controller]) > 0, "folders", folders))
 }
 

@@ -71,7 +71,7 @@ func (c client) Sender(codec string, idempotent bool) (shared.Sender, error) {
 		config.Producer.Idempotent = true
 		config.Net.MaxOpenRequests = 1
 	}
-	made, err := sarama.NewSyncProducer([]string{shared.Broker()}, config)
+	made, err := sarama.NewSyncProducer(shared.Brokers(), config)
 	return sender{made}, err
 }
 
@@ -110,7 +110,7 @@ type reader struct {
 func (c client) Reader(_ context.Context, topic string, start int64) (shared.Reader, error) {
 	config := settings()
 	config.Consumer.Return.Errors = true
-	consumer, err := sarama.NewConsumer([]string{shared.Broker()}, config)
+	consumer, err := sarama.NewConsumer(shared.Brokers(), config)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +181,7 @@ func (c client) Consume(ctx context.Context, topic, group string, handle func(sh
 	config.Consumer.Group.Session.Timeout = 6 * time.Second
 	config.Consumer.Group.Heartbeat.Interval = 300 * time.Millisecond
 	config.Consumer.Group.Rebalance.Retry.Backoff = 200 * time.Millisecond
-	member, err := sarama.NewConsumerGroup([]string{shared.Broker()}, group, config)
+	member, err := sarama.NewConsumerGroup(shared.Brokers(), group, config)
 	if err != nil {
 		return err
 	}
@@ -194,7 +194,7 @@ func (c client) Consume(ctx context.Context, topic, group string, handle func(sh
 }
 
 func main() {
-	made, err := sarama.NewClient([]string{shared.Broker()}, settings())
+	made, err := sarama.NewClient(shared.Brokers(), settings())
 	if err != nil {
 		panic(err)
 	}

@@ -95,8 +95,8 @@ type skip string
 
 func (why skip) Error() string { return string(why) }
 
-// Broker is the address that the program was given.
-func Broker() string { return os.Args[1] }
+// Brokers are the addresses that the program was given.
+func Brokers() []string { return strings.Split(os.Args[1], ",") }
 
 // Main runs the cases, prints one line for each, and ends the process with 1 if one failed.
 func Main(suite Suite) {

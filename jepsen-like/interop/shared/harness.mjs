@@ -1,4 +1,4 @@
-// The cases of the Node clients: `main(client)` runs them against the broker at argv[2]. What a client offers:
+// The cases of the Node clients: `main(client)` runs them against the brokers at argv[2]. What a client offers:
 //
 //   name, codecs, idempotence       what it is called, and what it can do
 //   notes                           by case: what of it the client leaves out or does in its own way; or why it has no means for it

@@ -1,4 +1,4 @@
-"""The cases of the Python clients. Each client is an `Adapter`; `main` runs the cases against the broker at argv[1]."""
+"""The cases of the Python clients. Each client is an `Adapter`; `main` runs the cases against the brokers at argv[1]."""
 
 import os
 import signal

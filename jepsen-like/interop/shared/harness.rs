@@ -153,7 +153,7 @@ pub trait Reader: 'static {
     async fn seek(&mut self, offset: i64) -> Result<()>;
 }
 
-/// The address that the program was given.
+/// The addresses that the program was given, with commas between them.
 pub fn broker() -> String {
     std::env::args().nth(1).unwrap_or_default()
 }

@@ -19,11 +19,6 @@ impl Broker {
         Broker { address: address.to_owned(), process: None }
     }
 
-    /// Starts a broker of ours with its default settings, but that new groups do not wait for members to come.
-    pub(super) fn start(root: &Path, work: &Path) -> Result<Broker> {
-        Broker::start_with(root, work, &["group.initial.rebalance.delay.ms=0".to_owned()])
-    }
-
     /// Starts a broker of ours with settings of its own, each as `name=value`.
     pub(crate) fn start_with(root: &Path, work: &Path, settings: &[String]) -> Result<Broker> {
         let config = work.join("server.properties");
