@@ -63,6 +63,14 @@ pub struct Config {
     pub replica_fetch_bytes_max: usize,
     /// `replica.fetch.response.max.bytes`: the most that a follower fetches at a time, its first batch aside.
     pub replica_fetch_response_bytes_max: usize,
+    /// `metadata.log.max.record.bytes.between.snapshots`: a snapshot of the metadata is taken when its log has grown by
+    /// so much.
+    pub metadata_snapshot_bytes: u64,
+    /// `weir.metadata.log.retained.entries`: how many entries behind a snapshot stay in the metadata log, for nodes that
+    /// are not far behind.
+    pub metadata_entries_retained: u32,
+    /// `metadata.log.segment.bytes`.
+    pub metadata_segment_bytes: u32,
     /// `broker.rack`.
     pub rack: Option<String>,
     /// `auto.create.topics.enable`: whether Metadata may create a topic that a client names.
@@ -147,6 +155,9 @@ impl Default for Config {
             ),
             replica_fetch_bytes_max: 1 << 20,
             replica_fetch_response_bytes_max: 10 << 20,
+            metadata_snapshot_bytes: 20 << 20,
+            metadata_entries_retained: 10_000,
+            metadata_segment_bytes: 64 << 20,
             rack: None,
             auto_create_topics: true,
             delete_topics: true,

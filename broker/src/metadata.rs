@@ -5,33 +5,39 @@
 
 mod describe;
 pub(crate) mod driver;
+mod first_voters;
 #[cfg(test)]
 mod format_tests;
+mod formation;
 mod hard_state;
 mod log;
+mod news;
+pub(crate) mod proposing;
 mod quorum;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use weir_protocol::metadata::settings::{self, Layers, TopicSettings};
 use weir_protocol::metadata::{
-    Change, Command, FEATURE_LEVEL_MAX, FeatureRange, Image, PartitionState, Rejected, Topic,
+    Change, Command, FEATURE_LEVEL_MAX, FeatureRange, Image, PartitionState, Record, Rejected, Topic,
 };
+use weir_protocol::raft::Index;
 use weir_protocol::types::{BrokerId, FolderId, Incarnation, LeaderEpoch, LogId, TopicId};
 use weir_runtime::watch;
 use weir_storage::{Flush, LogConfig};
 
 use crate::config::Config;
+use crate::peer::Peers;
+use crate::peer::message::{ControllerQuestion, ControllerReply, NotDone};
 
 pub(crate) use describe::{Described, Level};
+pub(crate) use quorum::LeaderView;
 
 /// The feature levels that this code can work at.
 pub(crate) const FEATURE_LEVELS: FeatureRange = FeatureRange { min: 1, max: FEATURE_LEVEL_MAX };
-
-/// Proposals that may wait; whoever sends one more waits.
-const PROPOSALS_MAX: usize = 256;
 
 /// The image, and what is derived from it.
 #[derive(Debug, Default)]
@@ -197,6 +203,14 @@ impl ImageReader {
         Ok(Arc::clone(&found))
     }
 
+    /// Waits until the entry at `index` is applied and published.
+    ///
+    /// # Errors
+    /// The metadata's driver has ended before.
+    pub(crate) async fn wait_applied(&self, index: Index) -> Result<(), watch::Closed> {
+        self.wait_for(|image| image.applied().is_some_and(|applied| index <= applied)).await.map(drop)
+    }
+
     /// Whether the image cannot change any more.
     pub(crate) fn is_closed(&self) -> bool {
         self.view.is_closed()
@@ -288,25 +302,38 @@ pub(crate) enum ProposeError {
     Stopping,
 }
 
-/// A command and who waits for it.
-pub(crate) struct Proposal {
-    command: Command,
-    reply: oneshot::Sender<Result<Change, ProposeError>>,
-}
-
 /// Proposes changes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Metadata {
-    proposals: mpsc::Sender<Proposal>,
+    me: BrokerId,
+    peers: Peers,
+    reader: ImageReader,
+    leader: watch::Receiver<LeaderView>,
 }
 
 impl Metadata {
     /// Proposes a command and waits until it is committed and this broker's image has it. Dropping the future takes
     /// nothing back.
     pub(crate) async fn propose(&self, command: Command) -> Result<Change, ProposeError> {
-        let (reply, outcome) = oneshot::channel();
-        let proposal = Proposal { command, reply };
-        self.proposals.send(proposal).await.map_err(|_| ProposeError::Stopping)?;
-        outcome.await.map_err(|_| ProposeError::Stopping)?
+        let question = ControllerQuestion::Propose(Record::from(command));
+        let leader = self.leader.borrow().leader.unwrap_or(self.me);
+        match self.peers.ask(leader, question).await {
+            Ok(ControllerReply::Proposed { index, outcome }) => {
+                self.reader.wait_applied(index).await.map_err(|_| ProposeError::Stopping)?;
+                outcome.map_err(ProposeError::Rejected)
+            }
+            Ok(ControllerReply::NotDone(NotDone::NotController(_))) => Err(ProposeError::NotController),
+            Ok(ControllerReply::NotDone(NotDone::Overloaded)) => Err(ProposeError::Overloaded),
+            Ok(ControllerReply::NotDone(NotDone::TooLarge)) => Err(ProposeError::TooLarge),
+            Ok(_) => Err(ProposeError::Unknown),
+            Err(_) if leader == self.me => Err(ProposeError::Stopping),
+            Err(_) => Err(ProposeError::Unknown),
+        }
+    }
+
+    /// Waits until this node leads the quorum and its image is up to date.
+    pub(crate) async fn wait_leading(&self) -> Result<(), watch::Closed> {
+        let mut leader = self.leader.clone();
+        leader.wait_for(|view| view.is_me).await.map(drop)
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
 use weir_protocol::group::Limits;
-use weir_protocol::metadata::Endpoint;
+use weir_protocol::metadata::{Command, Endpoint, FEATURE_LEVEL_MAX, FeatureRange};
 use weir_protocol::partition;
 use weir_protocol::types::BrokerId;
 use weir_runtime::disk::Disk;
@@ -22,7 +22,9 @@ use crate::config::Config;
 use crate::controller::{ControllerClient, PartitionChanges};
 use crate::group::{GroupSetup, Groups};
 use crate::membership::MembershipError;
+use crate::metadata::Metadata;
 use crate::metadata::driver::{Driver, DriverSetup, MetadataError};
+use crate::metadata::proposing::Controlling;
 use crate::metrics::Metrics;
 use crate::peer::{Inboxes, Peers};
 use crate::producer_ids::ProducerIds;
@@ -141,6 +143,16 @@ impl FailureFlag {
         });
     }
 
+    /// Waits until the broker cannot go on.
+    pub(crate) async fn wait(&self) -> Failure {
+        let mut reported = self.0.subscribe();
+        match reported.wait_for(Option::is_some).await {
+            Ok(failure) => failure.clone().unwrap_or_else(|| Failure::Task("unknown".to_owned())),
+            // The flag lives as long as its holders.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
     pub(crate) fn get(&self) -> Option<Failure> {
         self.0.borrow().clone()
     }
@@ -207,12 +219,16 @@ impl Node {
         let metrics = Arc::new(Metrics::default());
         let failure = FailureFlag::new();
         let me = BrokerId(config.node_id);
+        let (inboxes, arrivals) = Inboxes::new();
         let driver = Driver::start(DriverSetup {
             me,
             config: Arc::clone(&config),
             store: store.clone(),
             disk: disk.clone(),
-            endpoint: endpoint(&config, address),
+            peers: Peers::new(me, inboxes),
+            raft: arrivals.raft,
+            questions: arrivals.quorum,
+            controlling: Controlling::new(arrivals.controller),
             metrics: Arc::clone(&metrics),
             failure: failure.clone(),
         })
@@ -238,20 +254,25 @@ impl Node {
             mailboxes,
             changes,
         });
+        let (stage, stage_reader) = watch::channel(Stage::Running);
+        let (metadata, image, resolver) = (driver.handle(), driver.reader(), driver.resolver());
+        let (driver_stop, stop) = mpsc::channel(1);
+        let driver = task::spawn("metadata", driver.run(shards.clone(), stop));
+        let driver = watched(driver, "the metadata driver", &failure, &stage);
+        register(&metadata, &store, &config, endpoint(&config, address), &failure).await?;
         let (groups, coordinators) = Groups::start(&GroupSetup {
             me,
-            image: driver.reader(),
+            image: image.clone(),
             shards: shards.clone(),
             disk: disk.clone(),
             limits: group_limits(&config),
         });
-        let (stage, stage_reader) = watch::channel(Stage::Running);
         let (_, lanes) = mpsc::channel(1);
         let replication = Replication {
             me,
             peers,
             shards: shards.clone(),
-            image: driver.reader(),
+            image: image.clone(),
             disk: disk.clone(),
             metrics: Arc::clone(&metrics),
             limits: FetchLimits {
@@ -270,11 +291,11 @@ impl Node {
             ),
             metrics: Arc::clone(&metrics),
             me,
-            image: driver.reader(),
-            metadata: driver.handle(),
-            producer_ids: ProducerIds::new(me, driver.reader(), driver.handle()),
+            producer_ids: ProducerIds::new(me, image.clone(), metadata.clone()),
+            image,
+            metadata,
             fetch_sessions: FetchSessions::new(config.fetch_sessions_max),
-            resolver: driver.resolver(),
+            resolver,
             shards: shards.clone(),
             groups: groups.clone(),
             disk,
@@ -284,8 +305,6 @@ impl Node {
             alterations: Mutex::new(()),
             config,
         });
-        let (driver_stop, stop) = mpsc::channel(1);
-        let driver = task::spawn("metadata", driver.run(shards.clone(), stop));
         if let Some((listener, _)) = &http {
             tracing::info!(address = ?listener.local_addr(), "metrics and health over HTTP");
         }
@@ -297,7 +316,6 @@ impl Node {
         let watch = |owner, what| watched(owner, what, &failure, &stage);
         let owners = owners.into_iter().map(|owner| watch(owner, "a shard")).collect();
         let coordinators = coordinators.into_iter().map(|task| watch(task, "a group coordinator")).collect();
-        let driver = watched(driver, "the metadata driver", &failure, &stage);
         Ok(Node {
             address,
             http_address,
@@ -332,12 +350,7 @@ impl Node {
 
     /// Waits until the broker cannot go on, and says why.
     pub async fn failed(&self) -> Failure {
-        let mut reported = self.failure.0.subscribe();
-        match reported.wait_for(Option::is_some).await {
-            Ok(failure) => failure.clone().unwrap_or_else(|| Failure::Task("unknown".to_owned())),
-            // The flag lives as long as the node.
-            Err(_) => std::future::pending().await,
-        }
+        self.failure.wait().await
     }
 
     /// Stops cleanly: requests under way are answered, what is appended becomes durable, and the folder is marked so
@@ -366,6 +379,41 @@ impl Node {
         let _ = self.driver_stop.send(()).await;
         report_end(self.driver.await);
         self.store.close().await
+    }
+}
+
+/// Registers this start of the broker, with which each partition that it leads takes a new leader epoch (contract 4).
+async fn register(
+    metadata: &Metadata,
+    store: &Store,
+    config: &Config,
+    endpoint: Endpoint,
+    failure: &FailureFlag,
+) -> Result<(), StartError> {
+    let command = Command::RegisterBroker {
+        broker: BrokerId(config.node_id),
+        folder: store.folder_id(),
+        incarnation: store.incarnation(),
+        endpoints: vec![endpoint],
+        rack: config.rack.clone(),
+        features: FeatureRange { min: 1, max: FEATURE_LEVEL_MAX },
+    };
+    let registered = async {
+        metadata.wait_leading().await.map_err(|_| "it has ended".to_owned())?;
+        metadata.propose(command).await.map_err(|error| error.to_string())
+    };
+    weir_runtime::select! {
+        failed = failure.wait() => {
+            let error = match failed {
+                Failure::Folder(error) => StorageError::FolderFailed(error).into(),
+                other => StartError::Metadata(MetadataError::Refused(other.to_string())),
+            };
+            Err(error)
+        }
+        registered = registered => match registered {
+            Ok(_) => Ok(()),
+            Err(reason) => Err(StartError::Metadata(MetadataError::Refused(reason))),
+        },
     }
 }
 

@@ -175,6 +175,27 @@ static KEYS: &[Key] = &[
         number(v, "a node", 0, i64::from(i32::MAX)).map(|id| c.node_id = id as i32)
     }),
     key!(
+        "metadata.log.max.record.bytes.between.snapshots",
+        Long,
+        "bytes by which the metadata log grows before a snapshot of the metadata is taken (default 20971520)",
+        |c, v| bytes(v, 1).map(|bytes| c.metadata_snapshot_bytes = bytes as u64),
+        |c| shown(c.metadata_snapshot_bytes)
+    ),
+    key!(
+        "metadata.log.segment.bytes",
+        Int,
+        "bytes of one file of the metadata log (default 67108864)",
+        |c, v| bytes(v, 1 << 20).map(|bytes| c.metadata_segment_bytes = bytes as u32),
+        |c| shown(c.metadata_segment_bytes)
+    ),
+    key!(
+        "weir.metadata.log.retained.entries",
+        Int,
+        "entries of the metadata log that stay behind a snapshot, for nodes that are not far behind (default 10000)",
+        |c, v| number(v, "entries", 0, i64::from(i32::MAX)).map(|n| c.metadata_entries_retained = n as u32),
+        |c| shown(c.metadata_entries_retained)
+    ),
+    key!(
         "broker.rack",
         Text,
         "the rack that this broker stands in",

@@ -1,29 +1,43 @@
 //! Applies what the quorum commits, publishes the image, and tells the shards.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 use weir_protocol::fact::Fact;
-use weir_protocol::metadata::{
-    Change, Command, Endpoint, FEATURE_LEVEL_MAX, FeatureRange, Image, IsrMember, Rejected,
-};
-use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, TopicId, VoterId};
+use weir_protocol::metadata::{Change, Command, FEATURE_LEVEL_MAX, Image, IsrMember, Record};
+use weir_protocol::raft::{Envelope, Limits, Timing, Voters};
+use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, VoterId};
 use weir_runtime::disk::{BatchError, Disk};
-use weir_runtime::watch;
-use weir_runtime::{random, simulation};
-use weir_storage::{StorageError, Store};
+use weir_runtime::time::{self, Instant};
+use weir_runtime::{random, simulation, task, watch};
+use weir_storage::{LogConfig, StorageError, Store};
 
-use super::quorum::{Progress, Quorum, Reply};
-use super::{Changed, ImageReader, Metadata, PROPOSALS_MAX, Process, Proposal, ProposeError, Resolver, View};
+use super::formation::{self, Forming};
+use super::news::{News, tell};
+use super::proposing::{Controlling, Todo};
+use super::quorum::{Committed, Happening, LeaderView, Opened, Progress, Quorum, QuorumSetup};
+use super::snapshot::{CONTENT_BYTES_MAX, Held};
+use super::{Changed, ImageReader, Metadata, Process, Resolver, View};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::node::{Failure, FailureFlag};
+use crate::peer::message::{Belongs, ControllerReply, NotDone, QuorumQuestion, QuorumReply};
+use crate::peer::{Asked, Peers};
 use crate::shard::{Message, Shards};
 
-/// Proposals that are taken in per wake: they share a round of the journal.
-const PROPOSALS_PER_WAKE: usize = 64;
+/// Messages of the quorum that are taken in per wake: they share a round of the journal.
+const MESSAGES_PER_WAKE: usize = 64;
+/// Nodes that have introduced themselves, voters and registered brokers aside.
+const INTRODUCED_MAX: usize = 64;
+/// For how long an introduction counts: who hears nothing introduces itself again.
+const INTRODUCED_FOR: Duration = Duration::from_secs(60);
+/// How long a node that only follows waits for a leader's messages before it introduces itself.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
+/// What an entry takes besides its payload, roughly.
+const ENTRY_OVERHEAD_BYTES: u64 = 100;
 
 /// Why the metadata quorum cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,77 +70,88 @@ pub(crate) struct DriverSetup {
     pub(crate) config: Arc<Config>,
     pub(crate) store: Store,
     pub(crate) disk: Disk,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) peers: Peers,
+    pub(crate) raft: mpsc::Receiver<Envelope>,
+    pub(crate) questions: mpsc::Receiver<Asked<QuorumQuestion, QuorumReply>>,
+    pub(crate) controlling: Controlling,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) failure: FailureFlag,
 }
 
-/// What the shards must be told about an applied command.
-#[derive(Debug, Default)]
-struct News {
-    changed: Vec<LogId>,
-    deleted: Vec<LogId>,
-    /// Topics whose settings must be worked out anew.
-    topics: Vec<TopicId>,
-    /// All of them.
-    all_topics: bool,
-}
-
 /// The metadata of this broker.
 pub(crate) struct Driver {
-    me: BrokerId,
+    me: VoterId,
+    config: Arc<Config>,
     store: Store,
+    disk: Disk,
+    peers: Peers,
     metrics: Arc<Metrics>,
     failure: FailureFlag,
-    quorum: Quorum,
+    /// What the folder knows, until the quorum is joined.
+    opened: Option<Opened>,
+    /// Who formed the cluster, once that is known.
+    first_voters: Option<Voters>,
     image: Image,
     resolver: Resolver,
     view: watch::Sender<Arc<View>>,
     reader: ImageReader,
-    handle: Metadata,
-    proposals: mpsc::Receiver<Proposal>,
+    leader: watch::Sender<LeaderView>,
+    raft: mpsc::Receiver<Envelope>,
+    questions: mpsc::Receiver<Asked<QuorumQuestion, QuorumReply>>,
+    controlling: Controlling,
     renewals: mpsc::UnboundedReceiver<(LogId, LeaderEpoch)>,
-    /// Outcomes to be told once the image is published.
-    outcomes: VecDeque<(Reply, Result<Change, Rejected>)>,
     news: News,
+    /// Whether the image has this start's registration.
+    is_registered: bool,
+    /// Nodes that want the log and may be in no image yet.
+    introduced: BTreeMap<BrokerId, (VoterId, Instant)>,
+    /// Who gets the log may have changed.
+    observers_changed: bool,
+    /// When a leader was heard last.
+    heard: Instant,
+    /// Of entries that were applied since the last snapshot.
+    since_snapshot_bytes: u64,
 }
 
 impl Driver {
-    /// Replays the log, leads the quorum, forms the cluster if there is none, and registers this incarnation of the
-    /// broker, with which each partition that it leads takes a new leader epoch (contract 4).
+    /// Opens what the folder knows of the quorum. [`Driver::run`] does the rest.
+    ///
+    /// # Errors
+    /// What a node cannot start with.
     pub(crate) async fn start(setup: DriverSetup) -> Result<Driver, MetadataError> {
-        let voter = VoterId { broker: setup.me, folder: setup.store.folder_id() };
-        let (quorum, progress) = Quorum::open(&setup.store, &setup.disk, voter).await?;
-        let (handle, proposals) = mpsc::channel(PROPOSALS_MAX);
+        let DriverSetup { config, store, disk, .. } = setup;
+        let me = VoterId { broker: setup.me, folder: store.folder_id() };
+        let opened = Opened::read(&store, &disk, me, quorum_setup(&config)).await?;
         let (renewals_to, renewals) = mpsc::unbounded_channel();
         let (view, view_reader) = watch::channel(Arc::new(View::default()));
-        let process = Process {
-            broker: setup.me,
-            folder: setup.store.folder_id(),
-            incarnation: setup.store.incarnation(),
-        };
-        let mut driver = Driver {
-            me: setup.me,
-            resolver: Resolver::new(setup.me, setup.config.clone()),
-            store: setup.store,
+        let process =
+            Process { broker: setup.me, folder: store.folder_id(), incarnation: store.incarnation() };
+        Ok(Driver {
+            me,
+            resolver: Resolver::new(setup.me, config.clone()),
+            config,
+            store,
+            disk,
+            peers: setup.peers,
             metrics: setup.metrics,
             failure: setup.failure,
-            quorum,
+            opened: Some(opened),
+            first_voters: None,
             image: Image::empty(),
             view,
             reader: ImageReader { process, view: view_reader, renewals: renewals_to },
-            handle: Metadata { proposals: handle },
-            proposals,
+            leader: watch::Sender::new(LeaderView::default()),
+            raft: setup.raft,
+            questions: setup.questions,
+            controlling: setup.controlling,
             renewals,
-            outcomes: VecDeque::new(),
             news: News::default(),
-        };
-        driver.apply(progress);
-        driver.join(&setup.config, setup.endpoint).await?;
-        driver.news.all_topics = true;
-        driver.publish();
-        driver.news = News::default();
-        Ok(driver)
+            is_registered: false,
+            introduced: BTreeMap::new(),
+            observers_changed: false,
+            heard: time::now(),
+            since_snapshot_bytes: 0,
+        })
     }
 
     pub(crate) fn reader(&self) -> ImageReader {
@@ -134,78 +159,21 @@ impl Driver {
     }
 
     pub(crate) fn handle(&self) -> Metadata {
-        self.handle.clone()
+        let (peers, reader, leader) = (self.peers.clone(), self.reader(), self.leader());
+        Metadata { me: self.me.broker, peers, reader, leader }
     }
 
     pub(crate) fn resolver(&self) -> Resolver {
         self.resolver.clone()
     }
 
-    async fn join(&mut self, config: &Config, endpoint: Endpoint) -> Result<(), MetadataError> {
-        // The first entry of its own term commits all before it.
-        while !self.quorum.is_current() {
-            self.settle().await?;
-        }
-        if self.image.cluster_id().is_none() {
-            let cluster_id = Uuid::from_bytes(random::uuid_bytes());
-            self.commit(Command::FormCluster { cluster_id, feature_level: FEATURE_LEVEL_MAX }).await?;
-            tracing::info!(%cluster_id, "a new cluster of one");
-        }
-        self.commit(Command::RegisterBroker {
-            broker: self.me,
-            folder: self.store.folder_id(),
-            incarnation: self.store.incarnation(),
-            endpoints: vec![endpoint],
-            rack: config.rack.clone(),
-            features: FeatureRange { min: 1, max: FEATURE_LEVEL_MAX },
-        })
-        .await?;
-        if let Some(broker) = self.image.broker(self.me) {
-            simulation::observe(|| Fact::Registered { broker: self.me, epoch: broker.epoch });
-        }
-        Ok(())
-    }
-
-    /// Waits for the quorum's next event and applies what it commits.
-    async fn settle(&mut self) -> Result<(), MetadataError> {
-        let event = self.quorum.event().await;
-        let progress = self.quorum.on_event(event)?;
-        self.take_in(progress)
-    }
-
-    /// Applies what is committed while the broker starts; there is nobody yet to be told.
-    fn take_in(&mut self, progress: Progress) -> Result<(), MetadataError> {
-        if let Some(error) = &progress.failed {
-            return Err(MetadataError::Storage(StorageError::FolderFailed(Arc::clone(error))));
-        }
-        if progress.resigned {
-            return Err(MetadataError::Refused("its log cannot be written".to_owned()));
-        }
-        self.apply(progress);
-        self.answer();
-        Ok(())
-    }
-
-    /// Commits a command while the broker starts.
-    async fn commit(&mut self, command: Command) -> Result<(), MetadataError> {
-        let (reply, mut outcome) = oneshot::channel();
-        let progress = self.quorum.propose(command, Some(reply))?;
-        self.take_in(progress)?;
-        loop {
-            match outcome.try_recv() {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(error)) => return Err(MetadataError::Refused(error.to_string())),
-                Err(oneshot::error::TryRecvError::Empty) => self.settle().await?,
-                Err(oneshot::error::TryRecvError::Closed) => {
-                    return Err(MetadataError::Refused("the command has no outcome".to_owned()));
-                }
-            }
-        }
+    /// Who leads the quorum.
+    pub(crate) fn leader(&self) -> watch::Receiver<LeaderView> {
+        self.leader.subscribe()
     }
 
     /// Works until it is told to stop.
     pub(crate) async fn run(mut self, shards: Shards, mut stop: mpsc::Receiver<()>) {
-        self.delete_orphans(&shards).await;
         if let Err(error) = self.work(&shards, &mut stop).await {
             self.failure.report(match error {
                 MetadataError::Disk(source) => {
@@ -218,35 +186,188 @@ impl Driver {
     }
 
     async fn work(&mut self, shards: &Shards, stop: &mut mpsc::Receiver<()>) -> Result<(), MetadataError> {
-        let mut taken = Vec::with_capacity(PROPOSALS_PER_WAKE);
+        let Some((mut quorum, progress)) = self.join(stop).await? else { return Ok(()) };
+        self.take_in(&mut quorum, progress)?;
+        self.settle(shards).await;
+        let result = self.drive(&mut quorum, shards, stop).await;
+        quorum.close().await;
+        result
+    }
+
+    async fn drive(
+        &mut self,
+        quorum: &mut Quorum,
+        shards: &Shards,
+        stop: &mut mpsc::Receiver<()>,
+    ) -> Result<(), MetadataError> {
+        let mut messages = Vec::with_capacity(MESSAGES_PER_WAKE);
+        let mut silence = time::Alarm::new();
         loop {
-            let progress = weir_runtime::select! {
-                event = self.quorum.event() => self.quorum.on_event(event)?,
-                renewal = self.renewals.recv() => match renewal {
-                    Some((log, epoch)) => self.renew(log, epoch)?,
-                    None => Progress::default(),
-                },
-                count = self.proposals.recv_many(&mut taken, PROPOSALS_PER_WAKE) => {
-                    if count == 0 {
-                        return Ok(());
-                    }
-                    let mut all = Progress::default();
-                    for Proposal { command, reply } in taken.drain(..) {
-                        all.append(self.quorum.propose(command, Some(reply))?);
-                    }
-                    all
+            silence.set(self.silence_ends(quorum));
+            weir_runtime::select! {
+                event = quorum.event() => {
+                    let progress = quorum.on_event(event)?;
+                    self.take_in(quorum, progress)?;
                 }
-                _ = stop.recv() => return Ok(()),
-            };
-            self.on_progress(progress, shards).await;
+                _ = self.raft.recv_many(&mut messages, MESSAGES_PER_WAKE) => {
+                    for envelope in messages.drain(..) {
+                        self.on_message(quorum, envelope)?;
+                    }
+                }
+                event = self.controlling.event() => {
+                    let todos = self.controlling.on_event(event, &self.image);
+                    self.carry_out(quorum, todos)?;
+                }
+                Some(asked) = self.questions.recv() => self.on_question(Some(quorum), asked),
+                Some((log, epoch)) = self.renewals.recv() => {
+                    let progress = self.renew(quorum, log, epoch)?;
+                    self.take_in(quorum, progress)?;
+                }
+                () = silence.wait() => self.introduce(quorum),
+                _ = stop.recv() => {
+                    let progress = quorum.resign()?;
+                    return self.take_in(quorum, progress);
+                }
+            }
+            self.watch_observers(quorum)?;
+            self.settle(shards).await;
         }
     }
 
+    /// Finds out who formed the cluster, or forms it, and joins the quorum. `None`: the node stops before.
+    async fn join(
+        &mut self,
+        stop: &mut mpsc::Receiver<()>,
+    ) -> Result<Option<(Quorum, Progress)>, MetadataError> {
+        let Some(mut opened) = self.opened.take() else { return Ok(None) };
+        let voters = match opened.first_voters() {
+            Some(voters) => voters.clone(),
+            None => {
+                let forming = Forming {
+                    me: self.me,
+                    may_vote: self.config.roles.controller,
+                    configured: self.configured_voters(),
+                    peers: self.peers.clone(),
+                    disk: self.disk.clone(),
+                    has_forgotten: !opened.is_empty(),
+                };
+                let answers = opened.is_empty();
+                let Some(voters) = self.form(forming, answers, stop).await? else { return Ok(None) };
+                voters
+            }
+        };
+        self.first_voters = Some(voters.clone());
+        self.image = opened.take_image();
+        if self.image.applied().is_some() {
+            self.news.note_all(&Image::empty(), &self.image);
+            self.note_registered();
+        }
+        self.heard = time::now();
+        opened.join(&self.store, &self.disk, self.peers.clone(), voters).map(Some)
+    }
+
+    /// Forms the cluster, and answers others that do the same.
+    async fn form(
+        &mut self,
+        forming: Forming,
+        answers: bool,
+        stop: &mut mpsc::Receiver<()>,
+    ) -> Result<Option<Voters>, MetadataError> {
+        let mut formed = std::pin::pin!(forming.run());
+        loop {
+            weir_runtime::select! {
+                voters = &mut formed => return voters.map(Some),
+                Some(asked) = self.questions.recv() => {
+                    // Who has forgotten what it belongs to does not pass for empty.
+                    if answers {
+                        self.on_question(None, asked);
+                    }
+                }
+                event = self.controlling.event() => {
+                    // Nobody leads yet: there is nothing to do.
+                    drop(self.controlling.on_event(event, &self.image));
+                }
+                _ = stop.recv() => return Ok(None),
+            }
+        }
+    }
+
+    fn configured_voters(&self) -> Vec<BrokerId> {
+        self.config.quorum_voters.iter().map(|voter| BrokerId(voter.node_id)).collect()
+    }
+
+    fn on_message(&mut self, quorum: &mut Quorum, envelope: Envelope) -> Result<(), MetadataError> {
+        if envelope.to == self.me && envelope.message.is_of_leader() {
+            self.heard = time::now();
+        }
+        let progress = quorum.on_message(envelope)?;
+        self.take_in(quorum, progress)
+    }
+
+    fn on_question(&mut self, quorum: Option<&Quorum>, asked: Asked<QuorumQuestion, QuorumReply>) {
+        let QuorumQuestion::Introduce { me: who, .. } = asked.question;
+        let belongs = self.first_voters.as_ref().map(|voters| Belongs {
+            cluster_id: self.image.cluster_id(),
+            first_voters: voters.ids().to_vec(),
+            leader: quorum.and_then(Quorum::leading_voter),
+        });
+        // Whoever asked may have gone.
+        let _ = asked.reply.send(QuorumReply::Introduced { me: self.me, belongs });
+        self.introduced.retain(|_, (_, at)| at.elapsed() < INTRODUCED_FOR);
+        let has_room = self.introduced.len() < INTRODUCED_MAX || self.introduced.contains_key(&who.broker);
+        if who.broker != self.me.broker && who.broker == asked.from && has_room {
+            self.introduced.insert(who.broker, (who, time::now()));
+            self.observers_changed = true;
+        }
+    }
+
+    /// Gives the log to every broker of the image, and to nodes that are on their way into it.
+    fn watch_observers(&mut self, quorum: &mut Quorum) -> Result<(), MetadataError> {
+        if !std::mem::take(&mut self.observers_changed) {
+            return Ok(());
+        }
+        let brokers = self.image.brokers().map(|(id, broker)| VoterId { broker: id, folder: broker.folder });
+        let introduced = self.introduced.values().map(|(id, _)| *id);
+        let mut observers: Vec<_> = brokers.chain(introduced).filter(|id| *id != self.me).collect();
+        observers.sort_unstable();
+        observers.dedup();
+        let progress = quorum.set_observers(observers)?;
+        self.take_in(quorum, progress)
+    }
+
+    /// When this node has heard no leader for so long that it introduces itself.
+    fn silence_ends(&self, quorum: &Quorum) -> Option<Instant> {
+        let alone = quorum.voters().ids() == [self.me] && self.config.quorum_voters.is_empty();
+        if alone || quorum.leader().leader == Some(self.me.broker) {
+            None
+        } else {
+            Some(self.heard + SILENCE_MAX)
+        }
+    }
+
+    /// The leader may not know that this node follows.
+    fn introduce(&mut self, quorum: &Quorum) {
+        self.heard = time::now();
+        let voters = quorum.voters().ids().iter().map(|voter| voter.broker);
+        let mut others: Vec<_> = self.configured_voters().into_iter().chain(voters).collect();
+        others.sort_unstable();
+        others.dedup();
+        others.retain(|id| *id != self.me.broker);
+        let introduction =
+            formation::introduce(self.me, self.config.roles.controller, others, self.peers.clone());
+        task::spawn("introduction", introduction);
+    }
+
     /// Gives a partition a new leader epoch under the same leader.
-    fn renew(&mut self, log: LogId, epoch: LeaderEpoch) -> Result<Progress, MetadataError> {
-        let Some(partition) = self.image.partition(log) else { return Ok(Progress::default()) };
-        if partition.leader_epoch != epoch || partition.leader != Some(self.me) {
-            return Ok(Progress::default());
+    fn renew(
+        &mut self,
+        quorum: &mut Quorum,
+        log: LogId,
+        epoch: LeaderEpoch,
+    ) -> Result<Progress, MetadataError> {
+        let Some(partition) = self.image.partition(log) else { return Ok(Vec::new()) };
+        if partition.leader_epoch != epoch || partition.leader != Some(self.me.broker) {
+            return Ok(Vec::new());
         }
         let epoch_of = |id: BrokerId| self.image.broker(id).map_or(-1, |broker| broker.epoch);
         let isr =
@@ -258,60 +379,168 @@ impl Driver {
             isr,
             renew_epoch: true,
         };
-        self.quorum.propose(command, None)
+        quorum.propose(&Record::from(command), None)
     }
 
-    async fn on_progress(&mut self, progress: Progress, shards: &Shards) {
-        if let Some(error) = &progress.failed {
-            self.failure.report(Failure::Folder(Arc::clone(error)));
+    /// Takes in what the quorum has brought, and what is done about that.
+    fn take_in(&mut self, quorum: &mut Quorum, progress: Progress) -> Result<(), MetadataError> {
+        let mut waiting = VecDeque::from(progress);
+        while let Some(happening) = waiting.pop_front() {
+            for todo in self.on_happening(quorum, happening)? {
+                waiting.extend(self.do_it(quorum, todo)?);
+            }
         }
-        if progress.committed.is_empty() {
+        Ok(())
+    }
+
+    fn carry_out(&mut self, quorum: &mut Quorum, todos: Vec<Todo>) -> Result<(), MetadataError> {
+        for todo in todos {
+            let progress = self.do_it(quorum, todo)?;
+            self.take_in(quorum, progress)?;
+        }
+        Ok(())
+    }
+
+    fn do_it(&mut self, quorum: &mut Quorum, todo: Todo) -> Result<Progress, MetadataError> {
+        match todo {
+            Todo::Propose { ticket, record } => quorum.propose(&record, Some(ticket)),
+            Todo::ChangeVoters { ticket, change } => quorum.change_voters(change, ticket),
+            Todo::Read { ticket } => quorum.read(ticket),
+            Todo::DescribeQuorum { reply } => {
+                let not_leading = || NotDone::NotController(quorum.leader().leader);
+                let answer = quorum.describe().map(ControllerReply::Quorum);
+                // Whoever asked may have gone.
+                let _ = reply.send(answer.unwrap_or_else(|| ControllerReply::NotDone(not_leading())));
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    fn on_happening(
+        &mut self,
+        quorum: &mut Quorum,
+        happening: Happening,
+    ) -> Result<Vec<Todo>, MetadataError> {
+        match happening {
+            Happening::Committed(committed) => return self.apply(quorum, committed),
+            Happening::Installed(image) => {
+                let before = std::mem::replace(&mut self.image, *image);
+                self.news.note_all(&before, &self.image);
+                self.observers_changed = true;
+                self.since_snapshot_bytes = 0;
+                self.note_registered();
+            }
+            Happening::NotDone(ticket, why) => {
+                return Ok(self.controlling.on_not_done(ticket, why, &self.image));
+            }
+            Happening::VotersRefused(ticket, refusal) => self.controlling.on_voters(ticket, Err(refusal)),
+            Happening::Unknown(ticket) => self.controlling.on_unknown(ticket),
+            Happening::Read(ticket, commit) => self.controlling.on_read(ticket, commit),
+            Happening::Leader(view) => {
+                self.leader.send_replace(view);
+                self.controlling.set_leader(view.leader);
+                self.observers_changed = true;
+            }
+            Happening::Failed(error) => self.failure.report(Failure::Folder(error)),
+        }
+        Ok(Vec::new())
+    }
+
+    /// Applies a committed entry to the image.
+    fn apply(&mut self, quorum: &mut Quorum, entry: Committed) -> Result<Vec<Todo>, MetadataError> {
+        self.metrics.metadata_commits.increment();
+        let Committed { index, record, ticket, .. } = entry;
+        let outcome = match &record {
+            Some(record) => self.image.apply_record(index, record),
+            None => self.image.pass(index).map(|()| Change::Nothing),
+        };
+        debug_assert_eq!(self.image.invariants(), Ok(()));
+        match &outcome {
+            Ok(change) => self.note(change),
+            Err(rejected) => tracing::debug!(index, %rejected, "a command was rejected"),
+        }
+        self.news.applied = true;
+        let voters_changed = ticket.filter(|_| entry.voters.is_some());
+        let proposed = ticket.filter(|_| entry.voters.is_none());
+        let mut todos = self.controlling.on_applied(index, proposed, &outcome, &self.image);
+        if let Some(ticket) = voters_changed {
+            self.controlling.on_voters(ticket, Ok(index));
+        }
+        if entry.begins {
+            todos.extend(self.begin(quorum)?);
+        }
+        self.since_snapshot_bytes += entry.bytes as u64 + ENTRY_OVERHEAD_BYTES;
+        if self.since_snapshot_bytes >= self.config.metadata_snapshot_bytes {
+            self.take_snapshot(quorum);
+        }
+        Ok(todos)
+    }
+
+    fn note(&mut self, change: &Change) {
+        self.news.note(change, &self.image);
+        if matches!(change, Change::BrokerRegistered { .. } | Change::BrokerUnregistered { .. }) {
+            self.observers_changed = true;
+            self.note_registered();
+        }
+    }
+
+    /// From the registration of this start on the image says what this process may do (contract 4).
+    fn note_registered(&mut self) {
+        if !self.is_registered && self.reader.process().epoch(&self.image).is_some() {
+            self.is_registered = true;
+            self.news.registered = true;
+            if let Some(broker) = self.image.broker(self.me.broker) {
+                simulation::observe(|| Fact::Registered { broker: self.me.broker, epoch: broker.epoch });
+            }
+        }
+    }
+
+    /// This node leads, and its image has everything that was committed before. The first leader forms the cluster.
+    fn begin(&mut self, quorum: &mut Quorum) -> Result<Vec<Todo>, MetadataError> {
+        let todos = self.controlling.begin(&self.image);
+        if self.image.cluster_id().is_none() {
+            let cluster_id = Uuid::from_bytes(random::uuid_bytes());
+            tracing::info!(%cluster_id, "a new cluster");
+            let command = Command::FormCluster { cluster_id, feature_level: FEATURE_LEVEL_MAX };
+            let progress = quorum.propose(&Record::from(command), None)?;
+            self.take_in(quorum, progress)?;
+        }
+        Ok(todos)
+    }
+
+    /// Takes a snapshot of the image, unless one is under way: then the next entry tries again.
+    fn take_snapshot(&mut self, quorum: &mut Quorum) {
+        let applied = self.image.applied().map_or(0, |applied| applied + 1);
+        let Some(at) = quorum.snapshot_point(applied) else { return };
+        self.since_snapshot_bytes = 0;
+        match Held::of(at, &self.image) {
+            Ok(held) => quorum.take_snapshot(held),
+            Err(error) => tracing::warn!(%error, "no snapshot is taken"),
+        }
+    }
+
+    /// Publishes the image if it has changed, and then tells the shards.
+    async fn settle(&mut self, shards: &Shards) {
+        if !std::mem::take(&mut self.news.applied) && !self.news.all_topics {
             return;
         }
-        self.apply(progress);
-        self.publish();
         let news = std::mem::take(&mut self.news);
-        tell(shards, news.changed, Message::Changed).await;
-        tell(shards, news.deleted, Message::Delete).await;
-        self.answer();
-    }
-
-    /// Applies committed entries to the image.
-    fn apply(&mut self, progress: Progress) {
-        for entry in progress.committed {
-            self.metrics.metadata_commits.increment();
-            let outcome = match &entry.record {
-                Some(record) => self.image.apply_record(entry.index, record),
-                None => self.image.pass(entry.index).map(|()| Change::Nothing),
-            };
-            match &outcome {
-                Ok(change) => self.news.note(change, &self.image),
-                Err(rejected) => tracing::debug!(index = entry.index, %rejected, "a command was rejected"),
-            }
-            if let Some(reply) = entry.reply {
-                self.outcomes.push_back((reply, outcome));
-            }
-        }
-        debug_assert_eq!(self.image.invariants(), Ok(()));
-    }
-
-    /// Publishes the image: from here on every shard and every request sees it.
-    fn publish(&self) {
         let before = Arc::clone(&self.view.borrow());
-        let changed = if self.news.all_topics { Changed::All } else { Changed::Topics(&self.news.topics) };
+        let changed = if news.all_topics { Changed::All } else { Changed::Topics(&news.topics) };
         let view = View::after(&before, self.image.clone(), changed, &self.resolver);
         self.view.send_replace(Arc::new(view));
-    }
-
-    fn answer(&mut self) {
-        while let Some((reply, outcome)) = self.outcomes.pop_front() {
-            // Whoever asked may have gone.
-            let _ = reply.send(outcome.map_err(ProposeError::Rejected));
+        if news.registered {
+            let logs = self.image.topics().flat_map(|topic| topic.logs().map(|(log, _)| log)).collect();
+            tell(shards, logs, Message::Changed).await;
+            self.delete_orphans(shards).await;
+        } else {
+            tell(shards, news.changed, Message::Changed).await;
         }
+        tell(shards, news.deleted, Message::Delete).await;
     }
 
-    /// Deletes logs whose topics are gone: what a deletion left over that a crash has interrupted. Only a node that
-    /// leads the quorum, and has applied everything that is committed, knows that.
+    /// Deletes logs whose topics are gone: what a deletion left over that a crash has interrupted. Only an image with
+    /// the registration of this start is newer than all that an earlier one has made.
     async fn delete_orphans(&self, shards: &Shards) {
         let known = |log: &LogId| *log == LogId::METADATA || self.image.partition(*log).is_some();
         let orphans: Vec<LogId> = self.store.logs().into_iter().filter(|log| !known(log)).collect();
@@ -322,45 +551,13 @@ impl Driver {
     }
 }
 
-impl News {
-    fn note(&mut self, change: &Change, image: &Image) {
-        let logs_of = |id: &TopicId| -> Vec<LogId> {
-            image.topic(*id).map(|topic| topic.logs().map(|(log, _)| log).collect()).unwrap_or_default()
-        };
-        match change {
-            Change::TopicCreated { id } | Change::PartitionsAdded { id, .. } => self.topics.push(*id),
-            Change::TopicConfigChanged { id } => {
-                self.topics.push(*id);
-                self.changed.extend(logs_of(id));
-            }
-            Change::TopicDeleted { topic } => {
-                self.topics.push(topic.id);
-                self.deleted.extend(topic.logs().map(|(log, _)| log));
-            }
-            Change::BrokerRegistered { partitions, .. }
-            | Change::BrokerFenced { partitions, .. }
-            | Change::BrokerShuttingDown { partitions, .. }
-            | Change::ReplicasAdded { partitions } => self.changed.extend(partitions),
-            Change::PartitionChanged { log } => self.changed.push(*log),
-            Change::BrokerConfigChanged { .. } => {
-                self.all_topics = true;
-                self.changed.extend(image.topics().flat_map(|topic| topic.logs().map(|(log, _)| log)));
-            }
-            Change::Nothing
-            | Change::ClusterFormed
-            | Change::BrokerUnregistered { .. }
-            | Change::ProducerIdsAllocated { .. }
-            | Change::FeatureLevelChanged { .. } => {}
-        }
-    }
-}
-
-/// Hands each shard what concerns its logs.
-async fn tell(shards: &Shards, logs: Vec<LogId>, message: impl Fn(Vec<LogId>) -> Message) {
-    for (shard, logs) in shards.group(logs, |log| *log).into_iter().enumerate() {
-        if !logs.is_empty() {
-            // A shard that has ended has nothing to be told.
-            let _ = shards.send(shard, message(logs)).await;
-        }
-    }
+fn quorum_setup(config: &Config) -> QuorumSetup {
+    let limits = Limits {
+        entries_retained: config.metadata_entries_retained,
+        snapshot_bytes_max: CONTENT_BYTES_MAX as u64,
+        ..Limits::default()
+    };
+    let log = LogConfig { segment_bytes: config.metadata_segment_bytes, ..LogConfig::default() };
+    let alone = config.quorum_voters.iter().all(|voter| voter.node_id == config.node_id);
+    QuorumSetup { timing: Timing::default(), limits, log, alone }
 }

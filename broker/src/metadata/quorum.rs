@@ -1,29 +1,44 @@
-//! The quorum as this node takes part in it: drives the Raft core over the log and the hard state.
+//! The quorum as this node takes part in it: drives the Raft core over the log, the hard state and the snapshots.
 
-use std::collections::{BTreeMap, VecDeque};
+mod effects;
+mod open;
+mod snapshots;
+mod tickets;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
-use weir_protocol::fact::Fact;
-use weir_protocol::metadata::{Change, Record};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use weir_protocol::metadata::{Image, Record};
+use weir_protocol::raft::Envelope;
 use weir_protocol::raft::{
-    Effect, Entry, EntryKind, HardState, HardStateSeq, Index, Input, Limits, ProposalId, Raft, Refusal,
-    StartState, Term, Timing, Voters,
+    ChangeRefusal, Effect, Entry, HardState, HardStateSeq, Index, Input, Limits, ProposalId, Raft, ReadId,
+    Snapshot, SnapshotPoint, Term, VoterChange, Voters,
 };
-use weir_protocol::types::VoterId;
+use weir_protocol::types::{BrokerId, VoterId};
 use weir_runtime::disk::{BatchError, Disk};
-use weir_runtime::time::{self, Alarm, Instant};
-use weir_runtime::{random, simulation, task};
+use weir_runtime::random;
+use weir_runtime::time::{self, Alarm};
 use weir_storage::{StorageError, Store, StoreEvent};
 use weir_wire::internal;
 
-use super::ProposeError;
+use self::snapshots::{Arriving, Installing};
+use self::tickets::Tickets;
 use super::driver::MetadataError;
-use super::hard_state;
-use super::log::MetadataLog;
+use super::log::{AwaitedCut, MetadataLog};
+use super::proposing::Ticket;
+use super::snapshot::Held;
+use crate::peer::Peers;
+use crate::peer::message::{NotDone, QuorumNode, QuorumState};
 
-/// Who waits for a command's outcome.
-pub(super) type Reply = oneshot::Sender<Result<Change, ProposeError>>;
+pub(super) use self::open::{Opened, QuorumSetup};
+
+/// Messages that may wait for the hard state; the oldest is dropped for one more.
+const HELD_MAX: usize = 4096;
+
+/// Reads of entries and snapshots that may be under way; whoever needs one more asks again.
+const READS_MAX: usize = 64;
 
 /// A committed entry.
 #[derive(Debug)]
@@ -31,8 +46,25 @@ pub(super) struct Committed {
     pub(super) index: Index,
     /// `None`: a leader's first entry, or a change of voters.
     pub(super) record: Option<Record>,
-    /// Who proposed it here and waits.
-    pub(super) reply: Option<Reply>,
+    /// Under which name it was proposed here.
+    pub(super) ticket: Option<Ticket>,
+    /// The first entry of the term that this node leads: from here on its image is up to date.
+    pub(super) begins: bool,
+    /// From this entry on these vote.
+    pub(super) voters: Option<Voters>,
+    /// Of its payload.
+    pub(super) bytes: usize,
+}
+
+/// Who leads the quorum, as far as this node knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LeaderView {
+    /// Who; `None`: nobody that this node has heard of.
+    pub(crate) leader: Option<BrokerId>,
+    /// In which term.
+    pub(crate) term: Term,
+    /// Whether it is this node, and its image is up to date.
+    pub(crate) is_me: bool,
 }
 
 /// Something has happened.
@@ -40,25 +72,73 @@ pub(super) struct Committed {
 pub(super) enum Event {
     Store(StoreEvent),
     HardState(HardStateSeq, Result<(), BatchError>),
+    /// A file of a snapshot was written.
+    SnapshotStored(Result<(), BatchError>),
+    /// What was to be read has been.
+    Read(Read),
     Timer,
 }
 
-/// What an event has brought.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    /// In order.
-    pub(super) committed: Vec<Committed>,
-    /// This node led and leads no longer.
-    pub(super) resigned: bool,
-    /// The folder has failed.
-    pub(super) failed: Option<Arc<StorageError>>,
+/// What was read for a follower.
+#[derive(Debug)]
+pub(super) enum Read {
+    Entries {
+        to: VoterId,
+        term: Term,
+        from: Index,
+        entries: Result<Vec<Entry>, MetadataError>,
+    },
+    Snapshot {
+        wanted: Wanted,
+        held: Result<Option<Held>, MetadataError>,
+    },
+    /// Another log in place of the one that was to be dropped.
+    Log(Box<Result<MetadataLog, MetadataError>>, Index),
 }
+
+/// A piece of a snapshot that a follower needs.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    to: VoterId,
+    term: Term,
+    snapshot: Snapshot,
+    offset: u64,
+    bytes_max: usize,
+}
+
+/// What an event has brought, in order.
+#[derive(Debug)]
+pub(super) enum Happening {
+    Committed(Committed),
+    /// Another node's snapshot has taken the place of everything before.
+    Installed(Box<Image>),
+    /// What was asked for is not done.
+    NotDone(Ticket, NotDone),
+    /// The voters are not changed.
+    VotersRefused(Ticket, ChangeRefusal),
+    /// It may be committed, or not.
+    Unknown(Ticket),
+    /// The read sees what was committed once everything below is applied.
+    Read(Ticket, Index),
+    /// Another leader, or none, or another term.
+    Leader(LeaderView),
+    /// The folder has failed.
+    Failed(Arc<StorageError>),
+}
+
+/// What an event has brought.
+pub(super) type Progress = Vec<Happening>;
 
 /// This node's part in the quorum.
 pub(super) struct Quorum {
+    me: VoterId,
     raft: Raft,
-    log: MetadataLog,
+    /// `None` while another one is made in its place.
+    log: Option<MetadataLog>,
+    store: Store,
     disk: Disk,
+    peers: Peers,
+    setup: QuorumSetup,
     limits: Limits,
     /// Entries that are not committed yet. Invariant: consecutive indexes, in order.
     pending: VecDeque<(Index, Entry)>,
@@ -67,98 +147,162 @@ pub(super) struct Quorum {
     writing_state: bool,
     state_to: mpsc::Sender<(HardStateSeq, Result<(), BatchError>)>,
     state_written: mpsc::Receiver<(HardStateSeq, Result<(), BatchError>)>,
+    /// Messages that wait for a hard state.
+    held: VecDeque<(HardStateSeq, Envelope)>,
+    reads_under_way: usize,
+    reads_to: mpsc::Sender<Read>,
+    reads: mpsc::Receiver<Read>,
+    /// The cut that the core waits for.
+    awaited: Option<(AwaitedCut, Input)>,
+    arriving: Option<Arriving>,
+    installing: Option<Installing>,
+    /// This node's own snapshot that is being written.
+    storing: Option<Snapshot>,
+    stored_to: mpsc::Sender<Result<(), BatchError>>,
+    stored: mpsc::Receiver<Result<(), BatchError>>,
+    /// The snapshot that a follower gets.
+    serving: Option<Held>,
     alarm: Alarm,
-    next_proposal: u64,
-    /// Proposals that the core has not answered.
-    proposed: BTreeMap<ProposalId, Reply>,
-    /// Proposals that stand in the log, by index, with their term.
-    accepted: BTreeMap<Index, (Term, Reply)>,
+    tickets: Tickets,
+    observers: Vec<VoterId>,
+    /// What was published last.
+    leader: LeaderView,
     effects: Vec<Effect>,
+    /// What the core must hear of after the effects of the step before.
+    follow_ups: VecDeque<Input>,
 }
 
 impl Quorum {
-    /// Reads log and hard state and joins: a quorum of one begins a new term at once.
+    /// Who leads.
+    pub(super) fn leader(&self) -> LeaderView {
+        self.leader
+    }
+
+    /// Who leads, with its folder.
+    pub(super) fn leading_voter(&self) -> Option<VoterId> {
+        self.raft.leader()
+    }
+
+    /// Who votes, as far as this node's log says.
+    pub(super) fn voters(&self) -> &Voters {
+        self.raft.voters()
+    }
+
+    /// Where a snapshot would be taken of an image that holds all below `applied`; `None` if one is being written, or
+    /// arriving, or nothing is new.
+    pub(super) fn snapshot_point(&self, applied: Index) -> Option<SnapshotPoint> {
+        let busy = self.storing.is_some() || self.installing.is_some();
+        if busy { None } else { self.raft.snapshot_point(applied) }
+    }
+
+    /// Proposes a command.
     ///
     /// # Errors
-    /// `Damaged` if either cannot be trusted: a voter that has forgotten what it said may not speak (contract 6).
-    pub(super) async fn open(
-        store: &Store,
-        disk: &Disk,
-        me: VoterId,
-    ) -> Result<(Quorum, Progress), MetadataError> {
-        let (log, entries) = MetadataLog::open(store, disk).await?;
-        let hard_state = match hard_state::load(disk).await? {
-            Some(state) => state,
-            None if entries.is_empty() => HardState::default(),
-            None => {
-                let reason = "the file is missing, and the log is not empty".to_owned();
-                return Err(MetadataError::Damaged { what: "quorum-state".to_owned(), reason });
-            }
-        };
-        let position = log.position(&entries);
-        let voters = Voters::new([me]).map_err(|error| MetadataError::Refused(error.to_string()))?;
-        let start = StartState { me, voters, hard_state, snapshot: None, log: position, damage: None };
-        let limits = Limits::default();
-        let mut effects = Vec::new();
-        let raft = Raft::start(start, Timing::default(), limits, now(), random::u64(), &mut effects);
-        let (state_to, state_written) = mpsc::channel(1);
-        let mut quorum = Quorum {
-            raft,
-            log,
-            disk: disk.clone(),
-            limits,
-            pending: entries.into(),
-            next_state: None,
-            writing_state: false,
-            state_to,
-            state_written,
-            alarm: Alarm::new(),
-            next_proposal: 0,
-            proposed: BTreeMap::new(),
-            accepted: BTreeMap::new(),
-            effects,
-        };
-        let mut progress = Progress::default();
-        quorum.carry_out(&mut progress)?;
-        Ok((quorum, progress))
-    }
-
-    /// Whether this node leads and everything in its log is committed.
-    pub(super) fn is_current(&self) -> bool {
-        self.raft.is_leader() && self.raft.commit() == self.raft.log_end()
-    }
-
-    /// Proposes a command. `reply` hears of it when it is committed, or will not be.
+    /// What the quorum cannot go on after.
     pub(super) fn propose(
         &mut self,
-        record: impl Into<Record>,
-        reply: Option<Reply>,
+        record: &Record,
+        ticket: Option<Ticket>,
     ) -> Result<Progress, MetadataError> {
-        let payload = internal::encode(&record.into());
-        let payload = match payload {
+        let payload = match internal::encode(record) {
             Ok(payload) if payload.len() <= self.limits.entry_bytes_max => payload,
             Ok(_) | Err(_) => {
-                refuse(reply, ProposeError::TooLarge);
-                return Ok(Progress::default());
+                let refused = ticket.map(|ticket| Happening::NotDone(ticket, NotDone::TooLarge));
+                return Ok(refused.into_iter().collect());
             }
         };
-        let id = ProposalId(self.next_proposal);
-        self.next_proposal += 1;
-        if let Some(reply) = reply {
-            self.proposed.insert(id, reply);
-        }
+        let id = ProposalId(self.tickets.number(ticket));
         self.step(Input::Propose { id, payload })
+    }
+
+    /// Proposes a change of the voters.
+    ///
+    /// # Errors
+    /// What the quorum cannot go on after.
+    pub(super) fn change_voters(
+        &mut self,
+        change: VoterChange,
+        ticket: Ticket,
+    ) -> Result<Progress, MetadataError> {
+        let id = ProposalId(self.tickets.number(Some(ticket)));
+        self.step(Input::ChangeVoters { id, change })
+    }
+
+    /// Asks how far a linearizable read must see.
+    ///
+    /// # Errors
+    /// What the quorum cannot go on after.
+    pub(super) fn read(&mut self, ticket: Ticket) -> Result<Progress, MetadataError> {
+        let id = ReadId(self.tickets.number(Some(ticket)));
+        self.step(Input::Read { id })
+    }
+
+    /// Gives the log to these nodes too, while this node leads.
+    ///
+    /// # Errors
+    /// What the quorum cannot go on after.
+    pub(super) fn set_observers(&mut self, observers: Vec<VoterId>) -> Result<Progress, MetadataError> {
+        if self.observers == observers {
+            return Ok(Vec::new());
+        }
+        self.observers.clone_from(&observers);
+        self.step(Input::Observers(observers))
+    }
+
+    /// Takes in what another node says.
+    ///
+    /// # Errors
+    /// What the quorum cannot go on after.
+    pub(super) fn on_message(&mut self, envelope: Envelope) -> Result<Progress, MetadataError> {
+        self.step(Input::Message(envelope))
+    }
+
+    /// Leads no longer: this node stops.
+    ///
+    /// # Errors
+    /// What the quorum cannot go on after.
+    pub(super) fn resign(&mut self) -> Result<Progress, MetadataError> {
+        self.step(Input::Resign)
+    }
+
+    /// How far the quorum's nodes are; `None` unless this node leads.
+    pub(super) fn describe(&self) -> Option<QuorumState> {
+        if !self.raft.is_leader() {
+            return None;
+        }
+        let now = now();
+        let voters = self.raft.voters();
+        let own = QuorumNode {
+            id: self.me,
+            votes: voters.contains(self.me),
+            end: self.raft.log_end(),
+            heard_ms_ago: 0,
+        };
+        let others = self.raft.reached().into_iter().map(|(id, end, heard)| {
+            let heard_ms_ago = i64::try_from(now.saturating_sub(heard).as_millis()).unwrap_or(i64::MAX);
+            QuorumNode { id, votes: voters.contains(id), end, heard_ms_ago }
+        });
+        let (voting, observing): (Vec<_>, Vec<_>) =
+            [own].into_iter().chain(others).partition(|node| node.votes);
+        let nodes = voting.into_iter().chain(observing).collect();
+        Some(QuorumState { leader: self.me, term: self.raft.term(), commit: self.raft.commit(), nodes })
     }
 
     /// What happens next. Cancel-safe.
     pub(super) async fn event(&mut self) -> Event {
-        weir_runtime::select! {
-            written = self.state_written.recv() => match written {
-                Some((seq, result)) => Event::HardState(seq, result),
-                // This side holds a sender.
+        let log = &mut self.log;
+        let store_event = async move {
+            match log {
+                Some(log) => log.event().await,
                 None => std::future::pending().await,
-            },
-            event = self.log.event() => Event::Store(event),
+            }
+        };
+        // This side holds a sender of each channel.
+        weir_runtime::select! {
+            Some((seq, result)) = self.state_written.recv() => Event::HardState(seq, result),
+            Some(result) = self.stored.recv() => Event::SnapshotStored(result),
+            Some(read) = self.reads.recv() => Event::Read(read),
+            event = store_event => Event::Store(event),
             () = self.alarm.wait() => Event::Timer,
         }
     }
@@ -175,204 +319,151 @@ impl Quorum {
                 // A vote that may or may not be on the disk: contract 8.
                 result?;
                 self.write_state();
+                self.release(seq);
                 self.step(Input::HardStatePersisted { seq })
             }
-            Event::Store(StoreEvent::Durable(logs)) => {
+            Event::SnapshotStored(result) => self.on_snapshot_stored(result),
+            Event::Read(read) => self.on_read(read),
+            Event::Store(event) => self.on_store_event(event),
+        }
+    }
+
+    fn on_store_event(&mut self, event: StoreEvent) -> Result<Progress, MetadataError> {
+        let Some(log) = &mut self.log else { return Ok(Vec::new()) };
+        match event {
+            StoreEvent::Durable(logs) => {
                 let mut end = None;
                 for (_, durable) in logs {
-                    end = self.log.on_durable(&durable).or(end);
+                    end = log.on_durable(&durable).or(end);
                 }
                 match end {
                     Some(end) => self.step(Input::Persisted { end }),
-                    None => Ok(Progress::default()),
+                    None => Ok(Vec::new()),
                 }
             }
-            Event::Store(StoreEvent::AppendFailed(failed)) => {
+            StoreEvent::AppendFailed(failed) => {
                 tracing::warn!(from = failed.from, error = %failed.error, "metadata entries cannot be written");
-                match self.log.on_append_failed(&failed) {
+                match log.on_append_failed(&failed) {
                     Some(from) => self.step(Input::AppendFailed { from }),
-                    None => Ok(Progress::default()),
+                    None => Ok(Vec::new()),
                 }
             }
-            Event::Store(StoreEvent::Cut(cut)) => {
-                let durable = self.log.on_cut(&cut);
-                let mut progress = self.step(Input::Truncated { to: cut.end })?;
+            StoreEvent::Cut(cut) => {
+                let durable = log.on_cut(&cut);
+                let mut progress = match self.awaited.take_if(|(awaited, _)| awaited.is(&cut)) {
+                    Some((_, input)) => self.on_cut(input)?,
+                    None => Vec::new(),
+                };
                 if let Some(end) = durable {
-                    progress.append(self.step(Input::Persisted { end })?);
+                    progress.append(&mut self.step(Input::Persisted { end })?);
                 }
                 Ok(progress)
             }
-            Event::Store(StoreEvent::FolderFailed(error)) => {
-                Ok(Progress { failed: Some(error), ..Progress::default() })
+            StoreEvent::FolderFailed(error) => Ok(vec![Happening::Failed(error)]),
+        }
+    }
+
+    /// The cut that the core waits for is durable.
+    fn on_cut(&mut self, input: Input) -> Result<Progress, MetadataError> {
+        let mut progress = Vec::new();
+        if matches!(input, Input::SnapshotInstalled { .. }) {
+            self.finish_install(&mut progress);
+        }
+        self.feed(input, &mut progress)?;
+        Ok(progress)
+    }
+
+    fn on_read(&mut self, read: Read) -> Result<Progress, MetadataError> {
+        self.reads_under_way = self.reads_under_way.saturating_sub(1);
+        match read {
+            Read::Entries { to, term, from, entries } => match entries {
+                Ok(entries) => self.step(Input::EntriesRead { to, term, from, entries }),
+                Err(error) => {
+                    tracing::error!(from, %error, "metadata entries cannot be read for another node");
+                    // Another node may be able to.
+                    self.step(Input::Resign)
+                }
+            },
+            Read::Snapshot { wanted, held } => self.on_snapshot_loaded(wanted, held),
+            Read::Log(log, to) => {
+                self.log = Some((*log)?);
+                self.step(Input::Truncated { to })
             }
         }
     }
 
     fn step(&mut self, input: Input) -> Result<Progress, MetadataError> {
-        let mut progress = Progress::default();
+        let mut progress = Vec::new();
         self.feed(input, &mut progress)?;
         Ok(progress)
     }
 
+    /// Gives the core an input, and those that follow from its effects.
     fn feed(&mut self, input: Input, progress: &mut Progress) -> Result<(), MetadataError> {
-        if let Input::AppendFailed { from } = &input {
-            self.pending.retain(|(index, _)| index < from);
-        }
-        self.raft.step(now(), input, &mut self.effects);
-        debug_assert_eq!(self.raft.invariants(), Ok(()));
-        self.carry_out(progress)
-    }
-
-    /// Carries out the core's effects, in their order.
-    fn carry_out(&mut self, progress: &mut Progress) -> Result<(), MetadataError> {
-        let mut refused_from = None;
-        for effect in std::mem::take(&mut self.effects) {
-            match effect {
-                Effect::PersistHardState { seq, state } => {
-                    self.next_state = Some((seq, state));
-                    self.write_state();
-                }
-                Effect::AppendEntries { first, entries } => {
-                    for (index, entry) in (first..).zip(entries) {
-                        if let Err(error) = self.log.append(index, &entry) {
-                            tracing::warn!(index, %error, "a metadata entry is refused");
-                            refused_from = Some(index);
-                            break;
-                        }
-                        self.pending.push_back((index, entry));
-                    }
-                }
-                Effect::TruncateLog { to } => {
-                    self.pending.retain(|(index, _)| *index < to);
-                    self.log.truncate(to);
-                }
-                Effect::Commit { end } => self.commit(end, progress)?,
-                Effect::BecameLeader { term } => {
-                    simulation::observe(|| Fact::LeadsQuorum { term });
-                    tracing::info!(term, "leads the metadata quorum");
-                }
-                Effect::Resigned { term } => {
-                    tracing::info!(term, "leads the metadata quorum no longer");
-                    progress.resigned = true;
-                    self.forget_proposals();
-                }
-                Effect::Following { term, leader } => {
-                    tracing::info!(term, %leader, "follows in the metadata quorum");
-                }
-                Effect::ProposalAccepted { id, index, term } => {
-                    if let Some(reply) = self.proposed.remove(&id) {
-                        self.accepted.insert(index, (term, reply));
-                    }
-                }
-                Effect::ProposalRefused { id, reason } => {
-                    refuse(self.proposed.remove(&id), of_refusal(reason));
-                }
-                Effect::SetTimer(at) => self.alarm.set(Some(Instant::from_origin(at))),
-                Effect::Complain { about, what } => {
-                    tracing::warn!(%about, %what, "a voter says what cannot be")
-                }
-                // A quorum of one has nobody to talk to, no reads of its own and no snapshots: the transport between
-                // voters and the snapshots' files join here.
-                Effect::Send { .. }
-                | Effect::ReadEntries { .. }
-                | Effect::CompactLog { .. }
-                | Effect::ResetLog { .. }
-                | Effect::ReadSnapshot { .. }
-                | Effect::WriteSnapshot { .. }
-                | Effect::InstallSnapshot { .. }
-                | Effect::ReadReady { .. }
-                | Effect::ReadRefused { .. } => {
-                    tracing::error!(?effect, "a quorum of one has no use for this");
-                }
+        self.follow_ups.push_back(input);
+        while let Some(input) = self.follow_ups.pop_front() {
+            if let Input::AppendFailed { from } = &input {
+                self.pending.retain(|(index, _)| index < from);
             }
+            self.raft.step(now(), input, &mut self.effects);
+            debug_assert_eq!(self.raft.invariants(), Ok(()));
+            self.carry_out(progress)?;
         }
-        match refused_from {
-            Some(from) => self.feed(Input::AppendFailed { from }, progress),
-            None => Ok(()),
-        }
-    }
-
-    /// Hands out everything below `end`.
-    fn commit(&mut self, end: Index, progress: &mut Progress) -> Result<(), MetadataError> {
-        while let Some((index, entry)) = self.pending.pop_front_if(|(index, _)| *index < end) {
-            let reply = match self.accepted.remove(&index) {
-                Some((term, reply)) if term == entry.term => Some(reply),
-                Some((_, reply)) => {
-                    // Another leader's entry stands where the proposal stood.
-                    refuse(Some(reply), ProposeError::NotController);
-                    None
-                }
-                None => None,
-            };
-            simulation::observe(|| Fact::Committed {
-                index,
-                term: entry.term,
-                payload: entry.payload.clone(),
-            });
-            progress.committed.push(Committed { index, record: decode(index, &entry)?, reply });
-        }
+        self.note_leader(progress);
         Ok(())
     }
 
-    /// What was proposed may be committed, or not: nobody knows yet.
-    fn forget_proposals(&mut self) {
-        for (_, (_, reply)) in std::mem::take(&mut self.accepted) {
-            refuse(Some(reply), ProposeError::Unknown);
+    /// Carries out what the core has asked for at its start.
+    fn start(&mut self, progress: &mut Progress) -> Result<(), MetadataError> {
+        self.carry_out(progress)?;
+        while let Some(input) = self.follow_ups.pop_front() {
+            self.feed(input, progress)?;
+        }
+        self.note_leader(progress);
+        Ok(())
+    }
+
+    /// Says who leads, if that has changed.
+    fn note_leader(&mut self, progress: &mut Progress) {
+        let leader = self.raft.leader().map(|voter| voter.broker);
+        let (term, leads) = (self.raft.term(), self.raft.is_leader());
+        let view = LeaderView { leader, term, is_me: leads && self.leader.is_me && self.leader.term == term };
+        self.say_leader(view, progress);
+    }
+
+    fn say_leader(&mut self, view: LeaderView, progress: &mut Progress) {
+        if view != self.leader {
+            self.leader = view;
+            progress.push(Happening::Leader(view));
         }
     }
 
-    /// Writes the newest hard state, one at a time.
-    fn write_state(&mut self) {
-        if self.writing_state {
-            return;
+    /// Waits until what is being written to small files is written: another start of this folder may follow.
+    pub(super) async fn close(mut self) {
+        while self.writing_state {
+            let Some((_, result)) = self.state_written.recv().await else { break };
+            self.writing_state = false;
+            if let Err(error) = result {
+                tracing::warn!(%error, "the metadata quorum's state was not written");
+            }
+            self.write_state();
         }
-        let Some((seq, state)) = self.next_state.take() else { return };
-        self.writing_state = true;
-        let (disk, written) = (self.disk.clone(), self.state_to.clone());
-        task::spawn("quorum-state", async move {
-            let result = hard_state::store(&disk, &state).await;
-            // A quorum that has ended needs no news.
-            let _ = written.send((seq, result)).await;
-        });
+        if self.storing.is_some() || self.installing.as_ref().is_some_and(Installing::is_storing) {
+            // A snapshot that was not written is taken again.
+            drop(self.stored.recv().await);
+        }
     }
 }
 
-impl Progress {
-    /// Adds what came after.
-    pub(super) fn append(&mut self, mut later: Progress) {
-        self.committed.append(&mut later.committed);
-        self.resigned |= later.resigned;
-        self.failed = self.failed.take().or(later.failed);
+impl std::fmt::Debug for MetadataLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MetadataLog")
     }
 }
 
-fn now() -> std::time::Duration {
+pub(super) fn now() -> std::time::Duration {
     time::now().since_origin()
 }
 
-fn refuse(reply: Option<Reply>, error: ProposeError) {
-    if let Some(reply) = reply {
-        // Whoever asked may have gone.
-        let _ = reply.send(Err(error));
-    }
-}
-
-fn of_refusal(reason: Refusal) -> ProposeError {
-    match reason {
-        // A command changes no voters.
-        Refusal::NotLeader(_) | Refusal::Change(_) => ProposeError::NotController,
-        Refusal::Overloaded => ProposeError::Overloaded,
-        Refusal::TooLarge => ProposeError::TooLarge,
-    }
-}
-
-fn decode(index: Index, entry: &Entry) -> Result<Option<Record>, MetadataError> {
-    match entry.kind {
-        EntryKind::LeaderStart | EntryKind::Voters => return Ok(None),
-        EntryKind::Command => {}
-    }
-    match internal::decode(&entry.payload, Limits::default().entry_bytes_max) {
-        Ok(record) => Ok(Some(record)),
-        Err(error) => Err(MetadataError::NewerFormat(format!("metadata entry {index}: {error}"))),
-    }
-}
+/// Nothing of a snapshot.
+const NOTHING: Bytes = Bytes::new();

@@ -165,6 +165,11 @@ pub enum Message {
 }
 
 impl Message {
+    /// Whether only a leader says this.
+    pub fn is_of_leader(&self) -> bool {
+        matches!(self, Message::Append(_) | Message::Snapshot(_))
+    }
+
     /// The sender's term, or the one it campaigns for.
     pub fn term(&self) -> Term {
         match self {

@@ -1,5 +1,7 @@
 //! Replication (§5.3): what each follower gets next, and what it has said.
 
+use std::time::Duration;
+
 use super::interface::{Complaint, Effect};
 use super::log::take_bytes;
 use super::message::{Append, AppendOutcome, Entry, Index, Message, Term, Voice};
@@ -139,6 +141,13 @@ impl Raft {
             Role::Leader(leading) => leading.followers.keys().copied().collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// Everyone who gets the log from this node, if it leads: how far it is known to hold it durably, and when it was
+    /// heard last.
+    pub fn reached(&self) -> Vec<(VoterId, Index, Duration)> {
+        let Role::Leader(leading) = &self.role else { return Vec::new() };
+        leading.followers.iter().map(|(id, of)| (*id, of.durable_end, of.heard)).collect()
     }
 
     /// The follower that `id` is, if it is one.
