@@ -14,6 +14,8 @@ mod log;
 mod news;
 pub(crate) mod proposing;
 mod quorum;
+#[cfg(test)]
+mod quorum_tests;
 mod snapshot;
 
 use std::collections::BTreeMap;

@@ -322,6 +322,12 @@ pub(crate) struct Shards {
 }
 
 impl Shards {
+    /// No shards: for tests of what tells them.
+    #[cfg(test)]
+    pub(crate) fn none() -> Shards {
+        Shards { queues: Vec::new().into() }
+    }
+
     /// Starts the tasks. They end after [`Shards::stop`].
     pub(crate) fn start(setup: &ShardSetup) -> (Shards, Vec<JoinHandle<()>>) {
         let mut queues = Vec::with_capacity(setup.count);
