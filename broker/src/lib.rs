@@ -16,19 +16,15 @@
 mod api;
 mod complaints;
 pub mod config;
-#[allow(dead_code, reason = "its users are being built")]
 mod controller;
 mod group;
-#[allow(dead_code, reason = "its users are being built")]
 mod membership;
 mod metadata;
 mod metrics;
 mod node;
 pub mod parsers;
-#[allow(dead_code, reason = "its users are being built")]
 mod peer;
 mod producer_ids;
-#[allow(dead_code, reason = "its users are being built")]
 mod replica;
 mod server;
 mod shard;

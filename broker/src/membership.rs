@@ -13,12 +13,11 @@ mod tests;
 use std::time::Duration;
 
 use weir_protocol::controller::{Refused, Wants};
-use weir_protocol::fact::Fact;
 use weir_protocol::metadata::{Command, FEATURE_LEVEL_MAX, LastStop, Registration, Rejected};
 use weir_protocol::types::BrokerId;
 use weir_runtime::task::{self, JoinHandle};
 use weir_runtime::time::{self, Instant};
-use weir_runtime::{simulation, watch};
+use weir_runtime::watch;
 use weir_storage::{RecoveryReport, Store};
 
 use crate::controller::{AskError, ControllerClient};
@@ -262,7 +261,6 @@ impl Member {
         let Some(epoch) = self.setup.image.own_epoch() else {
             return Err(MembershipError::Superseded(self.me()).into());
         };
-        simulation::observe(|| Fact::Registered { broker: self.me(), epoch });
         tracing::info!(epoch, "registered in the cluster");
         // The cluster knows now what recovery has found.
         self.setup.store.settle();
@@ -344,7 +342,7 @@ impl Member {
         let is_new = failure.get().is_none();
         weir_runtime::select! {
             changed = self.wanted.changed() => changed.is_ok(),
-            () = failure.reported(), if is_new => true,
+            _ = failure.wait(), if is_new => true,
         }
     }
 }

@@ -12,7 +12,6 @@ mod formation;
 mod hard_state;
 mod log;
 mod news;
-pub(crate) mod proposing;
 mod quorum;
 #[cfg(test)]
 mod quorum_tests;
@@ -20,19 +19,19 @@ mod snapshot;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
 use weir_protocol::metadata::settings::{self, Layers, TopicSettings};
 use weir_protocol::metadata::{
     Change, Command, FEATURE_LEVEL_MAX, FeatureRange, Image, PartitionState, Record, Rejected, Topic,
 };
 use weir_protocol::raft::Index;
-use weir_protocol::types::{BrokerId, FolderId, Incarnation, LeaderEpoch, LogId, TopicId};
-use weir_runtime::watch;
+use weir_protocol::types::{BrokerId, FolderId, Incarnation, LogId, TopicId};
+use weir_runtime::{time, watch};
 use weir_storage::{Flush, LogConfig};
 
 use crate::config::Config;
-use crate::peer::Peers;
+use crate::controller::{AskError, ControllerClient};
 use crate::peer::message::{ControllerQuestion, ControllerReply, NotDone};
 
 pub(crate) use describe::{Described, Level};
@@ -161,9 +160,8 @@ pub(crate) struct ImageByHand {
 impl ImageByHand {
     pub(crate) fn new(process: Process) -> ImageByHand {
         let (view, receiver) = watch::channel(Arc::new(View::default()));
-        let (renewals, _) = mpsc::unbounded_channel();
         let resolver = Resolver::new(process.broker, Arc::new(Config::default()));
-        ImageByHand { view, resolver, reader: ImageReader { process, view: receiver, renewals } }
+        ImageByHand { view, resolver, reader: ImageReader { process, view: receiver } }
     }
 
     pub(crate) fn publish(&self, image: Image) {
@@ -177,11 +175,8 @@ impl ImageByHand {
 pub(crate) struct ImageReader {
     process: Process,
     view: watch::Receiver<Arc<View>>,
-    /// Bounded by the partitions: each asks once per epoch.
-    renewals: mpsc::UnboundedSender<(LogId, LeaderEpoch)>,
 }
 
-#[allow(dead_code, reason = "its users are being built")]
 impl ImageReader {
     /// The image as it is now.
     pub(crate) fn current(&self) -> Arc<View> {
@@ -211,6 +206,12 @@ impl ImageReader {
     /// The metadata's driver has ended before.
     pub(crate) async fn wait_applied(&self, index: Index) -> Result<(), watch::Closed> {
         self.wait_for(|image| image.applied().is_some_and(|applied| index <= applied)).await.map(drop)
+    }
+
+    /// Waits until the image cannot change any more: the metadata's driver has ended.
+    pub(crate) async fn closed(&self) {
+        let mut view = self.view.clone();
+        while view.changed().await.is_ok() {}
     }
 
     /// Whether the image cannot change any more.
@@ -273,12 +274,6 @@ impl ImageReader {
             },
         }
     }
-
-    /// Asks the quorum for a new leader epoch of a partition.
-    pub(crate) fn request_new_epoch(&self, log: LogId, epoch: LeaderEpoch) {
-        // The driver ends after the shards.
-        let _ = self.renewals.send((log, epoch));
-    }
 }
 
 /// Why a command was not committed, or may not have been.
@@ -304,38 +299,37 @@ pub(crate) enum ProposeError {
     Stopping,
 }
 
+/// How long a proposal that was certainly not done is tried again. Whoever waits may give up before.
+const PROPOSE_FOR: Duration = Duration::from_secs(30);
+
 /// Proposes changes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Metadata {
-    me: BrokerId,
-    peers: Peers,
+    client: ControllerClient,
     reader: ImageReader,
-    leader: watch::Receiver<LeaderView>,
 }
 
 impl Metadata {
+    /// Proposes to whoever leads the quorum; what comes of it is waited for in this broker's own image.
+    pub(crate) fn new(client: ControllerClient, reader: ImageReader) -> Metadata {
+        Metadata { client, reader }
+    }
+
     /// Proposes a command and waits until it is committed and this broker's image has it. Dropping the future takes
     /// nothing back.
     pub(crate) async fn propose(&self, command: Command) -> Result<Change, ProposeError> {
         let question = ControllerQuestion::Propose(Record::from(command));
-        let leader = self.leader.borrow().leader.unwrap_or(self.me);
-        match self.peers.ask(leader, question).await {
+        match self.client.ask(question, time::now() + PROPOSE_FOR).await {
             Ok(ControllerReply::Proposed { index, outcome }) => {
-                self.reader.wait_applied(index).await.map_err(|_| ProposeError::Stopping)?;
+                self.reader.wait_applied(index).await.map_err(|watch::Closed| ProposeError::Stopping)?;
                 outcome.map_err(ProposeError::Rejected)
             }
-            Ok(ControllerReply::NotDone(NotDone::NotController(_))) => Err(ProposeError::NotController),
-            Ok(ControllerReply::NotDone(NotDone::Overloaded)) => Err(ProposeError::Overloaded),
-            Ok(ControllerReply::NotDone(NotDone::TooLarge)) => Err(ProposeError::TooLarge),
-            Ok(_) => Err(ProposeError::Unknown),
-            Err(_) if leader == self.me => Err(ProposeError::Stopping),
-            Err(_) => Err(ProposeError::Unknown),
+            Err(AskError::NotDone(NotDone::NotController(_))) => Err(ProposeError::NotController),
+            Err(AskError::NotDone(NotDone::Overloaded)) => Err(ProposeError::Overloaded),
+            Err(AskError::NotDone(NotDone::TooLarge)) => Err(ProposeError::TooLarge),
+            Err(AskError::Stopping) => Err(ProposeError::Stopping),
+            // No answer to this question.
+            Ok(_) | Err(AskError::Unknown) => Err(ProposeError::Unknown),
         }
-    }
-
-    /// Waits until this node leads the quorum and its image is up to date.
-    pub(crate) async fn wait_leading(&self) -> Result<(), watch::Closed> {
-        let mut leader = self.leader.clone();
-        leader.wait_for(|view| view.is_me).await.map(drop)
     }
 }

@@ -6,6 +6,7 @@ use weir_protocol::types::BrokerId;
 use weir_runtime::time::{self, Instant};
 use weir_runtime::watch;
 
+use crate::metadata::LeaderView;
 use crate::peer::Peers;
 use crate::peer::message::{ControllerQuestion, ControllerReply, NotDone};
 
@@ -30,7 +31,7 @@ pub(crate) enum AskError {
 #[derive(Debug, Clone)]
 pub(crate) struct ControllerClient {
     peers: Peers,
-    leader: watch::Receiver<Option<BrokerId>>,
+    leader: watch::Receiver<LeaderView>,
 }
 
 /// What one try has brought.
@@ -45,7 +46,7 @@ enum Try {
 
 impl ControllerClient {
     /// `leader` says who leads the quorum, as far as this node knows.
-    pub(crate) fn new(peers: Peers, leader: watch::Receiver<Option<BrokerId>>) -> ControllerClient {
+    pub(crate) fn new(peers: Peers, leader: watch::Receiver<LeaderView>) -> ControllerClient {
         ControllerClient { peers, leader }
     }
 
@@ -63,7 +64,7 @@ impl ControllerClient {
         let mut leader = self.leader.clone();
         let mut hint = None;
         loop {
-            let known = *leader.borrow();
+            let known = leader.borrow().leader;
             let why = match hint.or(known) {
                 None => NotDone::NotController(None),
                 Some(whom) => match self.ask_one(whom, &question, &mut leader, until).await {
@@ -110,7 +111,7 @@ impl ControllerClient {
         &self,
         whom: BrokerId,
         question: &ControllerQuestion,
-        leader: &mut watch::Receiver<Option<BrokerId>>,
+        leader: &mut watch::Receiver<LeaderView>,
         until: Instant,
     ) -> Try {
         let asking = self.peers.ask(whom, question.clone());
@@ -128,7 +129,7 @@ impl ControllerClient {
                 if leader.changed().await.is_err() {
                     return std::future::pending().await;
                 }
-                let known = *leader.borrow();
+                let known = leader.borrow().leader;
                 if known.is_some_and(|known| known != whom) {
                     return;
                 }

@@ -13,12 +13,16 @@ type Questions = mpsc::Receiver<Asked<ControllerQuestion, ControllerReply>>;
 struct Town {
     client: ControllerClient,
     questions: Questions,
-    leader: watch::Sender<Option<BrokerId>>,
+    leader: watch::Sender<LeaderView>,
+}
+
+fn view(leader: Option<BrokerId>) -> LeaderView {
+    LeaderView { leader, ..LeaderView::default() }
 }
 
 fn town(leader: Option<BrokerId>) -> Town {
     let (inboxes, Arrivals { controller, .. }) = Inboxes::new();
-    let (leader, followed) = watch::channel(leader);
+    let (leader, followed) = watch::channel(view(leader));
     let client = ControllerClient::new(Peers::new(ME, inboxes), followed);
     Town { client, questions: controller, leader }
 }
@@ -53,7 +57,7 @@ fn a_question_waits_until_somebody_leads_and_is_asked_again_until_it_is_taken() 
     run(async {
         let mut town = town(None);
         let asked = asking(&town.client, proposal(), soon());
-        town.leader.send_replace(Some(ME));
+        town.leader.send_replace(view(Some(ME)));
         for why in [NotDone::NotController(Some(ME)), NotDone::Overloaded, NotDone::NotController(None)] {
             let question = town.questions.recv().await.unwrap();
             question.reply.send(ControllerReply::NotDone(why)).unwrap();
@@ -70,7 +74,7 @@ fn a_leader_that_cannot_be_reached_is_given_up_for_another() {
         // Node 2 cannot be reached from here; what may be asked twice goes to the node that is known next.
         let mut town = town(Some(BrokerId(2)));
         let asked = asking(&town.client, heartbeat(), soon());
-        town.leader.send_replace(Some(ME));
+        town.leader.send_replace(view(Some(ME)));
         let standing = Standing { fenced: false, may_go: false };
         let question = town.questions.recv().await.unwrap();
         question.reply.send(ControllerReply::Heartbeat(Ok(standing))).unwrap();
@@ -103,8 +107,8 @@ fn what_may_be_done_twice_is_asked_of_the_next_leader() {
         let mut town = town(Some(ME));
         let asked = asking(&town.client, heartbeat(), soon());
         let unanswered = town.questions.recv().await.unwrap();
-        town.leader.send_replace(Some(BrokerId(2)));
-        town.leader.send_replace(Some(ME));
+        town.leader.send_replace(view(Some(BrokerId(2))));
+        town.leader.send_replace(view(Some(ME)));
         drop(unanswered);
         let again = town.questions.recv().await.unwrap();
         again.reply.send(ControllerReply::Read(1)).unwrap();

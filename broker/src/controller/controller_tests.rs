@@ -77,9 +77,13 @@ impl Town {
 }
 
 fn registration(incarnation: u64, last_stop: LastStop) -> ControllerQuestion {
+    registration_of(7, incarnation, last_stop)
+}
+
+fn registration_of(folder: u128, incarnation: u64, last_stop: LastStop) -> ControllerQuestion {
     ControllerQuestion::Register(Registration {
         broker: ME,
-        folder: FolderId(Uuid::from_u128(7)),
+        folder: FolderId(Uuid::from_u128(folder)),
         incarnation: Incarnation(incarnation),
         endpoints: vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: "a".to_owned(), port: 1 }],
         rack: None,
@@ -198,14 +202,15 @@ fn nobody_asks_for_another_broker_or_fences_one() {
 }
 
 #[test]
-fn an_uncertain_broker_is_asked_how_far_it_reaches_and_leads_again() {
+fn a_broker_with_another_disk_is_asked_how_far_it_reaches_and_leads_again() {
     run(async {
         let mut town = Town::new();
         town.begin();
         town.serve().await;
         let (log, record) = topic();
         town.answer(ControllerQuestion::Propose(record)).await;
-        town.answer(registration(2, LastStop::Uncertain)).await;
+        town.answer(town.heartbeat(Wants::Fenced)).await;
+        town.answer(registration_of(8, 1, LastStop::Clean)).await;
         assert_eq!(town.image.partition(log).unwrap().leader, None);
         town.answer(town.heartbeat(Wants::Serve)).await;
         let Asked { question, reply, .. } = town.broker.recv().await.unwrap();

@@ -20,14 +20,19 @@ const IMAGE_MAX: Duration = Duration::from_millis(200);
 /// How long to wait for logs that must be opened first. What is open then is answered when it is asked for again.
 const OPEN_MAX: Duration = Duration::from_millis(600);
 
-/// Answers until nobody can ask any more.
+/// Answers as long as the image says what this broker is asked about.
 pub(crate) async fn answer(
     mut questions: mpsc::Receiver<Asked<BrokerQuestion, BrokerReply>>,
     image: ImageReader,
     shards: Shards,
 ) {
     let places = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-    while let Some(Asked { question, reply, .. }) = questions.recv().await {
+    loop {
+        let asked = weir_runtime::select! {
+            asked = questions.recv() => asked,
+            () = image.closed() => None,
+        };
+        let Some(Asked { question, reply, .. }) = asked else { return };
         let BrokerQuestion::Tails { broker_epoch, questions } = question;
         // Dropped unanswered: the controller asks again.
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };

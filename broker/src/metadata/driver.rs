@@ -5,23 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use uuid::Uuid;
 use weir_protocol::fact::Fact;
-use weir_protocol::metadata::{Change, Command, FEATURE_LEVEL_MAX, Image, IsrMember, Record};
+use weir_protocol::metadata::{Change, Image};
 use weir_protocol::raft::{Envelope, Limits, Timing, Voters};
-use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, VoterId};
+use weir_protocol::types::{BrokerId, LogId, VoterId};
 use weir_runtime::disk::{BatchError, Disk};
 use weir_runtime::time::{self, Instant};
-use weir_runtime::{random, simulation, task, watch};
+use weir_runtime::{simulation, task, watch};
 use weir_storage::{LogConfig, StorageError, Store};
 
 use super::formation::{self, Forming};
 use super::news::{News, tell};
-use super::proposing::{Controlling, Todo};
 use super::quorum::{Committed, Happening, LeaderView, Opened, Progress, Quorum, QuorumSetup};
 use super::snapshot::{CONTENT_BYTES_MAX, Held};
 use super::{Changed, ImageReader, Metadata, Process, Resolver, View};
 use crate::config::Config;
+use crate::controller::{ControllerClient, Controlling, Todo};
+use crate::membership::INTERNAL;
 use crate::metrics::Metrics;
 use crate::node::{Failure, FailureFlag};
 use crate::peer::message::{Belongs, ControllerReply, NotDone, QuorumQuestion, QuorumReply};
@@ -99,7 +99,6 @@ pub(crate) struct Driver {
     raft: mpsc::Receiver<Envelope>,
     questions: mpsc::Receiver<Asked<QuorumQuestion, QuorumReply>>,
     controlling: Controlling,
-    renewals: mpsc::UnboundedReceiver<(LogId, LeaderEpoch)>,
     news: News,
     /// Whether the image has this start's registration.
     is_registered: bool,
@@ -122,7 +121,6 @@ impl Driver {
         let DriverSetup { config, store, disk, .. } = setup;
         let me = VoterId { broker: setup.me, folder: store.folder_id() };
         let opened = Opened::read(&store, &disk, me, quorum_setup(&config)).await?;
-        let (renewals_to, renewals) = mpsc::unbounded_channel();
         let (view, view_reader) = watch::channel(Arc::new(View::default()));
         let process =
             Process { broker: setup.me, folder: store.folder_id(), incarnation: store.incarnation() };
@@ -139,12 +137,11 @@ impl Driver {
             first_voters: None,
             image: Image::empty(),
             view,
-            reader: ImageReader { process, view: view_reader, renewals: renewals_to },
+            reader: ImageReader { process, view: view_reader },
             leader: watch::Sender::new(LeaderView::default()),
             raft: setup.raft,
             questions: setup.questions,
             controlling: setup.controlling,
-            renewals,
             news: News::default(),
             is_registered: false,
             introduced: BTreeMap::new(),
@@ -159,8 +156,8 @@ impl Driver {
     }
 
     pub(crate) fn handle(&self) -> Metadata {
-        let (peers, reader, leader) = (self.peers.clone(), self.reader(), self.leader());
-        Metadata { me: self.me.broker, peers, reader, leader }
+        let client = ControllerClient::new(self.peers.clone(), self.leader());
+        Metadata::new(client, self.reader())
     }
 
     pub(crate) fn resolver(&self) -> Resolver {
@@ -180,7 +177,7 @@ impl Driver {
                     let doing = "writing the metadata quorum's state";
                     Failure::Folder(Arc::new(StorageError::Disk { doing, source }))
                 }
-                error => Failure::Task(error.to_string()),
+                error => Failure::Metadata(Arc::new(error)),
             });
         }
     }
@@ -219,10 +216,6 @@ impl Driver {
                     self.carry_out(quorum, todos)?;
                 }
                 Some(asked) = self.questions.recv() => self.on_question(Some(quorum), asked),
-                Some((log, epoch)) = self.renewals.recv() => {
-                    let progress = self.renew(quorum, log, epoch)?;
-                    self.take_in(quorum, progress)?;
-                }
                 () = silence.wait() => self.introduce(quorum),
                 _ = stop.recv() => {
                     let progress = quorum.resign()?;
@@ -326,6 +319,7 @@ impl Driver {
         if !std::mem::take(&mut self.observers_changed) {
             return Ok(());
         }
+        self.reach();
         let brokers = self.image.brokers().map(|(id, broker)| VoterId { broker: id, folder: broker.folder });
         let introduced = self.introduced.values().map(|(id, _)| *id);
         let mut observers: Vec<_> = brokers.chain(introduced).filter(|id| *id != self.me).collect();
@@ -333,6 +327,18 @@ impl Driver {
         observers.dedup();
         let progress = quorum.set_observers(observers)?;
         self.take_in(quorum, progress)
+    }
+
+    /// From here on this node talks to nobody of another cluster, and reaches brokers where they say they are.
+    fn reach(&self) {
+        if let Some(cluster) = self.image.cluster_id() {
+            self.peers.set_cluster_id(cluster);
+        }
+        let internal = self.image.brokers().filter_map(|(id, broker)| {
+            let endpoint = broker.endpoints.iter().find(|endpoint| endpoint.listener == INTERNAL)?;
+            Some((id, (endpoint.host.clone(), endpoint.port)))
+        });
+        self.peers.set_addresses(internal);
     }
 
     /// When this node has heard no leader for so long that it introduces itself.
@@ -356,30 +362,6 @@ impl Driver {
         let introduction =
             formation::introduce(self.me, self.config.roles.controller, others, self.peers.clone());
         task::spawn("introduction", introduction);
-    }
-
-    /// Gives a partition a new leader epoch under the same leader.
-    fn renew(
-        &mut self,
-        quorum: &mut Quorum,
-        log: LogId,
-        epoch: LeaderEpoch,
-    ) -> Result<Progress, MetadataError> {
-        let Some(partition) = self.image.partition(log) else { return Ok(Vec::new()) };
-        if partition.leader_epoch != epoch || partition.leader != Some(self.me.broker) {
-            return Ok(Vec::new());
-        }
-        let epoch_of = |id: BrokerId| self.image.broker(id).map_or(-1, |broker| broker.epoch);
-        let isr =
-            partition.isr.iter().map(|id| IsrMember { broker: *id, broker_epoch: epoch_of(*id) }).collect();
-        let command = Command::ChangePartition {
-            log,
-            partition_epoch: partition.partition_epoch,
-            leader: partition.leader,
-            isr,
-            renew_epoch: true,
-        };
-        quorum.propose(&Record::from(command), None)
     }
 
     /// Takes in what the quorum has brought, and what is done about that.
@@ -467,7 +449,7 @@ impl Driver {
             self.controlling.on_voters(ticket, Ok(index));
         }
         if entry.begins {
-            todos.extend(self.begin(quorum)?);
+            todos.extend(self.controlling.begin(&self.image));
         }
         self.since_snapshot_bytes += entry.bytes as u64 + ENTRY_OVERHEAD_BYTES;
         if self.since_snapshot_bytes >= self.config.metadata_snapshot_bytes {
@@ -478,9 +460,13 @@ impl Driver {
 
     fn note(&mut self, change: &Change) {
         self.news.note(change, &self.image);
-        if matches!(change, Change::BrokerRegistered { .. } | Change::BrokerUnregistered { .. }) {
-            self.observers_changed = true;
-            self.note_registered();
+        match change {
+            Change::BrokerRegistered { .. } | Change::BrokerUnregistered { .. } => {
+                self.observers_changed = true;
+                self.note_registered();
+            }
+            Change::ClusterFormed => self.observers_changed = true,
+            _ => {}
         }
     }
 
@@ -493,19 +479,6 @@ impl Driver {
                 simulation::observe(|| Fact::Registered { broker: self.me.broker, epoch: broker.epoch });
             }
         }
-    }
-
-    /// This node leads, and its image has everything that was committed before. The first leader forms the cluster.
-    fn begin(&mut self, quorum: &mut Quorum) -> Result<Vec<Todo>, MetadataError> {
-        let todos = self.controlling.begin(&self.image);
-        if self.image.cluster_id().is_none() {
-            let cluster_id = Uuid::from_bytes(random::uuid_bytes());
-            tracing::info!(%cluster_id, "a new cluster");
-            let command = Command::FormCluster { cluster_id, feature_level: FEATURE_LEVEL_MAX };
-            let progress = quorum.propose(&Record::from(command), None)?;
-            self.take_in(quorum, progress)?;
-        }
-        Ok(todos)
     }
 
     /// Takes a snapshot of the image, unless one is under way: then the next entry tries again.

@@ -27,8 +27,8 @@ use self::snapshots::{Arriving, Installing};
 use self::tickets::Tickets;
 use super::driver::MetadataError;
 use super::log::{AwaitedCut, MetadataLog};
-use super::proposing::Ticket;
 use super::snapshot::Held;
+use crate::controller::Ticket;
 use crate::peer::Peers;
 use crate::peer::message::{NotDone, QuorumNode, QuorumState};
 

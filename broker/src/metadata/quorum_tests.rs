@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use weir_protocol::controller;
 use weir_protocol::metadata::{Command, Record};
 use weir_protocol::raft::{Index, VoterChange};
 use weir_protocol::types::{BrokerId, LogId, VoterId};
@@ -22,9 +23,9 @@ use weir_runtime::{time, watch};
 use weir_storage::{Store, StoreConfig};
 
 use super::driver::{Driver, DriverSetup, MetadataError};
-use super::proposing::Controlling;
 use super::{ImageReader, LeaderView};
 use crate::config::{Config, QuorumVoter, Roles, Secret};
+use crate::controller::Controlling;
 use crate::metrics::Metrics;
 use crate::node::FailureFlag;
 use crate::peer::handshake::Identity;
@@ -204,7 +205,13 @@ impl Town {
             peers: peers.clone(),
             raft: arrivals.raft,
             questions: arrivals.quorum,
-            controlling: Controlling::new(arrivals.controller),
+            controlling: Controlling::new(
+                peers.clone(),
+                arrivals.controller,
+                arrivals.lost,
+                controller::Timing::default(),
+                controller::Limits::default(),
+            ),
             metrics: Arc::new(Metrics::default()),
             failure: failure.clone(),
         })

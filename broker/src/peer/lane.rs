@@ -216,6 +216,7 @@ impl PeerWriter {
     }
 
     /// Hangs up at once.
+    #[cfg(test)]
     pub(crate) fn abort(self) {
         self.writer.abort();
     }

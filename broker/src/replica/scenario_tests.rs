@@ -29,7 +29,7 @@ use super::{FetchLimits, Replication, start};
 use crate::complaints::Complaints;
 use crate::config::Secret;
 use crate::controller::{ControllerClient, PartitionChanges};
-use crate::metadata::{ImageByHand, Process};
+use crate::metadata::{ImageByHand, LeaderView, Process};
 use crate::metrics::Metrics;
 use crate::node::FailureFlag;
 use crate::peer::handshake::Identity;
@@ -72,7 +72,7 @@ struct Town {
     questions: mpsc::UnboundedReceiver<Question>,
     questions_to: mpsc::UnboundedSender<Question>,
     /// Holds the watch of who leads the quorum, which is always the broker itself.
-    leaders: Vec<watch::Sender<Option<BrokerId>>>,
+    leaders: Vec<watch::Sender<LeaderView>>,
 }
 
 impl Town {
@@ -138,11 +138,10 @@ impl Town {
         let me = Identity { node: id, folder, incarnation };
         let secret = Some(Secret::new("secret"));
         let timing = PeerTiming::default();
-        let peers = Peers::connecting(
-            PeerSetup { me, secret, tail_bytes_max: 16 << 20, timing, metrics: Arc::default() },
-            inboxes,
-        );
-        let (leader, leader_reader) = watch::channel(Some(id));
+        let setup = PeerSetup { me, secret, tail_bytes_max: 16 << 20, timing, metrics: Arc::default() };
+        let peers = Peers::connecting(setup, inboxes);
+        let (leader, leader_reader) =
+            watch::channel(LeaderView { leader: Some(id), ..LeaderView::default() });
         self.leaders.push(leader);
         let client = ControllerClient::new(peers.clone(), leader_reader);
         let hour = Duration::from_secs(3600);

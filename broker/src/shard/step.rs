@@ -93,7 +93,7 @@ impl Owner {
             Effect::ProposeIsr { epoch, partition_epoch, isr } => {
                 self.propose_isr(log, (epoch, partition_epoch), isr);
             }
-            Effect::RequestNewEpoch { epoch } => self.image.request_new_epoch(log, epoch),
+            Effect::RequestNewEpoch { epoch } => self.changes.renew(log, epoch),
             Effect::WriteLog { .. } | Effect::WriteFetched { .. } | Effect::ReportProgress { .. } => {}
         }
     }

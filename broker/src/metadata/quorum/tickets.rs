@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use weir_protocol::raft::{Index, Term};
 
-use crate::metadata::proposing::Ticket;
+use crate::controller::Ticket;
 
 /// Proposals and reads by the numbers under which the core knows them. Bounded by what the core takes.
 #[derive(Debug, Default)]
