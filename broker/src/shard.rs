@@ -9,6 +9,7 @@ mod entry;
 mod owner;
 mod repair;
 mod replicate;
+mod starts;
 mod step;
 mod watch;
 
@@ -157,7 +158,7 @@ pub(crate) struct DeleteRecordsCall {
     pub(crate) log: LogId,
     /// What is to be the first offset; `None` is the high watermark.
     pub(crate) before: Option<Offset>,
-    /// Told the log's start once it is durable.
+    /// Told the lowest start of the replicas in sync, once each begins there and that is durable.
     pub(crate) reply: oneshot::Sender<Result<Offset, ShardError>>,
 }
 

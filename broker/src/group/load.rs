@@ -9,6 +9,7 @@ use weir_protocol::partition::FailReason;
 use weir_protocol::types::{LeaderEpoch, LogId, Offset};
 use weir_runtime::disk::Disk;
 use weir_runtime::{simulation, task, time};
+use weir_storage::ReadError;
 use weir_wire::records;
 
 use super::Unavailable;
@@ -29,7 +30,7 @@ pub(super) enum LoadError {
     #[error(transparent)]
     Shard(#[from] ShardError),
     #[error(transparent)]
-    Read(#[from] weir_storage::ReadError),
+    Read(#[from] ReadError),
     #[error("offset {offset}: {reason}")]
     Record { offset: Offset, reason: String },
 }
@@ -70,7 +71,12 @@ impl Loader {
             let readable = self.fetch(at, &watch).await?;
             match readable.plan.filter(|plan| !plan.is_empty()) {
                 Some(plan) => {
-                    let next = self.take_over(&mut coordinator, plan.run(&self.disk).await?, at)?;
+                    let read = plan.run(&self.disk).await;
+                    if let Err(ReadError::Corrupt { log, from, .. }) = read {
+                        // A replica that has others is repaired, and led by another meanwhile.
+                        self.shards.send(self.shards.owner_of(log), Message::Damaged { log, from }).await?;
+                    }
+                    let next = self.take_over(&mut coordinator, read?, at)?;
                     if next == at {
                         return Err(LoadError::Record {
                             offset: at,

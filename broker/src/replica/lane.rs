@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use weir_protocol::partition::replication::{FetchPosition, Progress};
 use weir_protocol::types::{BrokerId, LogId, Offset};
 
-use super::message::FollowerSays;
+use super::message::{FollowerSays, Named};
 
 /// The high watermark and the start of a leader's log, as a follower was told.
 pub(crate) type Told = (Offset, Offset);
@@ -17,6 +17,8 @@ pub(crate) type Told = (Offset, Offset);
 pub(crate) struct Standing {
     pub(crate) log: LogId,
     pub(crate) position: FetchPosition,
+    /// Where the follower's log begins.
+    pub(crate) start: Offset,
     /// What the follower was told last in this epoch; `None` if nothing.
     pub(crate) told: Option<Told>,
 }
@@ -43,6 +45,7 @@ struct State {
 #[derive(Debug)]
 struct Kept {
     position: FetchPosition,
+    start: Offset,
     told: Option<Told>,
     /// See the module `replica`.
     armed: bool,
@@ -85,12 +88,12 @@ impl Lane {
         }
         let mut named = Vec::with_capacity(says.fetch.len());
         for fetch in &says.fetch {
-            let (log, position) = (fetch.log, fetch.position);
+            let Named { log, position, start } = *fetch;
             let before = positions.get(&log);
             let told = before.filter(|kept| kept.position.epoch == position.epoch).and_then(|kept| kept.told);
             let queued = before.is_some_and(|kept| kept.queued);
-            positions.insert(log, Kept { position, told, armed: true, queued });
-            named.push(Standing { log, position, told });
+            positions.insert(log, Kept { position, start, told, armed: true, queued });
+            named.push(Standing { log, position, start, told });
         }
         drop(state);
         self.ready.notify_one();
@@ -188,6 +191,6 @@ impl Lane {
 
 impl Kept {
     fn standing(&self, log: LogId) -> Standing {
-        Standing { log, position: self.position, told: self.told }
+        Standing { log, position: self.position, start: self.start, told: self.told }
     }
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
-use weir_protocol::partition::replication::{FetchPosition, PartitionFetch, Progress};
+use weir_protocol::partition::replication::{FetchPosition, Progress};
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
 
 use super::PARTS_MAX;
-use super::message::FollowerSays;
+use super::message::{FollowerSays, Named};
 
 /// The positions of this broker's replicas that follow one leader. Shards post them as they change.
 ///
@@ -33,12 +33,19 @@ struct State {
 #[derive(Debug)]
 struct Kept {
     position: FetchPosition,
+    start: Offset,
     /// Whether it stands in that queue.
     fetch: bool,
     progress: bool,
 }
 
 impl State {
+    fn put(&mut self, log: LogId, position: FetchPosition, start: Offset) {
+        let new = Kept { position, start, fetch: false, progress: false };
+        let kept = self.positions.entry(log).or_insert(new);
+        (kept.position, kept.start) = (position, start);
+    }
+
     /// The position is to be named.
     fn name(&mut self, log: LogId) {
         if let Some(kept) = self.positions.get_mut(&log)
@@ -63,24 +70,18 @@ impl Mailbox {
     }
 
     /// A replica stands here now and wants an answer.
-    pub(crate) fn fetch(&self, log: LogId, position: FetchPosition) {
+    pub(crate) fn fetch(&self, log: LogId, position: FetchPosition, start: Offset) {
         let mut state = self.state();
-        match state.positions.get_mut(&log) {
-            Some(kept) => kept.position = position,
-            None => drop(state.positions.insert(log, Kept { position, fetch: false, progress: false })),
-        }
+        state.put(log, position, start);
         state.name(log);
         drop(state);
         self.posted.notify_one();
     }
 
     /// The position is to be answered once more, but not at once: what came could not be taken.
-    pub(crate) fn fetch_later(&self, log: LogId, position: FetchPosition) {
+    pub(crate) fn fetch_later(&self, log: LogId, position: FetchPosition, start: Offset) {
         let mut state = self.state();
-        match state.positions.get_mut(&log) {
-            Some(kept) => kept.position = position,
-            None => drop(state.positions.insert(log, Kept { position, fetch: false, progress: false })),
-        }
+        state.put(log, position, start);
         state.later.push(log);
     }
 
@@ -152,7 +153,7 @@ impl Mailbox {
         {
             if let Some(kept) = positions.get_mut(&log).filter(|kept| kept.fetch) {
                 kept.fetch = false;
-                says.fetch.push(PartitionFetch { log, position: kept.position });
+                says.fetch.push(Named { log, position: kept.position, start: kept.start });
             }
         }
         while says.progress.len() < PARTS_MAX

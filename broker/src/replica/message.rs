@@ -1,8 +1,8 @@
 //! What replicas say to each other over their lane. Records come behind the message, as they lie in the log.
 
 use serde::{Deserialize, Serialize};
-use weir_protocol::partition::replication::{FetchPosition, FetchVerdict, PartitionFetch, Progress};
-use weir_protocol::types::LogId;
+use weir_protocol::partition::replication::{FetchPosition, FetchVerdict, Progress};
+use weir_protocol::types::{LogId, Offset};
 
 /// What a follower says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,11 +12,22 @@ pub(crate) struct FollowerSays {
     /// A heartbeat: the follower still stands wherever it said last, and hears something soon.
     pub(crate) beat: bool,
     /// Positions that are new, or that are to be answered once more.
-    pub(crate) fetch: Vec<PartitionFetch>,
+    pub(crate) fetch: Vec<Named>,
     /// Partitions that the follower follows here no more.
     pub(crate) gone: Vec<LogId>,
     /// How far it is durable where nothing else has changed (contract 2).
     pub(crate) progress: Vec<Progress>,
+}
+
+/// A follower's position in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Named {
+    /// Which.
+    pub(crate) log: LogId,
+    /// Where its log ends.
+    pub(crate) position: FetchPosition,
+    /// Where its log begins, as it is durable.
+    pub(crate) start: Offset,
 }
 
 /// What a leader says. One without any content shows that it is there.

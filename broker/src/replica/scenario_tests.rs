@@ -305,6 +305,14 @@ impl Town {
         }
     }
 
+    async fn delete_below(&mut self, offset: Offset) -> Result<Offset, ShardError> {
+        let (reply, deleted) = oneshot::channel();
+        let call = DeleteRecordsCall { log: log(0), before: Some(offset), reply };
+        let shards = &self.leader(0).shards;
+        shards.send(shards.owner_of(log(0)), Message::DeleteRecords(Box::new(call))).await.unwrap();
+        self.while_governing(deleted).await.unwrap()
+    }
+
     /// The values that a broker serves to clients, from `offset` on, once there are `count`.
     async fn read(&mut self, partition: i32, offset: Offset, count: usize) -> Vec<Bytes> {
         let deadline = time::now() + PATIENCE;
@@ -508,17 +516,28 @@ fn a_follower_begins_where_its_leader_does_if_that_is_within_a_batch() {
         for _ in 0..3 {
             town.produce(0, 5).await.unwrap();
         }
-        let (reply, deleted) = oneshot::channel();
-        let call = DeleteRecordsCall { log: log(0), before: Some(7), reply };
-        let shards = &town.leader(0).shards;
-        shards.send(shards.owner_of(log(0)), Message::DeleteRecords(Box::new(call))).await.unwrap();
-        assert_eq!(deleted.await.unwrap().unwrap(), 7);
+        assert_eq!(town.delete_below(7).await.unwrap(), 7);
         town.start(3).await;
         town.until("it joins", |town| town.isr(0) == [1, 2, 3]).await;
         town.elect(3).await;
         town.produce(0, 1).await.unwrap();
         assert_eq!(town.read(0, 7, 9).await.len(), 5 + 5 + 1);
         assert!(town.leader(0).fetch(log(0), 6).await.is_err());
+    });
+}
+
+#[test]
+fn deleted_records_are_gone_from_all_that_are_in_sync_kip_107() {
+    run(async {
+        let mut town = Town::of(3).await;
+        town.topic(1, &[1, 2, 3], 2).await;
+        for _ in 0..3 {
+            town.produce(0, 5).await.unwrap();
+        }
+        assert_eq!(town.delete_below(7).await.unwrap(), 7);
+        town.kill(1).await;
+        assert!(town.leader(0).fetch(log(0), 6).await.is_err());
+        assert_eq!(town.read(0, 7, 8).await.len(), 10, "whole batches");
     });
 }
 

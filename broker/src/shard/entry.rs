@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
 use weir_defect::defect;
 use weir_protocol::controller::Tail;
 use weir_protocol::partition::producers::Producers;
@@ -13,6 +12,7 @@ use weir_storage::{Log, StorageError};
 
 use super::repair::Repair;
 use super::replicate::{Posted, Shown};
+use super::starts::Starts;
 use super::watch::Watchers;
 use super::{
     FetchDone, FetchPart, FetchWatch, OffsetQuery, OffsetsDone, OffsetsFound, OffsetsPart, Readable,
@@ -54,8 +54,7 @@ pub(super) struct Open {
     pub(super) asking: bool,
     /// What is known of damage in the log, until it is repaired.
     pub(super) repair: Option<Repair>,
-    /// Who waits until the log's start is durable at this offset or above.
-    starts: Vec<(Offset, oneshot::Sender<Result<Offset, ShardError>>)>,
+    pub(super) starts: Starts,
 }
 
 impl Open {
@@ -75,6 +74,7 @@ impl Open {
             .with_epochs(log.epochs().clone())
             .with_producers(producers);
         let shown = Shown::of(&core);
+        let starts = Starts::new(core.start());
         Open {
             core,
             log,
@@ -83,7 +83,7 @@ impl Open {
             shown,
             asking: false,
             repair: None,
-            starts: Vec::new(),
+            starts,
         }
     }
 
@@ -173,33 +173,6 @@ impl Open {
         let last = || epochs.entries().iter().rev().find(|entry| entry.start <= end).map(|entry| entry.epoch);
         let epoch = (end > 0).then(|| epochs.epoch_at(end - 1).or_else(last)).flatten().unwrap_or(-1);
         Tail { epoch, end }
-    }
-
-    /// Answers once the log's start is durable at `start`: at once, unless a new start is on its way to the disk.
-    pub(super) fn await_start(&mut self, start: Offset, reply: oneshot::Sender<Result<Offset, ShardError>>) {
-        if start <= self.core.start() && self.starts.is_empty() {
-            // Whoever asked may have gone.
-            let _ = reply.send(Ok(self.core.start()));
-        } else {
-            self.starts.push((start, reply));
-        }
-    }
-
-    /// The log's start is durable there.
-    pub(super) fn start_is_durable(&mut self, start: Offset) {
-        let (done, waiting) =
-            std::mem::take(&mut self.starts).into_iter().partition(|(wanted, _)| *wanted <= start);
-        self.starts = waiting;
-        for (_, reply) in done {
-            let _ = reply.send(Ok(start));
-        }
-    }
-
-    /// Nothing more becomes durable.
-    pub(super) fn fail_starts(&mut self, error: &Arc<StorageError>) {
-        for (_, reply) in self.starts.drain(..) {
-            let _ = reply.send(Err(ShardError::Storage(Arc::clone(error))));
-        }
     }
 
     /// Where a client whose last record is of `epoch` and ends at `offset` departs from this log (KIP-595).

@@ -64,6 +64,8 @@ pub(super) struct Owner {
     pub(super) lanes: BTreeMap<LogId, Vec<Arc<Lane>>>,
     /// Open replicas that have others.
     pub(super) replicated: BTreeSet<LogId>,
+    /// Replicas that have others and could not be opened.
+    pub(super) failed: BTreeSet<LogId>,
     /// Where the round of ticks has got to; `None` between two rounds.
     pub(super) ticked: Option<LogId>,
     pub(super) tick_alarm: Alarm,
@@ -113,6 +115,7 @@ impl Owner {
             complaints: Complaints::default(),
             lanes: BTreeMap::new(),
             replicated: BTreeSet::new(),
+            failed: BTreeSet::new(),
             ticked: None,
             tick_alarm: Alarm::new(),
             appends: Vec::new(),
@@ -319,6 +322,7 @@ impl Owner {
                 tracing::error!(%log, %error, "a partition's log cannot be opened");
                 if !doomed {
                     self.entries.insert(log, Entry::Failed(Arc::new(error)));
+                    self.open_again(log);
                 }
             }
         }
@@ -468,7 +472,7 @@ impl Owner {
             Ok(start) => {
                 if let Ok(open) = self.open_entry(log) {
                     open.log.set_start(start);
-                    open.await_start(start, call.reply);
+                    open.starts.wait_for(start, call.reply);
                 }
                 self.step(log, Input::StartOffset { start }, None);
             }
@@ -515,11 +519,12 @@ impl Owner {
                 let log = cut.log;
                 let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return };
                 let durable = open.log.on_cut(&cut);
-                open.start_is_durable(cut.start);
+                open.starts.own = open.starts.own.max(cut.start);
                 if let Some(end) = durable {
                     simulation::observe(|| durable_fact(log, open));
                     self.step(log, Input::Durable { end }, None);
                 }
+                self.show(log, false);
             }
             StoreEvent::FolderFailed(error) => {
                 self.failure.report(Failure::Folder(Arc::clone(&error)));
@@ -528,7 +533,7 @@ impl Owner {
                     self.step(log, Input::FolderFailed, Some(&error));
                     if let Some(Entry::Open(open)) = self.entries.get_mut(&log) {
                         open.watchers.wake();
-                        open.fail_starts(&error);
+                        open.starts.fail(&error);
                     }
                 }
             }

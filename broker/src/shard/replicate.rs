@@ -26,19 +26,21 @@ const TICK: std::time::Duration = std::time::Duration::from_millis(500);
 pub(super) struct Posted {
     mailbox: Arc<Mailbox>,
     position: FetchPosition,
+    start: Offset,
 }
 
 /// What a followed replica shows to others: once it differs, they must be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shown {
     end: Offset,
+    start: Offset,
     epoch: LeaderEpoch,
     leads: bool,
 }
 
 impl Shown {
     pub(super) fn of(core: &weir_protocol::partition::Partition) -> Shown {
-        Shown { end: core.end(), epoch: core.epoch(), leads: core.is_leader() }
+        Shown { end: core.end(), start: core.start(), epoch: core.epoch(), leads: core.is_leader() }
     }
 }
 
@@ -64,6 +66,14 @@ impl Owner {
         }
     }
 
+    /// A log could not be opened. Nobody may ever ask for a replica that follows: the next tick tries again.
+    pub(super) fn open_again(&mut self, log: LogId) {
+        self.failed.insert(log);
+        if self.tick_alarm.at().is_none() {
+            self.tick_alarm.set(Some(time::now() + TICK));
+        }
+    }
+
     /// After each step of a replica: parked fetches, followers and the leader are told what concerns them.
     pub(super) fn show(&mut self, log: LogId, reported: bool) {
         let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return };
@@ -71,7 +81,9 @@ impl Owner {
         let before = std::mem::replace(&mut open.shown, shown);
         if (shown.epoch, shown.leads) != (before.epoch, before.leads) {
             open.watchers.wake();
+            open.starts.forget();
         }
+        open.starts.settle(&open.core, self.me);
         post(log, open, reported, &self.mailboxes);
         if shown.leads && shown != before {
             self.mark_lanes(log);
@@ -103,6 +115,7 @@ impl Owner {
             self.note_lane(log, &lane);
             if self.entry(log).is_ok() {
                 self.count(&lane, &standing);
+                self.note_start(&lane, &standing);
                 if self.has_news(&lane, &standing, is_beat) {
                     lane.mark(log);
                 }
@@ -115,6 +128,14 @@ impl Owner {
         let now_ms = time::now().since_origin_ms();
         let position = standing.position;
         self.step(standing.log, Input::ReplicaFetch { from, broker_epoch, position, now_ms }, None);
+    }
+
+    fn note_start(&mut self, lane: &Lane, standing: &Standing) {
+        let Some(Entry::Open(open)) = self.entries.get_mut(&standing.log) else { return };
+        if standing.position.epoch == open.core.epoch() {
+            open.starts.note(lane.follower(), standing.start);
+            open.starts.settle(&open.core, self.me);
+        }
     }
 
     /// Whether there is something to say. News of the high watermark alone waits for a heartbeat.
@@ -148,6 +169,7 @@ impl Owner {
             if standing.told.is_none() {
                 // It may have come before this replica led, or was open.
                 self.count(&lane, &standing);
+                self.note_start(&lane, &standing);
             }
             judged.extend(self.judge(&lane, &standing, bytes_max).map(|judged| (number, judged)));
         }
@@ -156,7 +178,7 @@ impl Owner {
     }
 
     fn judge(&mut self, lane: &Lane, standing: &Standing, bytes_max: usize) -> Option<Judged> {
-        let Standing { log, position, told } = *standing;
+        let Standing { log, position, told, .. } = *standing;
         let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return None };
         let verdict = open.core.judge(lane.follower(), lane.broker_epoch(), &position);
         let end = open.core.end();
@@ -207,7 +229,7 @@ impl Owner {
                 && let Some(posted) = &open.posted
                 && posted.position.is_same_log(&answered)
             {
-                posted.mailbox.fetch_later(log, posted.position);
+                posted.mailbox.fetch_later(log, posted.position, posted.start);
             }
         }
     }
@@ -277,13 +299,16 @@ impl Owner {
         }
         if self.ticked.is_none() {
             self.repair_all();
+            let failed = std::mem::take(&mut self.failed);
+            self.open_replicated(failed);
         }
         if due.len() == TICKS_PER_WAKE {
             self.ticked = due.last().copied();
             self.tick_alarm.set(Some(now));
         } else {
             self.ticked = None;
-            self.tick_alarm.set((!self.replicated.is_empty()).then(|| now + TICK));
+            let idle = self.replicated.is_empty() && self.failed.is_empty();
+            self.tick_alarm.set((!idle).then(|| now + TICK));
         }
     }
 }
@@ -307,23 +332,22 @@ pub(super) fn post(
         posted.mailbox.leave(log);
     }
     let Some((leader, position)) = position else { return };
-    match &mut open.posted {
-        Some(posted) => {
-            let before = std::mem::replace(&mut posted.position, position);
-            if !before.is_same_log(&position) {
-                posted.mailbox.fetch(log, position);
-            } else if before.durable_end != position.durable_end {
-                if reported {
-                    posted.mailbox.report(log, position.epoch, position.durable_end);
-                } else {
-                    posted.mailbox.fetch_later(log, position);
-                }
-            }
-        }
-        posted => {
-            let mailbox = mailboxes.of(leader);
-            mailbox.fetch(log, position);
-            *posted = Some(Posted { mailbox, position });
+    let start = open.starts.own;
+    let Some(posted) = &mut open.posted else {
+        let mailbox = mailboxes.of(leader);
+        mailbox.fetch(log, position, start);
+        open.posted = Some(Posted { mailbox, position, start });
+        return;
+    };
+    let before = std::mem::replace(&mut posted.position, position);
+    let start_before = std::mem::replace(&mut posted.start, start);
+    if !before.is_same_log(&position) || start_before != start {
+        posted.mailbox.fetch(log, position, start);
+    } else if before.durable_end != position.durable_end {
+        if reported {
+            posted.mailbox.report(log, position.epoch, position.durable_end);
+        } else {
+            posted.mailbox.fetch_later(log, position, start);
         }
     }
 }

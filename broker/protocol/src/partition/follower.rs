@@ -67,8 +67,7 @@ impl Partition {
     }
 
     pub(super) fn on_fetched(&mut self, fetched: Fetched, effects: &mut Vec<Effect>) {
-        // Z9: an answer to what this replica no longer asks says nothing about the log that it has now.
-        let asked = self.fetch_position().is_some_and(|(_, now)| now.is_same_log(&fetched.position));
+        let asked = self.fetch_position().is_some_and(|(_, now)| fetched.answers(&now));
         let Role::Follower(follower) = &mut self.role else { return };
         if !asked {
             return;
@@ -156,6 +155,13 @@ impl Partition {
 }
 
 impl Fetched {
+    /// Whether this answers the position of a replica as it stands now.
+    fn answers(&self, now: &FetchPosition) -> bool {
+        let cuts = !matches!(self.verdict, FetchVerdict::Matches { .. });
+        // Z9: an answer to what this replica no longer asks says nothing about the log that it has now.
+        self.position.is_same_log(now) || (cuts && defect!(no_owner_check))
+    }
+
     /// Whether a leader could have sent this: epochs rise and lie within the records (contract 14).
     fn is_sensible(&self) -> bool {
         let FetchPosition { epoch, offset, last_epoch, .. } = self.position;

@@ -51,9 +51,12 @@ impl Partition {
         if offset < start {
             return FetchVerdict::OutOfRange { start, end };
         }
+        // Z2: two logs of one length need not be one log.
+        // Z3: an epoch that is unknown here is of a leader that lost its reign before anybody followed it.
         if position.last_epoch >= 0
+            && !defect!(ignore_leader_epoch)
             && let Some((epoch, epoch_end)) = self.epochs.end_of(position.last_epoch, end)
-            && (epoch < position.last_epoch || epoch_end < offset)
+            && (epoch < position.last_epoch && !defect!(epoch_lookup_single_round) || epoch_end < offset)
         {
             return FetchVerdict::Diverges { epoch, end: epoch_end };
         }
