@@ -38,8 +38,9 @@ pub(crate) struct Failover {
 
 /// Brokers, clients and faults in turn; what a failed run leaves stays in `target/jepsen`.
 pub(crate) fn run(root: &Path, options: &Jepsen) -> Result<()> {
-    let mut command = program(root)?;
-    command.args(["run", "--minutes", &options.minutes.to_string(), "--nodes", &options.nodes.to_string()]);
+    let (mut command, broker) = program(root)?;
+    command.arg("run").arg("--broker").arg(broker);
+    command.args(["--minutes", &options.minutes.to_string(), "--nodes", &options.nodes.to_string()]);
     command.args(options.seed.iter().flat_map(|seed| ["--seed".to_owned(), seed.to_string()]));
     let clients = root.join("jepsen-like/interop/processes/clients");
     let work = root.join("target/interop");
@@ -56,32 +57,27 @@ pub(crate) fn run(root: &Path, options: &Jepsen) -> Result<()> {
 
 /// How long writes fail, on the machine that it runs on.
 pub(crate) fn failover(root: &Path, options: &Failover) -> Result<()> {
-    let mut command = program(root)?;
-    command.args([
-        "failover",
-        "--rounds",
-        &options.rounds.to_string(),
-        "--nodes",
-        &options.nodes.to_string(),
-    ]);
+    let (mut command, broker) = program(root)?;
+    command.arg("failover").arg("--broker").arg(broker);
+    command.args(["--rounds", &options.rounds.to_string(), "--nodes", &options.nodes.to_string()]);
     finish(root, &mut command)
 }
 
-/// The program, built with the broker that it starts.
-fn program(root: &Path) -> Result<Command> {
+/// The program, and the broker that it starts, which is built as it is measured elsewhere.
+fn program(root: &Path) -> Result<(Command, PathBuf)> {
     let broker = build_broker(root)?;
     let status = Command::new(env!("CARGO"))
         .current_dir(root)
-        .args(["build", "--quiet", "--release", "--package", "weir-jepsen"])
+        .args(["build", "--quiet", "--package", "weir-jepsen"])
         .status()
         .context("cargo could not be started")?;
     if !status.success() {
         bail!("weir-jepsen does not build");
     }
-    let program: PathBuf = broker.with_file_name("weir-jepsen");
-    let mut command = Command::new(program);
+    let target = broker.ancestors().nth(2).context("the broker lies in no target folder")?;
+    let mut command = Command::new(target.join("debug/weir-jepsen"));
     command.current_dir(root);
-    Ok(command)
+    Ok((command, broker))
 }
 
 fn finish(root: &Path, command: &mut Command) -> Result<()> {
