@@ -18,7 +18,9 @@ mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
+mod describe_quorum;
 mod describe_topic_partitions;
+mod elect_leaders;
 pub(crate) mod errors;
 mod fetch;
 mod find_coordinator;
@@ -38,6 +40,7 @@ mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod raft_voters;
 mod sync_group;
 mod unregister_broker;
 mod update_features;
@@ -236,7 +239,8 @@ const FEATURES: Features = Features::IDEMPOTENCE
     .and(Features::LOG_QUERIES)
     .and(Features::ADMINISTRATION)
     .and(Features::CLASSIC_GROUPS)
-    .and(Features::CLUSTER);
+    .and(Features::CLUSTER)
+    .and(Features::QUORUM);
 
 /// Refuses a version of ApiVersions that is too new, before the rest of its header is looked at: nobody knows what that
 /// looks like (K1).
@@ -323,6 +327,10 @@ async fn respond(api: &Arc<Api>, asker: &Asker, call: Call, request: Request, ch
         Request::ListPartitionReassignments(request) => {
             list_partition_reassignments::handle(&api.image.current().image, &request).into()
         }
+        Request::ElectLeaders(request) => elect_leaders::handle(api, request).await.into(),
+        Request::DescribeQuorum(request) => describe_quorum::handle(api, request, version).await.into(),
+        Request::AddRaftVoter(request) => raft_voters::add(api, request).await.into(),
+        Request::RemoveRaftVoter(request) => raft_voters::remove(api, request).await.into(),
         Request::UnregisterBroker(request) => unregister_broker::handle(api, request).await.into(),
         Request::UpdateFeatures(request) => update_features::handle(api, request, version).await.into(),
         request => return respond_to_group(api, asker, call, request, charge).await,

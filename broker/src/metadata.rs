@@ -315,6 +315,15 @@ impl Metadata {
         Metadata { client, reader }
     }
 
+    /// Asks whoever leads the quorum, until it is answered or the time is over.
+    pub(crate) async fn ask(
+        &self,
+        question: ControllerQuestion,
+        until: time::Instant,
+    ) -> Result<ControllerReply, AskError> {
+        self.client.ask(question, until).await
+    }
+
     /// Proposes a command and waits until it is committed and this broker's image has it. Dropping the future takes
     /// nothing back.
     pub(crate) async fn propose(&self, command: Command) -> Result<Change, ProposeError> {

@@ -7,7 +7,9 @@ use weir_protocol::partition::FailReason;
 use weir_storage::{ReadError, StorageError};
 use weir_wire::records::BatchError;
 
+use crate::controller::AskError;
 use crate::metadata::ProposeError;
+use crate::peer::message::NotDone;
 use crate::shard::ShardError;
 
 /// A shard's refusal.
@@ -119,6 +121,15 @@ pub(crate) fn of_proposal(error: &ProposeError) -> ResponseError {
     }
 }
 
+/// Why the quorum's leader has not answered.
+pub(crate) fn of_ask(error: &AskError) -> ResponseError {
+    match error {
+        AskError::NotDone(NotDone::TooLarge) => ResponseError::InvalidRequest,
+        AskError::NotDone(NotDone::Overloaded) | AskError::Unknown => ResponseError::RequestTimedOut,
+        AskError::NotDone(NotDone::NotController(_)) | AskError::Stopping => ResponseError::NotController,
+    }
+}
+
 /// The same for a request that names its topic: a topic that was deleted meanwhile has no id that the client knows.
 pub(crate) fn of_proposal_by_name(error: &ProposeError) -> ResponseError {
     match of_proposal(error) {
@@ -127,7 +138,7 @@ pub(crate) fn of_proposal_by_name(error: &ProposeError) -> ResponseError {
     }
 }
 
-fn of_rejected(rejected: &Rejected) -> ResponseError {
+pub(crate) fn of_rejected(rejected: &Rejected) -> ResponseError {
     match rejected {
         Rejected::InvalidTopicName(_) | Rejected::TopicCollides { .. } => {
             ResponseError::InvalidTopicException

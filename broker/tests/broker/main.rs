@@ -4,6 +4,7 @@
 
 mod administration;
 mod cluster;
+mod cluster_apis;
 mod configurations;
 mod consuming;
 mod dev_cluster;
@@ -16,6 +17,7 @@ mod hostile;
 mod idempotence;
 mod large_groups;
 mod negotiation;
+mod nodes;
 mod process;
 mod producing;
 mod quorum;

@@ -160,6 +160,7 @@ impl Admin {
     /// What the quorum's leader says, such as DUPLICATE_VOTER.
     pub async fn add_voter(&self, id: i32, directory: Uuid) -> Result<(), Error> {
         let request = AddRaftVoterRequest::default()
+            .with_cluster_id(None)
             .with_voter_id(id)
             .with_voter_directory_id(directory)
             .with_timeout_ms(self.timeout_ms());
@@ -183,7 +184,10 @@ impl Admin {
     /// # Errors
     /// What the quorum's leader says, such as VOTER_NOT_FOUND.
     pub async fn remove_voter(&self, id: i32, directory: Uuid) -> Result<(), Error> {
-        let request = RemoveRaftVoterRequest::default().with_voter_id(id).with_voter_directory_id(directory);
+        let request = RemoveRaftVoterRequest::default()
+            .with_cluster_id(None)
+            .with_voter_id(id)
+            .with_voter_directory_id(directory);
         let about = format!("node {id}");
         let mut attempts = Attempts::new(&self.client);
         loop {
