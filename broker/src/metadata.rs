@@ -242,10 +242,12 @@ impl ImageReader {
         Some((partition.clone(), min_isr))
     }
 
-    /// The broker epochs of those of `brokers` that are registered.
+    /// The broker epochs of those of `brokers` that may join an ISR, and this one's.
     pub(crate) fn broker_epochs(&self, brokers: &[BrokerId]) -> BTreeMap<BrokerId, i64> {
         let view = self.view.borrow();
-        brokers.iter().filter_map(|id| Some((*id, view.image.broker(*id)?.epoch))).collect()
+        let may_join = |id: &&BrokerId| **id == self.process.broker || view.image.can_lead(**id);
+        let epoch = |id: &BrokerId| Some((*id, view.image.broker(*id)?.epoch));
+        brokers.iter().filter(may_join).filter_map(epoch).collect()
     }
 
     /// Whether a replica other than `broker`'s could lead a partition without a loss.

@@ -40,10 +40,13 @@ impl News {
                 self.topics.push(topic.id);
                 self.deleted.extend(topic.logs().map(|(log, _)| log));
             }
-            Change::BrokerRegistered { partitions, .. }
-            | Change::BrokerFenced { partitions, .. }
-            | Change::BrokerShuttingDown { partitions, .. }
-            | Change::ReplicasAdded { partitions } => self.changed.extend(partitions),
+            // Whoever leads one of its partitions learns whether it may join the ISR.
+            Change::BrokerRegistered { broker, .. }
+            | Change::BrokerFenced { broker, .. }
+            | Change::BrokerShuttingDown { broker, .. } => {
+                self.changed.extend(image.replicas_on(*broker).map(|(log, _)| log));
+            }
+            Change::ReplicasAdded { partitions } => self.changed.extend(partitions),
             Change::PartitionChanged { log } => self.changed.push(*log),
             Change::BrokerConfigChanged { .. } => {
                 self.all_topics = true;

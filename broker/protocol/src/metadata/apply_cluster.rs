@@ -50,7 +50,9 @@ impl Image {
                 let isr: Vec<_> = isr.iter().map(|member| member.broker).collect();
                 self.alter(*log, |partition| {
                     partition.set_isr(&isr);
-                    Touch::Settle
+                    // A leader that asks for the ISR that there is wants to know that nothing else comes of this
+                    // partition epoch.
+                    Touch::Decide
                 })
             }
             ClusterCommand::RenewEpoch { log, leader, leader_epoch } => {

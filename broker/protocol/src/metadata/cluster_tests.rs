@@ -328,6 +328,18 @@ fn the_preferred_leader_leads_again_when_it_is_in_sync() {
 }
 
 #[test]
+fn a_leader_that_asks_for_the_isr_that_there_is_moves_the_partition_epoch() {
+    // Otherwise an earlier request on the same partition epoch might still be carried out, and would have to be waited for.
+    let mut town = Town::new(3, &[]);
+    let earlier = town.alter(&[1, 2]);
+    let before = town.partition().partition_epoch;
+    town.in_sync(&[1, 2, 3]).unwrap();
+    assert_eq!(town.partition().partition_epoch, before + 1);
+    assert_eq!(town.partition().leader_epoch, 0, "nothing else has changed");
+    town.say("a request of before", earlier).unwrap_err();
+}
+
+#[test]
 fn a_late_isr_request_is_refused() {
     // KIP-903, KIP-497: Z11, Z12
     let mut town = Town::new(3, &[]);

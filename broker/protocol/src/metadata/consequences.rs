@@ -16,6 +16,8 @@ pub(super) enum Touch {
     Leave,
     /// Who may lead has changed.
     Settle,
+    /// As `Settle`, and the partition epoch moves even if nothing changes: it is decided.
+    Decide,
     /// As `Settle`, and a leader that stays takes a new epoch.
     Renew,
 }
@@ -110,6 +112,7 @@ impl Image {
             can_lead: &|id| brokers.get(&id).is_some_and(Broker::can_lead),
             min_insync: self.min_insync(topic),
             unclean,
+            decided: touch == Touch::Decide,
             renew: touch == Touch::Renew,
         };
         let changed = next.settle(before, &around)?;

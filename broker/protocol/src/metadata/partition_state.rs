@@ -63,6 +63,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) min_insync: Option<i32>,
     /// `unclean.leader.election.enable`
     pub(super) unclean: bool,
+    /// The partition epoch moves even if nothing else does.
+    pub(super) decided: bool,
     /// The leader takes a new epoch even if it stays.
     pub(super) renew: bool,
 }
@@ -174,7 +176,7 @@ impl PartitionState {
             self.unclean_epoch = Some(self.leader_epoch);
         }
         let emptied = self.emptied.clone();
-        if *self == (PartitionState { emptied, ..before.clone() }) {
+        if !around.decided && *self == (PartitionState { emptied, ..before.clone() }) {
             return Ok(self.emptied != before.emptied);
         }
         let next = self.partition_epoch.checked_add(1);

@@ -74,7 +74,8 @@ pub struct Leadership {
     pub isr: Vec<BrokerId>,
     /// `min.insync.replicas` as configured. What counts is m = min(this, number of replicas).
     pub min_insync: usize,
-    /// The replicas' broker epochs, as far as they are registered (KIP-903).
+    /// The broker epochs of the replicas that may join the ISR (KIP-841, KIP-903): registered, not fenced, not shutting
+    /// down; and this one's.
     pub broker_epochs: BTreeMap<BrokerId, i64>,
 }
 

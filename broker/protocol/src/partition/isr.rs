@@ -179,8 +179,7 @@ impl Leader {
         let belongs = |id: BrokerId| {
             let Some(follower) = self.follower(id) else { return id == self.me };
             if !self.is_in_isr(id) {
-                let arrived = follower.durable_end.is_some_and(|durable_end| durable_end >= floor);
-                return arrived && self.maybe_added.is_empty();
+                return follower.has_arrived(floor) && self.maybe_added.is_empty();
             }
             !follower.has_lost(high_watermark)
                 && lag_ms_max.is_none_or(|lag_ms_max| !follower.lags(log_end, now_ms, lag_ms_max))

@@ -38,6 +38,8 @@ pub(super) struct Known {
     pub(super) id: BrokerId,
     /// The newest one that it fetched with or was registered with; -1 before the first.
     broker_epoch: i64,
+    /// Whether the quorum would take it into the ISR.
+    may_join: bool,
     /// `None` until the follower has shown in this epoch that its log matches: what it had before may have to be cut.
     ///
     /// Invariant: within one broker epoch it never goes back.
@@ -62,7 +64,15 @@ pub(super) struct Reported {
 
 impl Known {
     fn new(id: BrokerId, broker_epoch: i64) -> Known {
-        Known { id, broker_epoch, durable_end: None, restarted: false, last_fetch: None, caught_up_ms: None }
+        Known {
+            id,
+            broker_epoch,
+            may_join: false,
+            durable_end: None,
+            restarted: false,
+            last_fetch: None,
+            caught_up_ms: None,
+        }
     }
 
     /// A broker that has registered anew must show again what it has.
@@ -91,6 +101,14 @@ impl Known {
     pub(super) fn lags(&self, log_end: Offset, now_ms: i64, lag_ms_max: i64) -> bool {
         self.durable_end.is_none_or(|durable_end| durable_end < log_end)
             && self.caught_up_ms.is_some_and(|at_ms| now_ms.saturating_sub(at_ms) >= lag_ms_max)
+    }
+
+    /// Whether it is in sync up to `floor`, and the quorum would take it into the ISR.
+    pub(super) fn has_arrived(&self, floor: Offset) -> bool {
+        // Z12: asking for a broker that is fenced would be refused, and its last words would hold the high watermark
+        // until that is settled.
+        let may_join = self.may_join || defect!(isr_allow_fenced);
+        may_join && self.durable_end.is_some_and(|durable_end| durable_end >= floor)
     }
 
     /// Whether it has come back without records that are committed: it has broken its promise, and counts no longer.
@@ -170,6 +188,7 @@ impl Leader {
             let place = known.iter().position(|follower| follower.id == *id);
             let mut follower = place.map_or(Known::new(*id, -1), |place| known.swap_remove(place));
             follower.meet(registered(id));
+            follower.may_join = broker_epochs.contains_key(id);
             self.followers.push(follower);
         }
         self.my_place = replicas.iter().position(|id| *id == self.me).unwrap_or(0).min(self.followers.len());

@@ -284,6 +284,29 @@ fn an_addition_that_was_refused_counts_until_the_partition_epoch_has_moved() {
 }
 
 #[test]
+fn a_dead_follower_holds_nobody_up() {
+    // KIP-841: what it reported last makes it no candidate while the quorum would not take it
+    let mut bench = Bench::leading(&[ME, OTHER, THIRD]);
+    bench.progress(OTHER, 0);
+    bench.progress(THIRD, 0);
+    let fenced = |may_join: &[BrokerId], partition_epoch| {
+        let replicas = [ME, OTHER, THIRD];
+        let leadership = leadership(1, &replicas);
+        let broker_epochs = may_join.iter().map(|id| (*id, i64::from(id.0) * 10)).collect();
+        Input::BecomeLeader(Leadership { partition_epoch, isr: vec![ME, OTHER], broker_epochs, ..leadership })
+    };
+    bench.step(fenced(&[ME, OTHER], 2));
+    assert_eq!(bench.step(Input::Tick { now_ms: 1_000 }), []);
+    let (first, _) = bench.append(Acks::All, 1);
+    bench.durable(1);
+    let effects = bench.fetch(OTHER, 20, 1, 1_000);
+    assert_eq!(effects, [Effect::HighWatermark(1), completed(first, 0)]);
+    assert_eq!(bench.fetch(THIRD, 30, 1, 1_500), [], "it may catch up meanwhile");
+    bench.step(fenced(&[ME, OTHER, THIRD], 2));
+    assert_eq!(bench.step(Input::Tick { now_ms: 2_000 }), [proposes(2, &[ME, OTHER, THIRD])]);
+}
+
+#[test]
 fn a_member_that_comes_back_without_committed_records_leaves_the_isr() {
     // Contract 5: the leader does not wait for the controller to find out
     let mut bench = Bench::leading(&[ME, OTHER]);
