@@ -304,6 +304,9 @@ pub(crate) enum ProposeError {
 /// How long a proposal that was certainly not done is tried again. Whoever waits may give up before.
 const PROPOSE_FOR: Duration = Duration::from_secs(30);
 
+/// How long is waited for what was committed before, at most: what is asked for next takes its own time.
+const CATCH_UP_FOR: Duration = Duration::from_secs(2);
+
 /// Proposes changes. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Metadata {
@@ -324,6 +327,16 @@ impl Metadata {
         until: time::Instant,
     ) -> Result<ControllerReply, AskError> {
         self.client.ask(question, until).await
+    }
+
+    /// Waits until this broker's image has everything that was committed when this was called: what a client has done
+    /// through another broker, and who serves by now. Where nobody knows what is committed, the image stays as it is.
+    pub(crate) async fn catch_up(&self) {
+        let asked = self.client.ask(ControllerQuestion::Read, time::now() + CATCH_UP_FOR).await;
+        if let Ok(ControllerReply::Read(index)) = asked {
+            // An image that does not change any more is not waited for.
+            let _ = time::timeout(CATCH_UP_FOR, self.reader.wait_applied(index - 1)).await;
+        }
     }
 
     /// Proposes a command and waits until it is committed and this broker's image has it. Dropping the future takes

@@ -139,6 +139,7 @@ async fn alter_one(api: &Arc<Api>, wanted: &Wanted, mode: Mode, validate_only: b
     check_shape(&wanted.settings)?;
     // Lists are appended to and all settings are replaced according to what is there: no other change comes between.
     let _turn = api.alterations.lock().await;
+    api.metadata.catch_up().await;
     let view = api.image.current();
     let target = Target::find(api, &view.image, wanted, mode)?;
     let inherited = |setting| api.resolver.inherited(&view.image, setting, target.level());

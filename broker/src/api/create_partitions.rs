@@ -28,6 +28,7 @@ pub(super) async fn handle(api: &Arc<Api>, request: CreatePartitionsRequest) -> 
         *counts.entry(topic.name.as_str()).or_default() += 1;
     }
     let limit = millis(request.timeout_ms);
+    api.metadata.catch_up().await;
     let mut trial = request.validate_only.then(|| api.image.current().image.clone());
     let mut results = Vec::with_capacity(counts.len());
     let mut answered = BTreeSet::new();

@@ -35,6 +35,8 @@ pub(super) async fn handle(api: &Arc<Api>, request: CreateTopicsRequest) -> Crea
     let twice: BTreeSet<String> =
         counts.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name.to_owned()).collect();
     let limit = millis(request.timeout_ms);
+    // A broker that has just begun to serve gets its replicas.
+    api.metadata.catch_up().await;
     let mut trial = request.validate_only.then(|| api.image.current().image.clone());
     let mut results = Vec::with_capacity(request.topics.len());
     let mut answered = BTreeSet::new();

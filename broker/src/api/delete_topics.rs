@@ -25,6 +25,7 @@ pub(super) async fn handle(
         request.topic_names.into_iter().map(|name| (Some(name), Uuid::nil())).collect()
     };
     let limit = millis(request.timeout_ms);
+    api.metadata.catch_up().await;
     let mut results = Vec::with_capacity(wanted.len());
     for (name, id) in wanted {
         let outcome = delete(api, name.as_ref(), id, version, limit).await;

@@ -49,6 +49,7 @@ pub(super) async fn handle(api: &Arc<Api>, request: ElectLeadersRequest) -> Elec
         }
     };
     let deadline = time::now() + millis(request.timeout_ms);
+    api.metadata.catch_up().await;
     let mut asked = asked(&api.image.current().image, &request, kind);
     elect(api, &mut asked, kind, deadline).await;
     let everything = request.topic_partitions.is_none();

@@ -79,6 +79,11 @@ async fn coordinator(api: &Arc<Api>, group: &str) -> Option<types::BrokerId> {
 }
 
 async fn make_offsets_topic(api: &Arc<Api>) {
+    // Another broker may have made it, and others may have begun to serve.
+    api.metadata.catch_up().await;
+    if api.image.current().image.topic_named(names::CONSUMER_OFFSETS).is_some() {
+        return;
+    }
     let configs: BTreeMap<String, String> = offsets_topic_settings()
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

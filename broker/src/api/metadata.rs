@@ -130,6 +130,7 @@ async fn by_name(
         return failed(Some(name), ResponseError::UnknownTopicOrPartition);
     }
     *created += 1;
+    api.metadata.catch_up().await;
     let error = match create_topics::plan_automatic(api, &name) {
         Err((ResponseError::TopicAlreadyExists, _)) => None,
         Err((error, text)) => {

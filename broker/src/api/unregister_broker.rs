@@ -27,6 +27,7 @@ pub(super) async fn handle(api: &Arc<Api>, request: UnregisterBrokerRequest) -> 
 }
 
 async fn unregister(api: &Arc<Api>, broker: BrokerId) -> Result<(), Refusal> {
+    api.metadata.catch_up().await;
     check(&api.image.current().image, broker)?;
     match time::timeout(LIMIT, api.metadata.propose(Command::UnregisterBroker { broker })).await {
         Ok(Ok(_)) => Ok(()),

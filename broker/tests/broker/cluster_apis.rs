@@ -39,7 +39,10 @@ async fn produce(nodes: &Nodes, via: usize, name: &str, value: &[u8]) -> i64 {
         if answer.error_code == 0 {
             return answer.base_offset;
         }
-        assert!(time::now() < deadline, "not in time: {answer:?}");
+        if time::now() >= deadline {
+            let mut client = nodes.client(via).await;
+            panic!("not in time: {answer:?} {:?}", client.metadata(12, Some(&[name]), false).await);
+        }
         time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -72,7 +75,7 @@ fn k05_every_node_tells_of_all_brokers_and_takes_what_the_controller_must_do() {
             assert_eq!(brokers, expected, "where clients reach them, never where only nodes meet");
             let leaders: BTreeSet<_> =
                 metadata.topics[0].partitions.iter().map(|partition| partition.leader_id.0).collect();
-            assert_eq!(leaders, BTreeSet::from([1, 2, 3]), "the leaders are spread");
+            assert_eq!(leaders, BTreeSet::from([1, 2, 3]), "the leaders are spread: {metadata:?}");
             for partition in &metadata.topics[0].partitions {
                 assert_eq!(ids(&partition.replica_nodes), BTreeSet::from([1, 2, 3]));
             }

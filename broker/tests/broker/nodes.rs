@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kafka_protocol::messages::MetadataResponse;
@@ -17,7 +18,11 @@ pub(crate) struct Nodes {
     internal: Vec<u16>,
     settings: Vec<String>,
     children: Vec<Option<Child>>,
+    /// One cluster at a time: a machine with few cores that runs many makes them look dead to each other.
+    _turn: MutexGuard<'static, ()>,
 }
+
+static TURN: Mutex<()> = Mutex::new(());
 
 impl Drop for Nodes {
     fn drop(&mut self) {
@@ -50,6 +55,7 @@ impl Nodes {
             internal: internal.to_vec(),
             settings: settings.iter().map(|line| (*line).to_owned()).collect(),
             children: (0..count).map(|_| None).collect(),
+            _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner),
         };
         (1..=count).for_each(|id| nodes.spawn(id));
         (1..=count).for_each(|id| nodes.wait_ready(id));
