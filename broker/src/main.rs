@@ -47,7 +47,7 @@ Exit codes:
   0  stopped cleanly           4  the data folder is locked or cannot be written
   1  failed while running      5  the data folder is of a newer version, or its identity is damaged
   2  wrong usage or settings   6  the data folder failed (a sync did): look at the disk, then start again
-  3  the port is in use";
+  3  the port is in use        7  the cluster refuses this node; the last line says why";
 
 /// A log for records that speaks the Kafka protocol.
 #[derive(Debug, Parser)]

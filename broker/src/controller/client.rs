@@ -1,5 +1,6 @@
 //! Asks whoever leads the metadata quorum, this node or another one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use weir_protocol::types::BrokerId;
@@ -32,6 +33,8 @@ pub(crate) enum AskError {
 pub(crate) struct ControllerClient {
     peers: Peers,
     leader: watch::Receiver<LeaderView>,
+    /// Who may know who leads, when this node does not.
+    voters: Arc<[BrokerId]>,
 }
 
 /// What one try has brought.
@@ -47,7 +50,14 @@ enum Try {
 impl ControllerClient {
     /// `leader` says who leads the quorum, as far as this node knows.
     pub(crate) fn new(peers: Peers, leader: watch::Receiver<LeaderView>) -> ControllerClient {
-        ControllerClient { peers, leader }
+        ControllerClient { peers, leader, voters: Arc::default() }
+    }
+
+    /// A client that asks these others who leads while this node has not heard of anybody.
+    pub(crate) fn with_voters(self, voters: impl IntoIterator<Item = BrokerId>) -> ControllerClient {
+        let me = self.peers.me();
+        let voters = voters.into_iter().filter(|id| *id != me).collect();
+        ControllerClient { voters, ..self }
     }
 
     /// Asks, and asks again what was certainly not done, or may be done twice, until it is answered or the time is over.
@@ -63,8 +73,10 @@ impl ControllerClient {
         let repeatable = is_repeatable(&question);
         let mut leader = self.leader.clone();
         let mut hint = None;
+        let mut others = self.voters.iter().copied().cycle();
         loop {
-            let known = leader.borrow().leader;
+            // A voter that does not lead has not done what it is asked for, but one that is not heard may have.
+            let known = leader.borrow().leader.or_else(|| others.next().filter(|_| repeatable));
             let why = match hint.or(known) {
                 None => NotDone::NotController(None),
                 Some(whom) => match self.ask_one(whom, &question, &mut leader, until).await {

@@ -183,7 +183,8 @@ impl Ground {
         .await?;
         let (image, leader, resolver) = (driver.reader(), driver.leader(), driver.resolver());
         let metadata = driver.handle();
-        let client = ControllerClient::new(self.peers.clone(), leader.clone());
+        let voters = self.config.quorum_voters.iter().map(|voter| BrokerId(voter.node_id));
+        let client = ControllerClient::new(self.peers.clone(), leader.clone()).with_voters(voters);
         let (mailboxes, followed) = Mailboxes::new();
         let changes = PartitionChanges::new(self.me, client.clone(), image.clone());
         let (shards, owners) = Shards::start(&self.shard_setup(image.clone(), mailboxes, changes));

@@ -23,3 +23,4 @@ mod producing;
 mod quorum;
 mod restarts;
 mod support;
+mod three_nodes;
