@@ -99,6 +99,9 @@ fn settings(rng: &mut Rng, world: World) -> BTreeMap<String, String> {
         set("weir.offsets.retention.ms", pick(rng, &[700, 2_000]));
         set("offsets.retention.check.interval.ms", pick(rng, &[50, 300]));
     }
+    set("metadata.log.max.record.bytes.between.snapshots", pick(rng, &[500, 3_000, 20_000, 20 << 20]));
+    set("metadata.log.segment.bytes", pick(rng, &[4 << 10, 64 << 10, 1 << 20]));
+    set("weir.metadata.log.retained.entries", pick(rng, &[0, 5, 50, 10_000]));
     if world == World::Unsynced {
         set("log.flush.interval.messages", i64::MAX as u64);
     }

@@ -185,7 +185,7 @@ static KEYS: &[Key] = &[
         "metadata.log.segment.bytes",
         Int,
         "bytes of one file of the metadata log (default 67108864)",
-        |c, v| bytes(v, 1 << 20).map(|bytes| c.metadata_segment_bytes = bytes as u32),
+        |c, v| bytes(v, 1 << 12).map(|bytes| c.metadata_segment_bytes = bytes as u32),
         |c| shown(c.metadata_segment_bytes)
     ),
     key!(

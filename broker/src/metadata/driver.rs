@@ -7,12 +7,13 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use weir_protocol::fact::Fact;
 use weir_protocol::metadata::{Change, Image};
-use weir_protocol::raft::{Envelope, Limits, Timing, Voters};
+use weir_protocol::raft::{Envelope, Index, Limits, Timing, Voters};
 use weir_protocol::types::{BrokerId, LogId, VoterId};
 use weir_runtime::disk::{BatchError, Disk};
 use weir_runtime::time::{self, Instant};
 use weir_runtime::{simulation, task, watch};
 use weir_storage::{LogConfig, StorageError, Store};
+use weir_wire::internal;
 
 use super::formation::{self, Forming};
 use super::news::{News, tell};
@@ -411,6 +412,7 @@ impl Driver {
                 self.observers_changed = true;
                 self.since_snapshot_bytes = 0;
                 self.note_registered();
+                self.observe_image(self.image.applied().unwrap_or(-1));
             }
             Happening::NotDone(ticket, why) => {
                 return Ok(self.controlling.on_not_done(ticket, why, &self.image));
@@ -441,6 +443,7 @@ impl Driver {
             Ok(change) => self.note(change),
             Err(rejected) => tracing::debug!(index, %rejected, "a command was rejected"),
         }
+        self.observe_image(index);
         self.news.applied = true;
         let voters_changed = ticket.filter(|_| entry.voters.is_some());
         let proposed = ticket.filter(|_| entry.voters.is_none());
@@ -456,6 +459,15 @@ impl Driver {
             self.take_snapshot(quorum);
         }
         Ok(todos)
+    }
+
+    /// Tells a simulation what the image is: the same on all nodes.
+    fn observe_image(&self, applied: Index) {
+        simulation::observe(|| {
+            // What a snapshot could not hold has no digest either.
+            let digest = internal::encode(&self.image).map_or(0, |bytes| u64::from(crc32c::crc32c(&bytes)));
+            Fact::Image { applied, digest }
+        });
     }
 
     fn note(&mut self, change: &Change) {
@@ -532,5 +544,7 @@ fn quorum_setup(config: &Config) -> QuorumSetup {
     };
     let log = LogConfig { segment_bytes: config.metadata_segment_bytes, ..LogConfig::default() };
     let alone = config.quorum_voters.iter().all(|voter| voter.node_id == config.node_id);
-    QuorumSetup { timing: Timing::default(), limits, log, alone }
+    let election = config.election_timeout;
+    let timing = Timing { heartbeat: election / 4, election_min: election, election_spread: election };
+    QuorumSetup { timing, limits, log, alone }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use weir_protocol::fact::Fact;
 use weir_protocol::metadata::{Image, Record};
 use weir_protocol::raft::Envelope;
 use weir_protocol::raft::{
@@ -18,8 +19,8 @@ use weir_protocol::raft::{
 };
 use weir_protocol::types::{BrokerId, VoterId};
 use weir_runtime::disk::{BatchError, Disk};
-use weir_runtime::random;
 use weir_runtime::time::{self, Alarm};
+use weir_runtime::{random, simulation};
 use weir_storage::{StorageError, Store, StoreEvent};
 use weir_wire::internal;
 
@@ -145,6 +146,8 @@ pub(super) struct Quorum {
     /// A hard state that waits until the one before is written.
     next_state: Option<(HardStateSeq, HardState)>,
     writing_state: bool,
+    /// The term in which the hard state that is being written gives this node's vote to itself.
+    votes_for_itself: Option<Term>,
     state_to: mpsc::Sender<(HardStateSeq, Result<(), BatchError>)>,
     state_written: mpsc::Receiver<(HardStateSeq, Result<(), BatchError>)>,
     /// Messages that wait for a hard state.
@@ -318,6 +321,10 @@ impl Quorum {
                 self.writing_state = false;
                 // A vote that may or may not be on the disk: contract 8.
                 result?;
+                if let Some(term) = self.votes_for_itself.take() {
+                    let me = self.me;
+                    simulation::observe(|| Fact::Voted { voter: me, term, candidate: me });
+                }
                 self.write_state();
                 self.release(seq);
                 self.step(Input::HardStatePersisted { seq })

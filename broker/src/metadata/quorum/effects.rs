@@ -109,7 +109,7 @@ impl Quorum {
     fn send(&mut self, to: VoterId, message: Message, after: SyncPoint) {
         let envelope = Envelope { from: self.me, to, message };
         match after {
-            SyncPoint::Now => self.peers.tell(to.broker, Note::Raft(envelope)),
+            SyncPoint::Now => self.tell(envelope),
             SyncPoint::HardState(seq) => {
                 if self.held.len() >= HELD_MAX {
                     self.held.pop_front();
@@ -122,8 +122,15 @@ impl Quorum {
     /// The hard state is durable: what was said under it may be heard.
     pub(super) fn release(&mut self, seq: HardStateSeq) {
         while let Some((_, envelope)) = self.held.pop_front_if(|(after, _)| *after <= seq) {
-            self.peers.tell(envelope.to.broker, Note::Raft(envelope));
+            self.tell(envelope);
         }
+    }
+
+    fn tell(&self, envelope: Envelope) {
+        if let Message::VoteAnswer { term, granted: true } = envelope.message {
+            simulation::observe(|| Fact::Voted { voter: self.me, term, candidate: envelope.to });
+        }
+        self.peers.tell(envelope.to.broker, Note::Raft(envelope));
     }
 
     fn on_role(&mut self, effect: &Effect, progress: &mut Progress) {
@@ -217,6 +224,7 @@ impl Quorum {
         }
         let Some((seq, state)) = self.next_state.take() else { return };
         self.writing_state = true;
+        self.votes_for_itself = (state.vote == Some(self.me)).then_some(state.term);
         let (disk, written) = (self.disk.clone(), self.state_to.clone());
         task::spawn("quorum-state", async move {
             let result = hard_state::store(&disk, &state).await;

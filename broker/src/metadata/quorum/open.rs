@@ -154,6 +154,7 @@ impl Opened {
             pending,
             next_state: None,
             writing_state: false,
+            votes_for_itself: None,
             state_to,
             state_written,
             held: VecDeque::new(),
