@@ -27,6 +27,9 @@ pub(crate) enum BadAnswer {
         /// Bytes.
         left: usize,
     },
+    /// More bytes came than were announced.
+    #[error("{0} bytes of records belong to no partition")]
+    TooLong(usize),
     /// A batch is broken.
     #[error("{log}: behind offset {offset}: {source}")]
     Batch {

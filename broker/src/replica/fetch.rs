@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use weir_runtime::task;
 use weir_runtime::time::{self, Alarm};
 
-use super::check::check;
+use super::check::{BadAnswer, check};
 use super::mailbox::Mailbox;
 use super::message::LeaderSays;
 use super::serve::Ended;
@@ -17,6 +17,9 @@ use crate::shard::{FetchedPart, Message};
 
 /// Between two tries to reach a leader, at first and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// Bytes that are checked before others get their turn.
+const YIELD_BYTES: usize = 64 << 10;
 
 /// Fetches from every leader that this broker's replicas follow, each in a task of its own, until the broker stops.
 pub(crate) async fn run(replication: Arc<Replication>, mut new: mpsc::UnboundedReceiver<Arc<Mailbox>>) {
@@ -104,11 +107,18 @@ async fn hear(replication: &Replication, mut reader: PeerReader) -> Result<(), E
         };
         replication.metrics.replica_bytes_fetched.add(tail.len() as u64);
         let mut parts = Vec::with_capacity(says.answers.len());
+        let mut left = tail.len();
         for answer in &says.answers {
             // Checksums take their time.
-            task::yield_now().await;
+            if tail.len() + YIELD_BYTES < left {
+                left = tail.len();
+                task::yield_now().await;
+            }
             let checked = check(answer, &mut tail)?;
             parts.push(FetchedPart { log: answer.log, checked, spent: answer.spends() });
+        }
+        if !tail.is_empty() {
+            return Err(BadAnswer::TooLong(tail.len()).into());
         }
         let groups = replication.shards.group(parts, |part| part.log);
         for (shard, parts) in groups.into_iter().enumerate() {

@@ -458,6 +458,22 @@ fn a_follower_that_is_cut_off_leaves_the_isr_and_comes_back_kip_497() {
 }
 
 #[test]
+fn a_follower_that_is_fenced_holds_nobody_up_kip_841() {
+    run(async {
+        let mut town = Town::of(3).await;
+        town.topic(1, &[1, 2, 3], 2).await;
+        for round in 0..3 {
+            assert_eq!(town.produce(0, 1).await.unwrap(), round);
+        }
+        town.kill(3).await;
+        for round in 3..6 {
+            assert_eq!(town.produce(0, 1).await.unwrap(), round);
+        }
+        assert_eq!(town.isr(0), [1, 2]);
+    });
+}
+
+#[test]
 fn an_idle_follower_is_in_sync_however_long_nothing_happens() {
     run(async {
         let mut town = Town::of(2).await;

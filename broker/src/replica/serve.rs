@@ -17,6 +17,9 @@ use crate::peer::lane::{LaneError, PeerReader, PeerWriter};
 use crate::peer::server::ReplicaLane;
 use crate::shard::{Judged, Message, PositionsCall, ProgressCall, ReplicaReadCall, ShardError};
 
+/// Chunks that are gathered before others get their turn.
+const YIELD_CHUNKS: usize = 32;
+
 /// Why a lane is over.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Ended {
@@ -145,12 +148,14 @@ struct Gathering<'a> {
     says: LeaderSays,
     tail: Vec<Bytes>,
     bytes: usize,
+    /// With how many chunks others get their turn.
+    yield_at: usize,
 }
 
 impl<'a> Gathering<'a> {
     fn new(replication: &'a Replication, lane: &'a Arc<Lane>) -> Gathering<'a> {
         let says = LeaderSays { answers: Vec::new() };
-        Gathering { replication, lane, says, tail: Vec::new(), bytes: 0 }
+        Gathering { replication, lane, says, tail: Vec::new(), bytes: 0, yield_at: YIELD_CHUNKS }
     }
 
     fn is_full(&self) -> bool {
@@ -233,9 +238,12 @@ impl<'a> Gathering<'a> {
         true
     }
 
-    async fn read(&self, log: LogId, mut plan: ReadPlan) -> Option<Vec<Bytes>> {
+    async fn read(&mut self, log: LogId, mut plan: ReadPlan) -> Option<Vec<Bytes>> {
         // What is in memory does not wait, and others want their turn.
-        task::yield_now().await;
+        if self.tail.len() >= self.yield_at {
+            self.yield_at = self.tail.len() + YIELD_CHUNKS;
+            task::yield_now().await;
+        }
         plan.limit(self.replication.limits.answer_bytes.saturating_sub(self.bytes), self.bytes == 0);
         match plan.run(&self.replication.disk).await {
             Ok(records) => return Some(records),
