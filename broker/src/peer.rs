@@ -255,6 +255,11 @@ impl Peers {
         }
     }
 
+    /// Where a node is to be reached, as far as this one knows.
+    pub(crate) fn address(&self, of: BrokerId) -> Option<(String, u16)> {
+        locked(&self.net.as_ref()?.ground.addresses).get(&of).cloned()
+    }
+
     /// The cluster that this node belongs to: from now on it talks to nobody who belongs to another one.
     pub(crate) fn set_cluster_id(&self, cluster: Uuid) {
         if let Some(net) = &self.net {

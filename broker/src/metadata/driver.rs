@@ -299,7 +299,7 @@ impl Driver {
     }
 
     fn on_question(&mut self, quorum: Option<&Quorum>, asked: Asked<QuorumQuestion, QuorumReply>) {
-        let QuorumQuestion::Introduce { me: who, .. } = asked.question;
+        let QuorumQuestion::Introduce { me: who, at, .. } = asked.question;
         let belongs = self.first_voters.as_ref().map(|voters| Belongs {
             cluster_id: self.image.cluster_id(),
             first_voters: voters.ids().to_vec(),
@@ -311,6 +311,7 @@ impl Driver {
         let has_room = self.introduced.len() < INTRODUCED_MAX || self.introduced.contains_key(&who.broker);
         if who.broker != self.me.broker && who.broker == asked.from && has_room {
             self.introduced.insert(who.broker, (who, time::now()));
+            self.peers.set_addresses(at.map(|at| (who.broker, at)));
             self.observers_changed = true;
         }
     }

@@ -79,7 +79,7 @@ impl Forming {
         let (to, mut answered) = mpsc::channel(others.len().max(1));
         for other in others {
             let (peers, to) = (self.peers.clone(), to.clone());
-            let question = QuorumQuestion::Introduce { me: self.me, may_vote: self.may_vote };
+            let question = introduction(self.me, self.may_vote, &self.peers);
             task::spawn("introduction", async move {
                 if let Ok(Ok(reply)) = time::timeout(ROUND, peers.ask(other, question)).await {
                     // Nobody waits after the round.
@@ -138,10 +138,14 @@ impl Forming {
     }
 }
 
+fn introduction(me: VoterId, may_vote: bool, peers: &Peers) -> QuorumQuestion {
+    QuorumQuestion::Introduce { me, may_vote, at: peers.address(me.broker) }
+}
+
 /// Introduces a node that only follows to all of `others`, so that the leader among them gives it the log.
 pub(super) async fn introduce(me: VoterId, may_vote: bool, others: Vec<BrokerId>, peers: Peers) {
     for other in others {
-        let question = QuorumQuestion::Introduce { me, may_vote };
+        let question = introduction(me, may_vote, &peers);
         let asked: Result<Result<QuorumReply, PeerError>, _> =
             time::timeout(ROUND, peers.ask(other, question)).await;
         if !matches!(asked, Ok(Ok(_))) {

@@ -127,7 +127,11 @@ impl Node {
             stage: watch::Sender::new(Stage::Running),
             config,
         };
-        let registration = ground.registration(sockets.endpoints(&ground.config), &recovery);
+        let endpoints = sockets.endpoints(&ground.config);
+        let internal = endpoints.iter().find(|endpoint| endpoint.listener == INTERNAL);
+        let own = internal.map(|endpoint| (ground.me, (endpoint.host.clone(), endpoint.port)));
+        ground.peers.set_addresses(own);
+        let registration = ground.registration(endpoints, &recovery);
         ground.run(sockets, arrivals, registration).await
     }
 }

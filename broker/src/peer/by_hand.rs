@@ -48,7 +48,10 @@ fn sample_call(number: u64) -> Call {
     let term = (number % 1000) as i32;
     match number % 5 {
         0 => Call::Ping(number),
-        1 => Call::Ask(number, QuorumQuestion::Introduce { me: voter(number), may_vote: true }.into()),
+        1 => {
+            let at = Some(("node".to_owned(), number as u16));
+            Call::Ask(number, QuorumQuestion::Introduce { me: voter(number), may_vote: true, at }.into())
+        }
         2 => Call::Ask(number, ControllerQuestion::Read.into()),
         3 => Call::Ask(number, Question::Controller(Box::new(ControllerQuestion::DescribeQuorum))),
         _ => {

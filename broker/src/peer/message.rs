@@ -46,6 +46,8 @@ pub(crate) enum QuorumQuestion {
         me: VoterId,
         /// Whether it votes, as far as it knows.
         may_vote: bool,
+        /// Where it listens, by host and port: one that is no configured voter is known to nobody before it is registered.
+        at: Option<(String, u16)>,
     },
 }
 

@@ -157,7 +157,7 @@ fn reach(peers: &Peers, to: &[(i32, SocketAddr)]) {
 }
 
 pub(super) fn question(node: i32) -> QuorumQuestion {
-    QuorumQuestion::Introduce { me: voter(node), may_vote: true }
+    QuorumQuestion::Introduce { me: voter(node), may_vote: true, at: None }
 }
 
 pub(super) fn introduced(node: i32) -> QuorumReply {
