@@ -177,7 +177,7 @@ fn steps(root: &Path, options: &Options, strict: bool) -> Result<Vec<Step>> {
         step(
             "processes",
             "brokers killed, stopped and cut off in turn lose nothing",
-            own("jepsen", &["--minutes", "1", "--nodes", "1"]),
+            own("jepsen", &["--minutes", "1"]),
         ),
     ])
 }
