@@ -75,7 +75,7 @@ fn describe(state: &QuorumState, image: &Image, now_ms: i64, version: i16) -> De
         .with_partition_index(0)
         .with_error_message(None)
         .with_leader_id(BrokerId(state.leader.broker.0))
-        .with_leader_epoch(i32::try_from(state.term).unwrap_or(i32::MAX))
+        .with_leader_epoch(state.term)
         .with_high_watermark(state.commit)
         .with_current_voters(replicas(true))
         .with_observers(replicas(false));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use weir_protocol::fact::Fact;
-use weir_protocol::partition::{Acks, Effect, Input, Limits};
+use weir_protocol::partition::{Acks, Effect, FailReason, Input, Limits};
 use weir_protocol::types::{BrokerId, LogId};
 use weir_runtime::time::{self, Alarm};
 use weir_runtime::{select, simulation, task};
@@ -269,10 +269,9 @@ impl Owner {
     /// The entry of a log; a log that was not used before, or could not be opened, begins to open.
     pub(super) fn entry(&mut self, log: LogId) -> Result<&mut Entry, ShardError> {
         if !matches!(self.entries.get(&log), Some(Entry::Opening { .. } | Entry::Open(_))) {
-            let known = self.image.current().image.partition(log).is_some();
-            if !known {
+            if let Some(error) = self.cannot_hold(log) {
                 self.entries.remove(&log);
-                return Err(ShardError::UnknownPartition);
+                return Err(error);
             }
             self.entries.insert(log, Entry::Opening { queue: Vec::new(), doomed: false });
             self.to_open.push_back(log);
@@ -480,6 +479,9 @@ impl Owner {
     }
 
     fn open_entry(&mut self, log: LogId) -> Result<&mut Open, ShardError> {
+        if !self.entries.contains_key(&log) {
+            return Err(self.cannot_hold(log).unwrap_or(ShardError::UnknownPartition));
+        }
         match self.entries.get_mut(&log) {
             Some(Entry::Open(open)) => Ok(open),
             Some(Entry::Failed(error)) => Err(ShardError::Storage(Arc::clone(error))),
@@ -488,6 +490,16 @@ impl Owner {
                 Err(ShardError::Overloaded)
             }
             None => Err(ShardError::UnknownPartition),
+        }
+    }
+
+    /// Why this broker has no replica of a partition; `None`: it has. Nobody's question makes a log of one that others hold.
+    fn cannot_hold(&self, log: LogId) -> Option<ShardError> {
+        let view = self.image.current();
+        match view.image.partition(log) {
+            None => Some(ShardError::UnknownPartition),
+            Some(partition) if partition.replicas.contains(&self.me) => None,
+            Some(_) => Some(ShardError::Refused(FailReason::NotLeader)),
         }
     }
 

@@ -12,8 +12,8 @@ use kafka_protocol::messages::fetch_response::FetchResponse;
 use kafka_protocol::messages::metadata_response::MetadataResponsePartition;
 use kafka_protocol::messages::produce_response::ProduceResponse;
 use kafka_protocol::messages::{
-    DescribeClusterRequest, DescribeLogDirsRequest, DescribeQuorumRequest, ElectLeadersRequest,
-    FindCoordinatorRequest, InitProducerIdRequest, RemoveRaftVoterRequest,
+    CreateTopicsRequest, DescribeClusterRequest, DescribeLogDirsRequest, DescribeQuorumRequest,
+    ElectLeadersRequest, FindCoordinatorRequest, InitProducerIdRequest, RemoveRaftVoterRequest,
 };
 use weir_runtime::time;
 
@@ -131,6 +131,35 @@ fn a_node_that_does_not_lead_names_the_one_that_does_and_where_it_is() {
     });
 }
 
+/// A topic with one partition on these brokers.
+fn placed(name: &str, brokers: &[i32]) -> CreateTopicsRequest {
+    let mut request = create_request(name, -1, &[]);
+    let assignment = CreatableReplicaAssignment::default()
+        .with_partition_index(0)
+        .with_broker_ids(brokers.iter().map(|id| (*id).into()).collect());
+    request.topics[0].assignments = vec![assignment];
+    request
+}
+
+#[test]
+fn a_node_without_a_replica_names_the_leader_and_makes_no_log() {
+    run(async {
+        let nodes = Nodes::three(&[]);
+        let mut client = nodes.client(3).await;
+        let created = client.call(5, &placed("elsewhere", &[1, 2])).await;
+        assert_eq!(created.topics[0].error_code, 0, "{created:?}");
+        let request = produce_request("elsewhere", 0, -1, batch(&[b"x"]));
+        let response: ProduceResponse = client.call(11, &request).await;
+        let answer = &response.responses[0].partition_responses[0];
+        assert_eq!((answer.error_code, answer.current_leader.leader_id.0), (NOT_LEADER, 1));
+        let fetched = client.fetch("elsewhere", 0, 0).await;
+        assert_eq!((fetched.error_code, fetched.current_leader.leader_id.0), (NOT_LEADER, -1), "version 11");
+        let everything = DescribeLogDirsRequest::default().with_topics(None);
+        assert_eq!(client.call(4, &everything).await.results[0].topics, []);
+        assert_eq!(produce(&nodes, 3, "elsewhere", b"x").await, 0);
+    });
+}
+
 #[test]
 fn when_a_leader_is_killed_another_one_has_everything_and_it_comes_back_in_sync() {
     run(async {
@@ -164,12 +193,7 @@ fn when_a_leader_is_killed_another_one_has_everything_and_it_comes_back_in_sync(
 fn leadership_goes_back_to_the_first_replica_on_request() {
     run(async {
         let mut nodes = Nodes::three(&["auto.leader.rebalance.enable=false"]);
-        let mut request = create_request("moved", -1, &[]);
-        let assignment = CreatableReplicaAssignment::default()
-            .with_partition_index(0)
-            .with_broker_ids([2, 3, 1].map(Into::into).to_vec());
-        request.topics[0].assignments = vec![assignment];
-        let created = nodes.client(1).await.call(5, &request).await;
+        let created = nodes.client(1).await.call(5, &placed("moved", &[2, 3, 1])).await;
         assert_eq!(created.topics[0].error_code, 0, "{created:?}");
         assert_eq!(nodes.leader(1, "moved", None).await, 2);
         nodes.stop(2);

@@ -1,5 +1,7 @@
 //! Several nodes of a cluster, each a process on this machine.
 
+#![allow(clippy::disallowed_methods)] // it starts processes, and is never simulated
+
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
