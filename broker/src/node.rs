@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use weir_protocol::types::BrokerId;
 use weir_runtime::disk::Disk;
 use weir_runtime::net::Listener;
 use weir_runtime::task::{self, JoinHandle};
@@ -53,6 +54,8 @@ pub struct Node {
     /// Who leads the quorum.
     leader: watch::Receiver<LeaderView>,
     peers: Peers,
+    /// The configured voters but for this node.
+    other_voters: Vec<BrokerId>,
     /// None unless this node is a broker.
     membership: Option<Membership>,
     /// How long a clean stop waits until others lead; zero for a node alone.
@@ -97,6 +100,7 @@ impl Node {
         weir_runtime::select! {
             failure = self.failure.wait() => Err(StartError::from(failure)),
             joined = joined => joined,
+            error = self.peers.shut_out(&self.other_voters) => Err(StartError::ShutOut(error.to_string())),
         }
     }
 

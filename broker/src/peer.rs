@@ -305,6 +305,25 @@ impl Peers {
         net.ground.connect(to, Lane::Replica).await.map(|(_, reader, writer)| (reader, writer))
     }
 
+    /// Waits until none of `others` talks to this node, for reasons that do not go away by themselves, and names one of them.
+    pub(crate) async fn shut_out(&self, others: &[BrokerId]) -> PeerError {
+        let Some(net) = self.net.as_ref().filter(|_| !others.is_empty()) else {
+            return std::future::pending().await;
+        };
+        let mut refusals = net.ground.refusals.subscribe();
+        loop {
+            let all = others.iter().map(|other| Some((*other, refusals.borrow().get(other)?.clone())));
+            if let Some((node, refusal)) =
+                all.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().next())
+            {
+                return PeerError::Refused(node, refusal);
+            }
+            if refusals.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// Ends all control lanes to others: what is under way is not answered any more.
     pub(crate) fn close(&self) {
         if let Some(net) = &self.net {

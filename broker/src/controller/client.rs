@@ -8,8 +8,8 @@ use weir_runtime::time::{self, Instant};
 use weir_runtime::watch;
 
 use crate::metadata::LeaderView;
-use crate::peer::Peers;
 use crate::peer::message::{ControllerQuestion, ControllerReply, NotDone};
+use crate::peer::{PeerError, Peers};
 
 /// How long to wait before the same question is asked again, unless another leader is heard of before.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -42,6 +42,8 @@ enum Try {
     Answer(ControllerReply),
     /// No answer, and there will be none.
     None,
+    /// It was not heard.
+    Unheard,
     /// Another node leads, as far as is known.
     LeaderChanged,
     Late,
@@ -104,6 +106,7 @@ impl ControllerClient {
                         hint = None;
                         continue;
                     }
+                    Try::Unheard => NotDone::NotController(None),
                     Try::Late if repeatable => NotDone::NotController(None),
                     Try::Late => return Err(AskError::Unknown),
                 },
@@ -131,6 +134,7 @@ impl ControllerClient {
         if !is_repeatable(question) {
             return match time::timeout(left, asking).await {
                 Ok(Ok(reply)) => Try::Answer(reply),
+                Ok(Err(PeerError::Unreachable(_) | PeerError::Refused(..))) => Try::Unheard,
                 Ok(Err(_)) => Try::None,
                 Err(time::Elapsed) => Try::Late,
             };
@@ -150,6 +154,7 @@ impl ControllerClient {
         weir_runtime::select! {
             answered = time::timeout(left, asking) => match answered {
                 Ok(Ok(reply)) => Try::Answer(reply),
+                Ok(Err(PeerError::Unreachable(_) | PeerError::Refused(..))) => Try::Unheard,
                 Ok(Err(_)) => Try::None,
                 Err(time::Elapsed) => Try::Late,
             },

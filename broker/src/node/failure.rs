@@ -47,6 +47,9 @@ pub enum StartError {
     /// The cluster does not take this node.
     #[error(transparent)]
     Membership(#[from] MembershipError),
+    /// None of the quorum's other voters talks to this node, and waiting does not change that.
+    #[error("none of controller.quorum.voters talks to this node: {0}")]
+    ShutOut(String),
     /// Something has failed before the node was ready.
     #[error(transparent)]
     Failed(Failure),
@@ -60,7 +63,7 @@ impl StartError {
             StartError::Listen { .. } | StartError::NoSecret { .. } => 2,
             StartError::Storage(error) => storage_exit_code(error),
             StartError::Metadata(error) => metadata_exit_code(error),
-            StartError::Membership(_) => EXIT_REFUSED,
+            StartError::Membership(_) | StartError::ShutOut(_) => EXIT_REFUSED,
             StartError::Failed(failure) => failure.exit_code(),
         }
     }

@@ -117,12 +117,13 @@ impl Node {
         );
         note_situations(&recovery);
         let (inboxes, arrivals) = Inboxes::new();
+        let metrics = Arc::new(Metrics::default());
         let ground = Ground {
             me: BrokerId(config.node_id),
-            peers: connect(&config, &store, inboxes),
+            peers: connect(&config, &store, inboxes, &metrics),
             disk,
             store,
-            metrics: Arc::new(Metrics::default()),
+            metrics,
             failure: FailureFlag::new(),
             stage: watch::Sender::new(Stage::Running),
             config,
@@ -137,13 +138,14 @@ impl Node {
 }
 
 /// The way to the other nodes, if there are any.
-fn connect(config: &Config, store: &Store, inboxes: Inboxes) -> Peers {
+fn connect(config: &Config, store: &Store, inboxes: Inboxes, metrics: &Arc<Metrics>) -> Peers {
     let node = BrokerId(config.node_id);
     if !config.is_clustered() {
         return Peers::new(node, inboxes);
     }
     let me = Identity { node, folder: store.folder_id(), incarnation: store.incarnation() };
-    let peers = Peers::connecting(PeerSetup::new(config, me), inboxes);
+    let setup = PeerSetup { metrics: Arc::clone(metrics), ..PeerSetup::new(config, me) };
+    let peers = Peers::connecting(setup, inboxes);
     let voters = config.quorum_voters.iter();
     peers.set_addresses(voters.map(|voter| (BrokerId(voter.node_id), (voter.host.clone(), voter.port))));
     peers
@@ -251,6 +253,7 @@ impl Ground {
         let coordinators = coordinators.into_iter().map(|task| watch(task, "a group coordinator")).collect();
         let driver = watch(driver, "the metadata driver");
         let is_clustered = self.config.is_clustered();
+        let others = self.config.quorum_voters.iter().map(|voter| BrokerId(voter.node_id));
         let node = Node {
             address,
             http_address,
@@ -267,6 +270,7 @@ impl Ground {
             driver,
             leader,
             peers: self.peers,
+            other_voters: others.filter(|id| *id != self.me).collect(),
             membership,
             leave_max: if is_clustered { self.config.controlled_shutdown_max } else { Duration::ZERO },
         };

@@ -89,6 +89,17 @@ pub(crate) enum Refusal {
     },
 }
 
+impl Refusal {
+    /// Whether another try ends in the same way, as long as nobody changes a setting.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Refusal::WrongSecret | Refusal::OtherCluster { .. } | Refusal::UnknownVersion { .. } => true,
+            // An address may have been somebody else's before.
+            Refusal::OtherNode { .. } => false,
+        }
+    }
+}
+
 /// A range of versions, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Versions {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use weir_protocol::types::BrokerId;
 use weir_runtime::net::{self, Stream};
 use weir_runtime::time::{self, Alarm, Instant};
+use weir_runtime::watch;
 
 use super::handshake::{self, Credentials, HandshakeError, Identity, Lane, Refusal};
 use super::lane::{LaneError, PeerReader, PeerWriter};
@@ -63,11 +64,14 @@ pub(super) struct Ground {
     pub(super) setup: PeerSetup,
     pub(super) cluster: Mutex<Option<Uuid>>,
     pub(super) addresses: Mutex<BTreeMap<BrokerId, (String, u16)>>,
+    /// Why nodes did not talk to this one when that was tried last, where another try ends in the same way.
+    pub(super) refusals: watch::Sender<BTreeMap<BrokerId, Refusal>>,
 }
 
 impl Ground {
     pub(super) fn new(setup: PeerSetup) -> Ground {
-        Ground { setup, cluster: Mutex::default(), addresses: Mutex::default() }
+        let refusals = watch::Sender::new(BTreeMap::new());
+        Ground { setup, cluster: Mutex::default(), addresses: Mutex::default(), refusals }
     }
 
     /// Counts what does not go out.
@@ -115,8 +119,16 @@ impl Ground {
         };
         let limits = self.setup.limits(lane);
         match handshake::connect(stream, self.credentials(), lane, to, limits).await {
-            Ok(connected) => Ok(connected),
-            Err(HandshakeError::Refused(refusal)) => Err(PeerError::Refused(to, refusal)),
+            Ok(connected) => {
+                self.refusals.send_if_modified(|refusals| refusals.remove(&to).is_some());
+                Ok(connected)
+            }
+            Err(HandshakeError::Refused(refusal)) => {
+                if refusal.is_final() {
+                    self.refusals.send_modify(|refusals| refusals.extend([(to, refusal.clone())]));
+                }
+                Err(PeerError::Refused(to, refusal))
+            }
             Err(error) => {
                 tracing::debug!(node = %to, %error, "no handshake");
                 Err(PeerError::Unreachable(to))

@@ -284,6 +284,10 @@ async fn a_wrong_secret_is_named_on_both_sides(ip: IpAddr) {
     let refused = PeerError::Refused(BrokerId(1), Refusal::WrongSecret);
     assert_eq!(ask(&peers, 1, 7).await.unwrap(), Err(refused.clone()));
     assert_eq!(peers.open_replica_lane(BrokerId(1)).await.expect_err("refused"), refused);
+    let shut_out =
+        time::timeout(Duration::from_millis(100), peers.shut_out(&[BrokerId(1), BrokerId(3)])).await;
+    assert!(shut_out.is_err(), "nobody knows yet what the third would say");
+    assert_eq!(peers.shut_out(&[BrokerId(1)]).await, refused);
     // The side that accepts.
     let listener = Listener::bind(SocketAddr::new(ip, 0)).await.unwrap();
     reach(&peers, &[(3, listener.local_addr().unwrap())]);
