@@ -19,7 +19,15 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("weir-jepsen", &["weir-client", "weir-runtime"]),
     (
         "weir-sim",
-        &["weir-broker", "weir-client", "weir-defect", "weir-jepsen", "weir-protocol", "weir-runtime"],
+        &[
+            "weir-broker",
+            "weir-client",
+            "weir-defect",
+            "weir-jepsen",
+            "weir-protocol",
+            "weir-runtime",
+            "weir-wire",
+        ],
     ),
     (
         "weir-proptests",
