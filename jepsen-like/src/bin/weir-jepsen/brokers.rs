@@ -215,7 +215,8 @@ impl Brokers {
         std::mem::take(&mut *self.0.complaints.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn complain(&self, what: String) {
+    /// Writes down what must not be.
+    pub(crate) fn complain(&self, what: String) {
         self.0.complaints.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 

@@ -5,6 +5,7 @@ mod brokers;
 mod librdkafka;
 mod links;
 mod nemesis;
+mod operator;
 mod owner;
 mod plan;
 mod probe;

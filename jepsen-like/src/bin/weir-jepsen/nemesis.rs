@@ -10,6 +10,7 @@ use weir_runtime::time;
 
 use crate::brokers::Brokers;
 use crate::links::{Links, Party};
+use crate::operator;
 use crate::plan::{Fault, Plan, TimedFault};
 
 /// A fault that struck, in nanoseconds of the history's clock.
@@ -119,6 +120,9 @@ impl Nemesis {
                 self.brokers.wipe(node);
                 time::sleep(lasts).await;
                 self.brokers.release(node);
+                if let Err(why) = operator::admit(self.brokers.addresses(), node).await {
+                    self.brokers.complain(why);
+                }
             }
             Fault::Stop { node } => {
                 self.brokers.pause(node);
