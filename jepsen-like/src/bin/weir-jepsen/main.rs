@@ -96,8 +96,8 @@ struct Common {
     /// The broker's binary; by default `weir-broker` beside this program.
     #[arg(long, value_name = "FILE")]
     broker: Option<PathBuf>,
-    /// Brokers.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=7), conflicts_with = "plan")]
+    /// Brokers; a plan says itself how many.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=7))]
     nodes: u32,
     /// Decides the plan; by default drawn from the clock.
     #[arg(long)]
@@ -261,5 +261,15 @@ fn print(text: &str) -> Result<(), Failure> {
 fn remove(folder: &Path) {
     if let Err(error) = std::fs::remove_dir_all(folder) {
         eprintln!("weir-jepsen: {} remains: {error}", folder.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
     }
 }
