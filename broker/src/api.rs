@@ -315,13 +315,15 @@ async fn respond(api: &Arc<Api>, asker: &Asker, call: Call, request: Request, ch
         Request::OffsetForLeaderEpoch(request) => offset_for_leader_epoch::handle(api, request).await.into(),
         Request::DeleteTopics(request) => delete_topics::handle(api, request, version).await.into(),
         Request::CreatePartitions(request) => create_partitions::handle(api, request).await.into(),
-        Request::DescribeConfigs(request) => describe_configs::handle(api, request).into(),
+        Request::DescribeConfigs(request) => describe_configs::handle(api, request).await.into(),
         Request::AlterConfigs(request) => alter_configs::handle(api, request).await.into(),
         Request::IncrementalAlterConfigs(request) => {
             incremental_alter_configs::handle(api, request).await.into()
         }
         Request::DescribeLogDirs(request) => describe_log_dirs::handle(api, &request).await.into(),
-        Request::DescribeTopicPartitions(request) => describe_topic_partitions::handle(api, &request).into(),
+        Request::DescribeTopicPartitions(request) => {
+            describe_topic_partitions::handle(api, &request).await.into()
+        }
         Request::ListConfigResources(request) => list_config_resources::handle(api, &request, version).into(),
         Request::DescribeProducers(request) => describe_producers::handle(api, request).await.into(),
         Request::ListPartitionReassignments(request) => {

@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
+
 use weir_protocol::metadata::settings::{self, Layers, TopicSettings};
 use weir_protocol::metadata::{
     Change, Command, FEATURE_LEVEL_MAX, FeatureRange, Image, PartitionState, Record, Rejected, Topic,
@@ -312,12 +314,14 @@ const CATCH_UP_FOR: Duration = Duration::from_secs(2);
 pub(crate) struct Metadata {
     client: ControllerClient,
     reader: ImageReader,
+    /// When the last question began how far the image must be; held while there is one.
+    caught_up: Arc<Mutex<Option<time::Instant>>>,
 }
 
 impl Metadata {
     /// Proposes to whoever leads the quorum; what comes of it is waited for in this broker's own image.
     pub(crate) fn new(client: ControllerClient, reader: ImageReader) -> Metadata {
-        Metadata { client, reader }
+        Metadata { client, reader, caught_up: Arc::default() }
     }
 
     /// Asks whoever leads the quorum, until it is answered or the time is over.
@@ -332,11 +336,23 @@ impl Metadata {
     /// Waits until this broker's image has everything that was committed when this was called: what a client has done
     /// through another broker, and who serves by now. Where nobody knows what is committed, the image stays as it is.
     pub(crate) async fn catch_up(&self) {
-        let asked = self.client.ask(ControllerQuestion::Read, time::now() + CATCH_UP_FOR).await;
-        if let Ok(ControllerReply::Read(index)) = asked {
-            // An image that does not change any more is not waited for.
-            let _ = time::timeout(CATCH_UP_FOR, self.reader.wait_applied(index - 1)).await;
+        self.catch_up_within(CATCH_UP_FOR).await;
+    }
+
+    /// The same, for at most so long. However many ask, one question is under way at a time.
+    pub(crate) async fn catch_up_within(&self, limit: Duration) {
+        let came = time::now();
+        let Ok(mut last) = time::timeout(limit, self.caught_up.lock()).await else { return };
+        // What was asked after this was called answers this, too.
+        if last.is_some_and(|began| began > came) {
+            return;
         }
+        let (began, until) = (time::now(), came + limit);
+        if let Ok(ControllerReply::Read(index)) = self.client.ask(ControllerQuestion::Read, until).await {
+            // An image that does not change any more is not waited for.
+            let _ = time::timeout(until - time::now(), self.reader.wait_applied(index - 1)).await;
+        }
+        *last = Some(began);
     }
 
     /// Proposes a command and waits until it is committed and this broker's image has it. Dropping the future takes

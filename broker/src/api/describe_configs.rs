@@ -10,6 +10,7 @@ use weir_protocol::metadata::{Image, names};
 
 use super::Api;
 use super::configs::{self, Refusal};
+use super::metadata::LOOK_AGAIN_LIMIT;
 use crate::metadata::Described;
 
 /// Settings that one response describes: a small request may name a resource many times.
@@ -22,7 +23,9 @@ struct Detail {
     documentation: bool,
 }
 
-pub(super) fn handle(api: &Api, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+pub(super) async fn handle(api: &Api, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    // What was set through another broker is shown by this one.
+    api.metadata.catch_up_within(LOOK_AGAIN_LIMIT).await;
     let view = api.image.current();
     let detail = Detail { synonyms: request.include_synonyms, documentation: request.include_documentation };
     let mut room = DESCRIBED_MAX;

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::TopicName;
-use kafka_protocol::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
+use kafka_protocol::messages::describe_topic_partitions_request::{
+    DescribeTopicPartitionsRequest, TopicRequest,
+};
 use kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
     DescribeTopicPartitionsResponseTopic,
@@ -13,13 +15,21 @@ use kafka_protocol::messages::describe_topic_partitions_response::{
 use kafka_protocol::protocol::StrBytes;
 use weir_protocol::metadata::{Image, PartitionState, Topic, names};
 
-use super::metadata::TOPIC_OPERATIONS;
+use super::metadata::{LOOK_AGAIN_LIMIT, TOPIC_OPERATIONS};
 use super::{Api, brokers};
 
 /// Partitions that one response describes at most, as Kafka's `max.request.partition.size.limit`.
 const PARTITIONS_MAX: i32 = 2_000;
 
-pub(super) fn handle(api: &Api, request: &DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+pub(super) async fn handle(
+    api: &Api,
+    request: &DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
+    let is_known = |topic: &TopicRequest| api.image.current().image.topic_named(&topic.name).is_some();
+    if !request.topics.iter().all(is_known) {
+        // It may have been made through another broker a moment ago.
+        api.metadata.catch_up_within(LOOK_AGAIN_LIMIT).await;
+    }
     let view = api.image.current();
     let image = &view.image;
     let Some(wanted) = names_from_cursor(image, request) else { return refused(request) };

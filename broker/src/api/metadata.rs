@@ -27,6 +27,8 @@ pub(super) const TOPIC_OPERATIONS: i32 =
 
 /// The time for a topic to be created on the way.
 const CREATE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a topic that is not known holds up the answer, where nobody knows what is committed.
+pub(super) const LOOK_AGAIN_LIMIT: Duration = Duration::from_millis(200);
 /// Topics that one request may create; more are reported as unknown, and the client asks again.
 const CREATED_PER_REQUEST_MAX: usize = 100;
 
@@ -86,6 +88,9 @@ async fn named(
     create: bool,
     version: i16,
 ) -> Vec<MetadataResponseTopic> {
+    if !create {
+        look_again(api, &wanted).await;
+    }
     let mut topics = Vec::with_capacity(wanted.len());
     let mut created = 0;
     for topic in wanted {
@@ -99,6 +104,18 @@ async fn named(
         });
     }
     topics
+}
+
+/// A topic that is not known may have been made through another broker a moment ago: then this broker's image is behind.
+async fn look_again(api: &Api, wanted: &[MetadataRequestTopic]) {
+    let view = api.image.current();
+    let is_known = |topic: &MetadataRequestTopic| match &topic.name {
+        Some(name) if topic.topic_id.is_nil() => view.image.topic_named(name).is_some(),
+        _ => view.image.topic(TopicId(topic.topic_id)).is_some(),
+    };
+    if !wanted.iter().all(is_known) {
+        api.metadata.catch_up_within(LOOK_AGAIN_LIMIT).await;
+    }
 }
 
 fn by_id(api: &Api, id: Uuid, version: i16) -> MetadataResponseTopic {

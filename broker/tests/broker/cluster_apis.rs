@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::CreatableReplicaAssignment;
+use kafka_protocol::messages::describe_configs_request::{DescribeConfigsRequest, DescribeConfigsResource};
 use kafka_protocol::messages::describe_quorum_request::{PartitionData, TopicData};
 use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
 use kafka_protocol::messages::fetch_response::FetchResponse;
@@ -85,6 +86,28 @@ fn k05_every_node_tells_of_all_brokers_and_takes_what_the_controller_must_do() {
         let mut other = nodes.client(1).await;
         let twice = other.call(5, &create_request("by-2", 1, &[])).await;
         assert_eq!(twice.topics[0].error_code, ResponseError::TopicAlreadyExists.code());
+    });
+}
+
+#[test]
+fn what_was_done_through_one_node_is_known_to_every_other_at_once() {
+    run(async {
+        let nodes = Nodes::three(&[]);
+        for round in 0..10 {
+            let (first, second) = (round % 3 + 1, (round + 1) % 3 + 1);
+            let name = format!("fresh-{round}");
+            nodes.client(first).await.create(&name, 1, &[("retention.ms", "1234567")]).await;
+            let mut other = nodes.client(second).await;
+            let metadata = other.metadata(12, Some(&[&name]), false).await;
+            assert_eq!(metadata.topics[0].error_code, 0, "round {round}");
+            let resource = DescribeConfigsResource::default()
+                .with_resource_type(2)
+                .with_resource_name(text(&name))
+                .with_configuration_keys(Some(vec![text("retention.ms")]));
+            let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+            let described = other.call(4, &request).await;
+            assert_eq!(described.results[0].configs[0].value, Some(text("1234567")), "round {round}");
+        }
     });
 }
 

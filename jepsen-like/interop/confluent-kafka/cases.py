@@ -165,7 +165,7 @@ class Librdkafka(harness.Adapter):
 
     def administer_topic(self, topic):
         cluster = self.admin.describe_cluster().result(30)
-        assert len(cluster.nodes) == 1 and cluster.controller.id == cluster.nodes[0].id and cluster.cluster_id, cluster
+        assert len(cluster.nodes) == BROKER.count(",") + 1 and cluster.controller.id in [node.id for node in cluster.nodes] and cluster.cluster_id, cluster
         hour = ConfigEntry("retention.ms", "3600000", incremental_operation=AlterConfigOpType.SET)
         wanted = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[hour])
         self.admin.incremental_alter_configs([wanted])[wanted].result(30)

@@ -20,7 +20,7 @@ func (f franz) cluster(ctx context.Context, topic string) error {
 	folders, foldersErr := f.admin.DescribeAllLogDirs(ctx, kadm.TopicsSet{topic: {0: {}}})
 	resources, resourcesErr := f.admin.ListConfigResources(ctx)
 	_, apisErr := f.admin.ApiVersions(ctx)
-	return errors.Join(foldersErr, resourcesErr, apisErr, shared.Expect(len(metadata.Brokers) == 1 && metadata.Cluster != "", "cluster", metadata),
+	return errors.Join(foldersErr, resourcesErr, apisErr, shared.Expect(len(metadata.Brokers) == len(shared.Brokers()) && metadata.Cluster != "", "cluster", metadata),
 		shared.Expect(len(folders[metadata.Controller]) > 0, "folders", folders), shared.Expect(len(resources.Resources) > 0, "resources", resources))
 }
 
