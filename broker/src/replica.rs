@@ -57,6 +57,8 @@ pub(crate) struct FetchLimits {
     pub(crate) partition_bytes: usize,
     /// `replica.fetch.response.max.bytes`: of all partitions, the first batch aside.
     pub(crate) answer_bytes: usize,
+    /// Of what a follower appends together, where it is more than one batch.
+    pub(crate) append_bytes: usize,
 }
 
 /// Starts to serve followers and to fetch from leaders, until connections are cut.

@@ -326,6 +326,7 @@ impl Ground {
             limits: FetchLimits {
                 partition_bytes: self.config.replica_fetch_bytes_max,
                 answer_bytes: self.config.replica_fetch_response_bytes_max,
+                append_bytes: self.store.append_bytes_max(),
             },
             stage,
             complaints: Complaints::default(),

@@ -11,7 +11,7 @@ use weir_wire::records::{self, BatchError, BatchHeader};
 
 use super::message::Answer;
 
-/// Batches of one epoch are appended together up to so many bytes.
+/// Batches of one epoch are appended together up to so many bytes, or fewer if the log takes fewer.
 const APPEND_BYTES: usize = 128 << 10;
 
 /// Why an answer is not taken.
@@ -65,13 +65,14 @@ pub(crate) struct Checked {
     pub(crate) appends: Vec<(Bytes, AppendInfo)>,
 }
 
-/// Checks one answer; its records are taken off the front of `tail`.
-pub(crate) fn check(answer: &Answer, tail: &mut Bytes) -> Result<Checked, BadAnswer> {
+/// Checks one answer; its records are taken off the front of `tail`. They are to be appended in parts of at most
+/// `append_bytes`, single batches aside.
+pub(crate) fn check(answer: &Answer, tail: &mut Bytes, append_bytes: usize) -> Result<Checked, BadAnswer> {
     let (log, announced) = (answer.log, answer.records_bytes as usize);
     if announced > tail.len() {
         return Err(BadAnswer::TooShort { log, announced, left: tail.len() });
     }
-    let mut taken = Taken::new(answer);
+    let mut taken = Taken::new(answer, append_bytes.min(APPEND_BYTES));
     let mut records = tail.split_to(announced);
     while !records.is_empty() {
         let rest = records.clone();
@@ -90,10 +91,11 @@ struct Taken {
     appends: Vec<(Bytes, AppendInfo)>,
     /// The append that still grows, with all bytes from its beginning on.
     open: Option<(Bytes, AppendInfo)>,
+    append_bytes: usize,
 }
 
 impl Taken {
-    fn new(answer: &Answer) -> Taken {
+    fn new(answer: &Answer, append_bytes: usize) -> Taken {
         let (position, verdict) = (answer.position, answer.verdict);
         let fetched = Fetched {
             position,
@@ -103,7 +105,7 @@ impl Taken {
             producers: Vec::new(),
             now_ms: time::now().since_origin_ms(),
         };
-        Taken { position, fetched, appends: Vec::new(), open: None }
+        Taken { position, fetched, appends: Vec::new(), open: None, append_bytes }
     }
 
     /// Takes a batch; `bytes` begin with it.
@@ -135,7 +137,7 @@ impl Taken {
             let follows = info.next_offset() == header.base_offset;
             follows
                 && info.leader_epoch == header.leader_epoch
-                && info.bytes as usize + size_bytes <= APPEND_BYTES
+                && info.bytes as usize + size_bytes <= self.append_bytes
         };
         if !self.open.as_ref().is_some_and(|(_, info)| fits(info)) {
             self.close();

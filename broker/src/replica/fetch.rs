@@ -114,7 +114,7 @@ async fn hear(replication: &Replication, mut reader: PeerReader) -> Result<(), E
                 left = tail.len();
                 task::yield_now().await;
             }
-            let checked = check(answer, &mut tail)?;
+            let checked = check(answer, &mut tail, replication.limits.append_bytes)?;
             parts.push(FetchedPart { log: answer.log, checked, spent: answer.spends() });
         }
         if !tail.is_empty() {

@@ -169,7 +169,7 @@ impl Town {
             image: image.reader.clone(),
             disk: disk.clone(),
             metrics,
-            limits: FetchLimits { partition_bytes: 1 << 20, answer_bytes: 4 << 20 },
+            limits: FetchLimits { partition_bytes: 1 << 20, answer_bytes: 4 << 20, append_bytes: 1 << 20 },
             stage: stage_reader,
             complaints: Complaints::default(),
         };

@@ -131,6 +131,11 @@ impl Store {
         Ok((Store { shared, lease }, recovered.report))
     }
 
+    /// The most bytes that a log takes in one append: they fit into one file of the journal.
+    pub fn append_bytes_max(&self) -> usize {
+        self.shared.append_bytes_max
+    }
+
     /// The folder's id, drawn when it was made.
     pub fn folder_id(&self) -> FolderId {
         self.shared.folder

@@ -53,14 +53,7 @@ fn members(rng: &mut Rng) -> Vec<Member> {
 }
 
 fn own_settings(rng: &mut Rng) -> BTreeMap<String, String> {
-    let file_bytes = pick(rng, &[32 << 10, 64 << 10, 128 << 10]);
-    let files = rng.u64(3..9);
-    let own = [
-        ("weir.journal.files", files),
-        ("weir.journal.bytes", file_bytes * files),
-        ("weir.shards", rng.u64(1..4)),
-    ];
-    own.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect()
+    BTreeMap::from([("weir.shards".to_owned(), rng.u64(1..4).to_string())])
 }
 
 fn promise(rng: &mut Rng, cluster: &Cluster) -> Promise {
@@ -83,6 +76,10 @@ fn promise(rng: &mut Rng, cluster: &Cluster) -> Promise {
 fn settings(rng: &mut Rng, promise: Promise) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
     let mut set = |name: &str, value: u64| settings.insert(name.to_owned(), value.to_string());
+    // The same everywhere: what one node appends at once must fit into a file of every other one's journal.
+    let (file_bytes, files) = (pick(rng, &[32 << 10, 64 << 10, 128 << 10]), rng.u64(3..9));
+    set("weir.journal.files", files);
+    set("weir.journal.bytes", file_bytes * files);
     set("log.index.interval.bytes", pick(rng, &[256, 1024, 4096]));
     set("group.min.session.timeout.ms", 100);
     set("group.initial.rebalance.delay.ms", pick(rng, &[0, 50, 300]));
