@@ -26,6 +26,11 @@ pub(crate) struct Nodes {
 
 static TURN: Mutex<()> = Mutex::new(());
 
+/// Waits until no other cluster of processes runs.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Drop for Nodes {
     fn drop(&mut self) {
         for child in self.children.iter_mut().flatten() {
@@ -57,7 +62,7 @@ impl Nodes {
             internal: internal.to_vec(),
             settings: settings.iter().map(|line| (*line).to_owned()).collect(),
             children: (0..count).map(|_| None).collect(),
-            _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner),
+            _turn: turn(),
         };
         (1..=count).for_each(|id| nodes.spawn(id));
         (1..=count).for_each(|id| nodes.wait_ready(id));

@@ -1,5 +1,7 @@
 //! Three brokers as processes: one cluster, whose leaders move when one is killed or stops, and which loses nothing.
 
+#![allow(clippy::disallowed_methods)] // it starts processes, and is never simulated
+
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
