@@ -115,10 +115,10 @@ async fn watch(nodes: &mut [Node], happening: &mut mpsc::UnboundedReceiver<Event
                     let why = line.strip_prefix("weir-broker: ").unwrap_or(&how);
                     return Err(Exit(code, format!("node {id} has not started: {why}")));
                 }
-                eprintln!("weir-broker: node {id} has ended: {how}; the others go on");
                 if nodes.iter().all(|node| node.has_ended) {
-                    return Err(Exit(code, "all nodes have ended".to_owned()));
+                    return Err(Exit(code, format!("all nodes have ended, node {id} as the last: {how}")));
                 }
+                eprintln!("weir-broker: node {id} has ended: {how}; the others go on");
             }
             None => return Err(Exit(EXIT_FAILURE, "nobody watches the nodes any more".to_owned())),
         }
