@@ -17,7 +17,7 @@ use weir_wire::internal;
 
 use super::formation::{self, Forming};
 use super::news::{News, tell};
-use super::quorum::{Committed, Happening, LeaderView, Opened, Progress, Quorum, QuorumSetup};
+use super::quorum::{Committed, Event, Happening, LeaderView, Opened, Progress, Quorum, QuorumSetup};
 use super::snapshot::{CONTENT_BYTES_MAX, Held};
 use super::{Changed, ImageReader, Metadata, Process, Resolver, View};
 use crate::config::Config;
@@ -31,6 +31,8 @@ use crate::shard::{Message, Shards};
 
 /// Messages of the quorum that are taken in per wake: they share a round of the journal.
 const MESSAGES_PER_WAKE: usize = 64;
+/// Messages that are taken in before the time is looked at.
+const MESSAGES_PER_TICK: usize = 4_096;
 /// Nodes that have introduced themselves, voters and registered brokers aside.
 const INTRODUCED_MAX: usize = 64;
 /// For how long an introduction counts: who hears nothing introduces itself again.
@@ -204,6 +206,9 @@ impl Driver {
             silence.set(self.silence_ends(quorum));
             weir_runtime::select! {
                 event = quorum.event() => {
+                    if matches!(event, Event::Timer) {
+                        self.catch_up(quorum)?;
+                    }
                     let progress = quorum.on_event(event)?;
                     self.take_in(quorum, progress)?;
                 }
@@ -226,6 +231,16 @@ impl Driver {
             self.watch_observers(quorum)?;
             self.settle(shards).await;
         }
+    }
+
+    /// Takes in what has arrived before the time is looked at: a leader that was heard in time is there, even if this task
+    /// was late.
+    fn catch_up(&mut self, quorum: &mut Quorum) -> Result<(), MetadataError> {
+        for _ in 0..MESSAGES_PER_TICK {
+            let Ok(envelope) = self.raft.try_recv() else { break };
+            self.on_message(quorum, envelope)?;
+        }
+        Ok(())
     }
 
     /// Finds out who formed the cluster, or forms it, and joins the quorum. `None`: the node stops before.

@@ -7,6 +7,7 @@ mod tickets;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -40,6 +41,9 @@ const HELD_MAX: usize = 4096;
 
 /// Reads of entries and snapshots that may be under way; whoever needs one more asks again.
 const READS_MAX: usize = 64;
+
+/// How long a stop waits for what is being written.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// A committed entry.
 #[derive(Debug)]
@@ -445,8 +449,15 @@ impl Quorum {
         }
     }
 
-    /// Waits until what is being written to small files is written: another start of this folder may follow.
+    /// Waits until what is being written to small files is written: another start of this folder may follow. On a full
+    /// disk, no longer than [`CLOSE_MAX`].
     pub(super) async fn close(mut self) {
+        if time::timeout(CLOSE_MAX, self.finish_writes()).await.is_err() {
+            tracing::warn!("the metadata quorum's files are not written");
+        }
+    }
+
+    async fn finish_writes(&mut self) {
         while self.writing_state {
             let Some((_, result)) = self.state_written.recv().await else { break };
             self.writing_state = false;

@@ -1,12 +1,14 @@
 //! Carries out what the core asks for.
 
+use std::time::Duration;
+
 use weir_protocol::fact::Fact;
 use weir_protocol::metadata::Record;
 use weir_protocol::raft::{
     Effect, Entry, EntryKind, Envelope, HardStateSeq, Index, Input, Limits, Message, Refusal, SyncPoint, Term,
 };
 use weir_protocol::types::VoterId;
-use weir_runtime::time::Instant;
+use weir_runtime::time::{self, Instant};
 use weir_runtime::{simulation, task};
 use weir_storage::CutSide;
 use weir_wire::internal;
@@ -16,6 +18,9 @@ use crate::metadata::driver::MetadataError;
 use crate::metadata::hard_state;
 use crate::metadata::log::{self, AwaitedCut, MetadataLog};
 use crate::peer::message::{NotDone, Note};
+
+/// How long to wait before the hard state is written again after a full disk had no room for it.
+const NO_SPACE_PAUSE: Duration = Duration::from_millis(100);
 
 impl Quorum {
     /// Carries out the core's effects, in their order.
@@ -227,7 +232,16 @@ impl Quorum {
         self.votes_for_itself = (state.vote == Some(self.me)).then_some(state.term);
         let (disk, written) = (self.disk.clone(), self.state_to.clone());
         task::spawn("quorum-state", async move {
-            let result = hard_state::store(&disk, &state).await;
+            let result = loop {
+                match hard_state::store(&disk, &state).await {
+                    // Nothing was said under it yet, and nothing will be before there is room.
+                    Err(error) if error.is_no_space() => {
+                        tracing::warn!(%error, "no room for the metadata quorum's state");
+                        time::sleep(NO_SPACE_PAUSE).await;
+                    }
+                    result => break result,
+                }
+            };
             // A quorum that has ended needs no news.
             let _ = written.send((seq, result)).await;
         });
