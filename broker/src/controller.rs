@@ -119,6 +119,8 @@ pub(crate) struct Controlling {
     first_command: u64,
     /// Invariant: above every name given out.
     next_command: u64,
+    /// Nodes whose control lane to this one broke, and when, as long as this node does not control. Bounded by the nodes.
+    lost_lately: BTreeMap<BrokerId, Instant>,
     /// How many questions each broker has not answered. Invariant: from 1 to [`TAILS_PER_BROKER`].
     asking: BTreeMap<BrokerId, usize>,
     tails_to: mpsc::Sender<(BrokerId, Option<BrokerReply>)>,
@@ -151,6 +153,7 @@ impl Controlling {
             next_request: 0,
             first_command: 0,
             next_command: 0,
+            lost_lately: BTreeMap::new(),
             asking: BTreeMap::new(),
             tails_to,
             tails,
@@ -191,6 +194,9 @@ impl Controlling {
                     self.on_question(asked, image, &mut todos);
                 }
             }
+            Event::Lost(broker) if self.core.is_none() => {
+                self.lost_lately.insert(broker, time::now());
+            }
             Event::Lost(broker) => self.step(image, Input::ConnectionLost { broker }, &mut todos),
             Event::Tails { broker, reply } => self.on_tails(broker, reply, image, &mut todos),
             Event::Timer => {
@@ -214,6 +220,13 @@ impl Controlling {
         let core = Controller::start(self.timing, self.limits, now(), image, &mut self.effects);
         self.core = Some(core);
         self.carry_out(&mut todos);
+        // The former controller's machine has been lost with it, most likely.
+        let session = self.timing.session;
+        for (broker, at) in std::mem::take(&mut self.lost_lately) {
+            if at.elapsed() < session {
+                self.step(image, Input::ConnectionLost { broker }, &mut todos);
+            }
+        }
         if image.cluster_id().is_none() {
             let cluster_id = Uuid::from_bytes(random::uuid_bytes());
             tracing::info!(%cluster_id, "a new cluster");

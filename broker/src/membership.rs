@@ -269,6 +269,7 @@ impl Member {
 
     /// Shows that this broker is there, until it must register anew.
     async fn show(&mut self) -> Result<(), Ended> {
+        let mut client = self.setup.client.clone();
         loop {
             let Some(broker_epoch) = self.setup.image.own_epoch() else { return self.gone() };
             let wants = self.wants();
@@ -276,7 +277,6 @@ impl Member {
             let question = ControllerQuestion::Heartbeat { broker: self.me(), broker_epoch, applied, wants };
             let next =
                 time::now() + if wants == Wants::Leave { LEAVE_INTERVAL } else { self.setup.heartbeat };
-            let client = self.setup.client.clone();
             let answered = weir_runtime::select! {
                 answered = client.ask(question, time::now() + HEARTBEAT_MAX) => answered,
                 changed = self.changed() => match changed {
@@ -298,6 +298,8 @@ impl Member {
             }
             weir_runtime::select! {
                 () = time::sleep(next - time::now()) => {}
+                // A new controller waits for a sign of everybody.
+                () = client.leader_changed() => {}
                 changed = self.changed() => match changed {
                     true => {}
                     false => return Err(Ended::Stopping),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use weir_protocol::metadata::ClusterCommand;
 use weir_protocol::types::BrokerId;
 use weir_runtime::time::{self, Instant};
 use weir_runtime::watch;
@@ -60,6 +61,13 @@ impl ControllerClient {
         let me = self.peers.me();
         let voters = voters.into_iter().filter(|id| *id != me).collect();
         ControllerClient { voters, ..self }
+    }
+
+    /// Waits until this node hears of another leader of the quorum; cancel-safe. For ever, once the node stops.
+    pub(crate) async fn leader_changed(&mut self) {
+        if self.leader.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Asks, and asks again what was certainly not done, or may be done twice, until it is answered or the time is over.
@@ -171,9 +179,15 @@ fn is_repeatable(question: &ControllerQuestion) -> bool {
         | ControllerQuestion::Heartbeat { .. }
         | ControllerQuestion::Read
         | ControllerQuestion::DescribeQuorum => true,
-        ControllerQuestion::ChangePartition(_)
-        | ControllerQuestion::Propose(_)
-        | ControllerQuestion::ChangeVoters(_) => false,
+        // Replicas' requests name the epochs that they build on, and replicas know that a refusal may be that of a second
+        // copy.
+        ControllerQuestion::ChangePartition(command) => matches!(
+            command,
+            ClusterCommand::AlterIsr { .. }
+                | ClusterCommand::RenewEpoch { .. }
+                | ClusterCommand::LeaveIsr { .. }
+        ),
+        ControllerQuestion::Propose(_) | ControllerQuestion::ChangeVoters(_) => false,
     }
 }
 

@@ -226,3 +226,26 @@ fn a_broker_with_another_disk_is_asked_how_far_it_reaches_and_leads_again() {
         assert_eq!(town.image.partition(log).unwrap().leader, Some(ME));
     });
 }
+
+#[test]
+fn a_broker_that_was_lost_just_before_this_node_led_is_not_waited_for() {
+    run(async {
+        let (inboxes, arrivals) = Inboxes::new();
+        let peers = Peers::new(ME, inboxes.clone());
+        let Arrivals { controller, lost, broker, .. } = arrivals;
+        // Whoever is not heard is waited for longer than this test has patience.
+        let timing = Timing { first_session: std::time::Duration::from_secs(3600), ..Timing::default() };
+        let controlling = Controlling::new(peers.clone(), controller, lost, timing, Limits::default());
+        let mut town = Town { controlling, image: Image::empty(), peers, broker, next: 0 };
+        town.begin();
+        town.serve().await;
+        town.controlling.set_leader(None);
+        inboxes.lost(ME);
+        assert!(town.turn().await.is_empty());
+        town.begin();
+        while !town.image.broker(ME).unwrap().fenced {
+            let todos = town.turn().await;
+            town.commit(todos);
+        }
+    });
+}
