@@ -9,6 +9,9 @@ use weir_protocol::types::{BrokerId, LogId, Offset};
 
 use super::message::{FollowerSays, Named};
 
+/// Partitions that one follower may follow here; one that names more is cut off.
+pub(super) const POSITIONS_MAX: usize = 1 << 18;
+
 /// The high watermark and the start of a leader's log, as a follower was told.
 pub(crate) type Told = (Offset, Offset);
 
@@ -71,8 +74,8 @@ impl Lane {
         self.state().broker_epoch
     }
 
-    /// Takes in what the follower says. Returns the positions that the shards must count.
-    pub(crate) fn take_in(&self, says: &FollowerSays) -> Vec<Standing> {
+    /// Takes in what the follower says. Returns the positions that the shards must count; `None` if it names too many.
+    pub(crate) fn take_in(&self, says: &FollowerSays) -> Option<Vec<Standing>> {
         let mut state = self.state();
         state.broker_epoch = state.broker_epoch.max(says.broker_epoch);
         state.beat |= says.beat;
@@ -95,9 +98,10 @@ impl Lane {
             positions.insert(log, Kept { position, start, told, armed: true, queued });
             named.push(Standing { log, position, start, told });
         }
+        let fits = positions.len() <= POSITIONS_MAX;
         drop(state);
         self.ready.notify_one();
-        named
+        fits.then_some(named)
     }
 
     /// All positions: a heartbeat names them again.

@@ -10,7 +10,7 @@ use weir_runtime::task;
 use weir_runtime::time::{self, Alarm};
 use weir_storage::{ReadError, ReadPlan};
 
-use super::lane::{Lane, Standing};
+use super::lane::{Lane, POSITIONS_MAX, Standing};
 use super::message::{Answer, FollowerSays, LeaderSays};
 use super::{PARTS_MAX, Replication, SHARD_PARTS_MAX, SILENCE_MAX};
 use crate::peer::lane::{LaneError, PeerReader, PeerWriter};
@@ -27,6 +27,8 @@ pub(super) enum Ended {
     Lane(#[from] LaneError),
     #[error("nothing was heard for {SILENCE_MAX:?}")]
     Silence,
+    #[error("it names more than {POSITIONS_MAX} partitions")]
+    TooMany,
     #[error("it comes from a former life of the broker")]
     Former,
     #[error("the broker is stopping")]
@@ -83,7 +85,7 @@ async fn hear(replication: &Replication, lane: &Arc<Lane>, mut reader: PeerReade
         if says.broker_epoch < replication.image.broker_epoch(lane.follower()).unwrap_or(-1) {
             return Err(Ended::Former);
         }
-        let named = lane.take_in(&says);
+        let named = lane.take_in(&says).ok_or(Ended::TooMany)?;
         report(replication, lane, says.broker_epoch, says.progress).await?;
         if says.beat {
             count(replication, lane, lane.standings(), true).await?;
@@ -219,6 +221,8 @@ impl<'a> Gathering<'a> {
             match self.read(standing.log, plan).await {
                 // The log was cut meanwhile, or cannot be read: its replica says something else soon, or nothing.
                 None => return true,
+                // A heartbeat finds it again.
+                Some(read) if read.is_empty() && self.bytes == 0 => return true,
                 Some(read) if read.is_empty() => return false,
                 Some(read) => records = read,
             }

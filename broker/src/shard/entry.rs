@@ -48,6 +48,8 @@ pub(super) struct Open {
     pub(super) watchers: Watchers,
     /// The position that its leader was told, if it follows one.
     pub(super) posted: Option<Posted>,
+    /// Whether the next position may wait.
+    pub(super) later: bool,
     /// What its followers were shown.
     pub(super) shown: Shown,
     /// Whether the controller was asked for a change and has not answered yet.
@@ -80,6 +82,7 @@ impl Open {
             log,
             watchers: Watchers::default(),
             posted: None,
+            later: false,
             shown,
             asking: false,
             repair: None,

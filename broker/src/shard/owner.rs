@@ -521,6 +521,8 @@ impl Owner {
                 let cause = Arc::clone(&failed.error);
                 if let Some(from) = open.log.on_append_failed(&failed) {
                     simulation::situation("write refused, disk full");
+                    // A follower that has no room asks again, but not at once.
+                    open.later = true;
                     self.complain(|left_out| {
                         tracing::warn!(%log, from, error = %cause, left_out, "appends were cut");
                     });
@@ -566,7 +568,7 @@ impl Owner {
                     self.step(log, Input::Expire { waiter }, None);
                 } else {
                     // It still waits until its log is open, and nothing of it was appended.
-                    let reason = weir_protocol::partition::FailReason::TimedOut;
+                    let reason = FailReason::TimedOut;
                     self.produces.finish(waiter, Err(ShardError::Refused(reason)));
                 }
             }
@@ -594,6 +596,7 @@ impl Owner {
                     self.step(log, Input::Resign { epoch }, None);
                     self.replicated.remove(&log);
                     self.damaged.remove(&log);
+                    self.lanes.remove(&log);
                     if let Some(Entry::Open(mut open)) = self.entries.remove(&log) {
                         open.watchers.wake();
                         self.metrics.partitions_closed.increment();

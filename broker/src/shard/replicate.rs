@@ -341,8 +341,13 @@ pub(super) fn post(
     };
     let before = std::mem::replace(&mut posted.position, position);
     let start_before = std::mem::replace(&mut posted.start, start);
+    let later = std::mem::take(&mut open.later);
     if !before.is_same_log(&position) || start_before != start {
-        posted.mailbox.fetch(log, position, start);
+        if later {
+            posted.mailbox.fetch_later(log, position, start);
+        } else {
+            posted.mailbox.fetch(log, position, start);
+        }
     } else if before.durable_end != position.durable_end {
         if reported {
             posted.mailbox.report(log, position.epoch, position.durable_end);
