@@ -48,22 +48,32 @@ pub(crate) struct Surroundings {
 pub(crate) async fn run(plan: &Plan, surroundings: &Surroundings) -> Result<Report, Failure> {
     let folder = &surroundings.folder;
     std::fs::write(folder.join("plan.json"), plan.to_json())?;
-    let remains = weir_runtime::select! {
-        () = task::interrupted() => return Err(Failure::Interrupted),
-        remains = play(plan, surroundings) => remains?,
+    let recorder = Recorder::new();
+    let played = weir_runtime::select! {
+        () = task::interrupted() => Err(Failure::Interrupted),
+        remains = play(plan, surroundings, recorder.clone()) => remains,
+    };
+    let remains = match played {
+        Ok(remains) => remains,
+        Err(failure) => {
+            write_history(folder, &recorder.finish()?)?; // as far as it went
+            return Err(failure);
+        }
     };
     let struck = serde_json::to_string_pretty(&remains.struck).map_err(std::io::Error::from)?;
     std::fs::write(folder.join("struck.json"), struck)?;
-    write_events(
-        std::io::BufWriter::new(std::fs::File::create(folder.join("history.jsonl"))?),
-        &remains.events,
-    )?;
+    write_history(folder, &remains.events)?;
     let mut report = judge(plan, remains)?;
     report.folder = folder.display().to_string();
     if !report.is_clean() {
         report.said = brokers::warnings(folder, plan.nodes);
     }
     Ok(report)
+}
+
+fn write_history(folder: &Path, events: &[Event]) -> Result<(), Failure> {
+    let file = std::fs::File::create(folder.join("history.jsonl"))?;
+    Ok(write_events(std::io::BufWriter::new(file), events)?)
 }
 
 /// What a run leaves behind, before it is judged.
@@ -74,7 +84,7 @@ struct Remains {
     complaints: Vec<String>,
 }
 
-async fn play(plan: &Plan, surroundings: &Surroundings) -> Result<Remains, Failure> {
+async fn play(plan: &Plan, surroundings: &Surroundings, recorder: Recorder) -> Result<Remains, Failure> {
     let progress = progress(plan);
     let links = Links::new();
     progress.set_message("the brokers start");
@@ -82,7 +92,7 @@ async fn play(plan: &Plan, surroundings: &Surroundings) -> Result<Remains, Failu
     brokers.until_ready(START_MAX).await?;
     let (stop, stopped) = watch::channel(false);
     let shared = Shared {
-        recorder: Recorder::new(),
+        recorder,
         values: Values::default(),
         bootstrap: brokers.addresses(),
         stop: stopped,
