@@ -162,6 +162,7 @@ impl Brokers {
         };
         let Some(mut process) = process else { return };
         send(&process, Signal::TERM);
+        send(&process, Signal::CONT); // another fault may have stopped it, and would no longer find it
         match until_ended(&mut process).await {
             Some(status) if status.success() => {}
             Some(status) => self.complain(format!("a clean stop of node {} ended with {status}", node + 1)),
