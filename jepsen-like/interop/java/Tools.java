@@ -192,7 +192,7 @@ final class Tools {
             acls = !(error.getCause() instanceof org.apache.kafka.common.errors.UnsupportedVersionException);
         }
         try {
-            run(org.apache.kafka.tools.ClientCompatibilityTest::main, "--num-cluster-nodes", "1", "--topic", topic,
+            run(org.apache.kafka.tools.ClientCompatibilityTest::main, "--num-cluster-nodes", "" + Cases.broker.split(",").length, "--topic", topic,
                 "--offsets-for-times-supported", "true", "--cluster-id-supported", "true", "--expect-record-too-large-exception", "false",
                 "--create-topics-supported", "true", "--describe-acls-supported", "" + acls, "--describe-configs-supported", "true",
                 "--idempotent-producer-supported", "true").expect("SUCCESS");

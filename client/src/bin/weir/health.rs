@@ -18,13 +18,16 @@ const SHOWN_MAX: usize = 20;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  weir cluster health\n  weir cluster health --wait 30s\n      After a restart, before the next one.\n  \
+    after_help = "Examples:\n  weir cluster health\n  weir cluster health --wait 30s\n      After a restart, before the next one.\n  weir cluster health --wait 1m --brokers 3\n      After the start of a cluster.\n  \
                   weir -o json cluster health | jq '.partitions[]'"
 )]
 pub(crate) struct Health {
     /// Wait until all is well, at most so long: 500ms, 30s, 5m
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     pub(crate) wait: Option<Duration>,
+    /// Fewer brokers that serve are not well
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    brokers: usize,
 }
 
 /// What is wrong with a partition.
@@ -58,9 +61,9 @@ impl State {
         }
     }
 
-    /// A broker that is away and holds nothing does no harm.
-    fn is_well(&self) -> bool {
-        self.ill.is_empty() && self.fenced.len() < self.brokers
+    /// A broker that is away and holds nothing does no harm, unless so many are wanted.
+    fn is_well(&self, wanted: usize) -> bool {
+        self.ill.is_empty() && self.brokers - self.fenced.len() >= wanted
     }
 
     fn leaderless(&self) -> usize {
@@ -84,7 +87,7 @@ impl State {
         format!("brokers {}{fenced}, partitions {}: {ills}", self.brokers, self.partitions)
     }
 
-    fn json(&self) -> Value {
+    fn json(&self, wanted: usize) -> Value {
         let ill = self.ill.iter().map(|ill| {
             json!({
                 "topic": ill.topic,
@@ -94,7 +97,7 @@ impl State {
             })
         });
         json!({
-            "healthy": self.is_well(),
+            "healthy": self.is_well(wanted),
             "brokers": self.brokers,
             "fenced": self.fenced,
             "partition_count": self.partitions,
@@ -138,12 +141,12 @@ async fn look(context: &Context) -> Result<State, Error> {
 }
 
 /// Looks until all is well or the time is over; gives what was seen last.
-async fn wait(context: &Context, limit: Duration) -> Result<State, Failure> {
+async fn wait(context: &Context, limit: Duration, wanted: usize) -> Result<State, Failure> {
     let deadline = time::now() + limit;
     let mut seen = Err(Failure::failed(format!("nobody answers within {} ms", limit.as_millis())));
     loop {
         let Ok(looked) = time::timeout(deadline - time::now(), look(context)).await else { return seen };
-        let is_well = looked.as_ref().is_ok_and(State::is_well);
+        let is_well = looked.as_ref().is_ok_and(|state| state.is_well(wanted));
         seen = looked.map_err(Failure::from);
         if is_well || time::now() + LOOK_AGAIN >= deadline {
             return seen;
@@ -154,15 +157,19 @@ async fn wait(context: &Context, limit: Duration) -> Result<State, Failure> {
 
 pub(crate) async fn run(context: &Context, health: &Health) -> Result<(), Failure> {
     let state = match health.wait {
-        Some(limit) => wait(context, limit).await?,
+        Some(limit) => wait(context, limit, health.brokers).await?,
         None => look(context).await?,
     };
     if context.output.is_json() {
-        output::json(&state.json())?;
+        output::json(&state.json(health.brokers))?;
     } else {
         state.print()?;
     }
-    if state.is_well() { Ok(()) } else { Err(Failure::failed(format!("not well: {}", state.summary()))) }
+    if state.is_well(health.brokers) {
+        Ok(())
+    } else {
+        Err(Failure::failed(format!("not well: {}", state.summary())))
+    }
 }
 
 #[cfg(test)]
@@ -207,13 +214,13 @@ pub(crate) mod tests {
     fn a_cluster_is_well_when_every_partition_is_led_and_in_sync() {
         let led = topic("a", &[(Some(1), &[1, 2], &[2, 1])]);
         let state = State::of(&cluster(&[false, false]), std::slice::from_ref(&led));
-        assert!(state.is_well());
+        assert!(state.is_well(2) && !state.is_well(3));
         assert_eq!(state.summary(), "brokers 2, partitions 1: all led, all replicas in sync");
         assert!(
-            State::of(&cluster(&[false, true]), std::slice::from_ref(&led)).is_well(),
+            State::of(&cluster(&[false, true]), std::slice::from_ref(&led)).is_well(1),
             "it holds nothing"
         );
-        assert!(!State::of(&cluster(&[true]), &[]).is_well(), "nobody serves");
+        assert!(!State::of(&cluster(&[true]), &[]).is_well(1), "nobody serves");
     }
 
     #[test]
@@ -223,7 +230,7 @@ pub(crate) mod tests {
         let expected = "brokers 2 (2 fenced), partitions 2: 1 without a leader, 1 with replicas out of sync";
         assert_eq!(state.summary(), expected);
         assert_eq!(state.ill[1].missing, [2]);
-        assert_eq!(state.json()["partitions"][0]["out_of_sync"], json!([1, 2]));
-        assert!(!state.is_well());
+        assert_eq!(state.json(1)["partitions"][0]["out_of_sync"], json!([1, 2]));
+        assert!(!state.is_well(1));
     }
 }
