@@ -6,12 +6,14 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use kafka_protocol::messages::MetadataResponse;
 use weir_runtime::net::Listener;
 use weir_runtime::time;
 
+use crate::nodes;
 use crate::support::{Client, PATIENCE, batch, run, values};
 
 /// The kill of a process, or its being asked to stop.
@@ -29,6 +31,7 @@ struct Cluster {
     files: Vec<PathBuf>,
     folders: tempfile::TempDir,
     voters: String,
+    _turn: MutexGuard<'static, ()>,
 }
 
 fn settings_of(id: i32, voters: &str, internal_port: u16, folder: &Path) -> String {
@@ -52,29 +55,34 @@ impl Drop for Cluster {
 
 impl Cluster {
     /// Settings of three nodes on free ports.
-    async fn prepare(settings: &str) -> Cluster {
+    async fn prepare(roles: [&str; 3]) -> Cluster {
+        let _turn = nodes::turn();
         let mut taken = Vec::new();
         for _ in 0..3 {
             taken.push(Listener::bind(([127, 0, 0, 1], 0).into()).await.expect("a port"));
         }
         let ports: Vec<u16> =
             taken.iter().map(|port| port.local_addr().expect("an address").port()).collect();
-        let voters: Vec<String> =
-            (1..).zip(&ports).map(|(id, port)| format!("{id}@127.0.0.1:{port}")).collect();
+        let voters: Vec<String> = (1..)
+            .zip(&ports)
+            .zip(roles)
+            .filter(|(_, role)| role.contains("controller"))
+            .map(|((id, port), _)| format!("{id}@127.0.0.1:{port}"))
+            .collect();
         let folders = tempfile::tempdir().expect("a folder");
         let mut files = Vec::new();
-        for (id, port) in (1..).zip(&ports) {
+        for ((id, port), role) in (1..).zip(&ports).zip(roles) {
             let file = folders.path().join(format!("{id}.properties"));
             let folder = folders.path().join(id.to_string());
             let text = settings_of(id, &voters.join(","), *port, &folder);
-            std::fs::write(&file, text + settings).expect("a file of settings");
+            std::fs::write(&file, format!("{text}process.roles={role}\n")).expect("a file of settings");
             files.push(file);
         }
-        Cluster { nodes: vec![None, None, None], files, folders, voters: voters.join(",") }
+        Cluster { nodes: vec![None, None, None], files, folders, voters: voters.join(","), _turn }
     }
 
-    async fn start(settings: &str) -> Cluster {
-        let mut cluster = Cluster::prepare(settings).await;
+    async fn start() -> Cluster {
+        let mut cluster = Cluster::prepare(["broker,controller"; 3]).await;
         cluster.start_nodes(&[1, 2, 3]);
         cluster
     }
@@ -235,7 +243,7 @@ async fn create(cluster: &Cluster, topic: &str) {
 #[test]
 fn leaders_move_from_a_killed_node_and_it_comes_back() {
     run(async {
-        let mut cluster = Cluster::start("").await;
+        let mut cluster = Cluster::start().await;
         create(&cluster, "load").await;
         let mut written = vec![Vec::new(); PARTITIONS];
         for (id, round) in [1, 2, 3].into_iter().zip(0..) {
@@ -269,7 +277,7 @@ fn leaders_move_from_a_killed_node_and_it_comes_back() {
 #[test]
 fn a_cluster_that_was_killed_as_a_whole_comes_back_with_everything() {
     run(async {
-        let mut cluster = Cluster::start("").await;
+        let mut cluster = Cluster::start().await;
         create(&cluster, "load").await;
         for partition in 0..PARTITIONS {
             cluster.produce("load", partition, "kept").await;
@@ -287,7 +295,7 @@ fn a_cluster_that_was_killed_as_a_whole_comes_back_with_everything() {
 #[test]
 fn a_node_that_is_asked_to_stop_hands_its_leaders_over_first() {
     run(async {
-        let mut cluster = Cluster::start("").await;
+        let mut cluster = Cluster::start().await;
         create(&cluster, "load").await;
         let began = time::now();
         cluster.end(2, SIGTERM);
@@ -302,7 +310,7 @@ fn a_node_that_is_asked_to_stop_hands_its_leaders_over_first() {
 #[test]
 fn a_second_node_of_the_same_number_is_refused() {
     run(async {
-        let mut cluster = Cluster::start("").await;
+        let mut cluster = Cluster::start().await;
         let id = cluster.follower();
         let text = settings_of(id as i32, &cluster.voters, 0, &cluster.folders.path().join("other"));
         let file = cluster.folders.path().join("other.properties");
@@ -326,5 +334,31 @@ fn a_second_node_of_the_same_number_is_refused() {
         assert_eq!(status.code(), Some(7), "{line}");
         assert!(line.contains(&format!("broker {id} is alive with another data folder")), "{line}");
         cluster.end(id, SIGTERM);
+    });
+}
+
+#[test]
+fn nodes_with_one_role_each_make_a_cluster() {
+    run(async {
+        let mut cluster = Cluster::prepare(["broker", "controller", "broker"]).await;
+        cluster.start_nodes(&[1, 2, 3]);
+        let mut client = cluster.client(1).await;
+        client.create("load", 2, &[]).await;
+        let whole = |metadata: &MetadataResponse| partitions(metadata).iter().all(|(_, isr)| *isr == 2);
+        let metadata = cluster.until("load", "two replicas", whole).await;
+        let brokers: Vec<i32> = metadata.brokers.iter().map(|broker| broker.node_id.0).collect();
+        assert_eq!(brokers, [1, 3], "who is no broker is no broker");
+        cluster.produce("load", 0, "kept").await;
+        // Without a controller nothing moves, and nothing that goes on stands still.
+        cluster.end(2, SIGKILL);
+        cluster.produce("load", 0, "kept too").await;
+        cluster.start_nodes(&[2]);
+        cluster.end(3, SIGTERM);
+        cluster
+            .until("load", "the other leads", |metadata| leader(metadata, 0) == 1 && leader(metadata, 1) == 1)
+            .await;
+        // One of two in sync commits nothing, what was committed before included.
+        cluster.start_nodes(&[3]);
+        cluster.expect("load", 0, &["kept".to_owned(), "kept too".to_owned()]).await;
     });
 }
