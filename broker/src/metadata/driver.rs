@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use weir_defect::defect;
 use weir_protocol::fact::Fact;
 use weir_protocol::metadata::{Change, Image};
 use weir_protocol::raft::{Envelope, Index, Limits, Timing, Voters};
@@ -189,6 +190,10 @@ impl Driver {
         let Some((mut quorum, progress)) = self.join(stop).await? else { return Ok(()) };
         self.take_in(&mut quorum, progress)?;
         self.settle(shards).await;
+        if defect!(delete_orphans_from_stale_metadata) {
+            // Z54: an image that is behind, or was lost, does not know every topic.
+            self.delete_orphans(shards).await;
+        }
         let result = self.drive(&mut quorum, shards, stop).await;
         quorum.close().await;
         result
