@@ -19,7 +19,8 @@ fn with_broker<F: Future<Output = ()>>(name: &str, test: impl FnOnce(Client) -> 
         return;
     };
     let test = async {
-        let config = ClientConfig { bootstrap: vec![bootstrap], ..ClientConfig::default() };
+        let bootstrap = bootstrap.split(',').map(str::to_owned).collect();
+        let config = ClientConfig { bootstrap, ..ClientConfig::default() };
         test(Client::connect(config).await.unwrap()).await;
     };
     let ended =

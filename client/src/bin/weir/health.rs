@@ -165,8 +165,11 @@ pub(crate) async fn run(context: &Context, health: &Health) -> Result<(), Failur
     } else {
         state.print()?;
     }
+    let serve = state.brokers - state.fenced.len();
     if state.is_well(health.brokers) {
         Ok(())
+    } else if serve < health.brokers {
+        Err(Failure::failed(format!("not well: {serve} brokers serve, {} are wanted", health.brokers)))
     } else {
         Err(Failure::failed(format!("not well: {}", state.summary())))
     }
