@@ -1,6 +1,6 @@
 //! Three brokers as processes: one cluster, whose leaders move when one is killed or stops, and which loses nothing.
 
-#![allow(clippy::disallowed_methods)] // it starts processes, and is never simulated
+#![allow(clippy::disallowed_methods, reason = "settings and logs of processes are files of the test's own")]
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -56,7 +56,6 @@ impl Drop for Cluster {
 impl Cluster {
     /// Settings of three nodes on free ports.
     async fn prepare(roles: [&str; 3]) -> Cluster {
-        let _turn = nodes::turn();
         let mut taken = Vec::new();
         for _ in 0..3 {
             taken.push(Listener::bind(([127, 0, 0, 1], 0).into()).await.expect("a port"));
@@ -78,7 +77,13 @@ impl Cluster {
             std::fs::write(&file, format!("{text}process.roles={role}\n")).expect("a file of settings");
             files.push(file);
         }
-        Cluster { nodes: vec![None, None, None], files, folders, voters: voters.join(","), _turn }
+        Cluster {
+            nodes: vec![None, None, None],
+            files,
+            folders,
+            voters: voters.join(","),
+            _turn: nodes::turn(),
+        }
     }
 
     async fn start() -> Cluster {
