@@ -49,8 +49,12 @@ impl Partition {
         }
         self.leave_leadership(FailReason::NotLeader, effects);
         self.epoch = epoch;
-        // An epoch of ours in which nothing was written has left no trace in any log.
-        self.epochs.truncate(self.end);
+        // An epoch of ours in which nothing was written is in no other log: storage forgets it as well, or it would refuse the
+        // records of older epochs that may come now (KAFKA-10706).
+        if self.epochs.latest().is_some_and(|latest| latest.start >= self.end) {
+            self.epochs.truncate(self.end);
+            effects.push(Effect::Truncate { to: self.end });
+        }
         self.role = Role::Follower(Follower { leader, matched: false, leader_high_watermark: self.start });
         // Z1: what lies above the high watermark that we know of may be acknowledged all the same.
         if defect!(truncate_to_hw) && self.end > self.high_watermark {
