@@ -70,6 +70,9 @@ pub(super) async fn topics(shared: Shared, process: ProcessId, every: Duration) 
         let partition = TopicPartition::new(name.clone(), 0);
         let mut answers = Vec::new();
         for _ in 0..random::below(RECORDS_OF_A_SHORT_LIFE) {
+            if shared.stopped() {
+                break; // each may wait for a topic that there is not
+            }
             let size = random::below(u64::from(plan.value_bytes_max)) as usize;
             answers.push(producing::send(&shared, process, &producer, Acks::All, &partition, size).await);
         }

@@ -115,18 +115,20 @@ fn seek_past(shared: &Shared, process: ProcessId, consumer: &mut Consumer, failu
     }
 }
 
-/// Reads every partition from its first record to its last. Operations that do not end by the deadline stay open.
+/// Reads every partition from its first record to its last. Operations that do not end by the deadline stay open. `repair`: how
+/// long the brokers may take to fetch from each other what is damaged on one of them; zero where there is only one.
 pub async fn final_read(
     shared: Shared,
     process: ProcessId,
     partitions: Vec<TopicPartition>,
     deadline: Instant,
+    repair: Duration,
 ) {
     let client = connect(shared.bootstrap.clone(), "final-read".to_owned()).await;
     for partition in partitions {
         let pending =
             shared.recorder.invoke(process, Shared::now_ns(), Op::FinalRead { log: log_of(&partition) });
-        match read(&client, &partition, deadline).await {
+        match read(&client, &partition, deadline, repair).await {
             Ok(Some(done)) => pending.ok(Shared::now_ns(), done),
             Ok(None) => drop(pending), // out of time: it stays without an end, and the checkers say so
             Err(error) => pending.fail(Shared::now_ns(), Failure::Error(error.to_string())),
@@ -143,7 +145,12 @@ async fn offset(admin: &Admin, partition: &TopicPartition, spec: OffsetSpec) -> 
     }
 }
 
-async fn read(client: &Client, partition: &TopicPartition, deadline: Instant) -> Result<Option<Done>, Error> {
+async fn read(
+    client: &Client,
+    partition: &TopicPartition,
+    deadline: Instant,
+    repair: Duration,
+) -> Result<Option<Done>, Error> {
     let admin = Admin::new(client);
     let start = offset(&admin, partition, OffsetSpec::Earliest).await?;
     let end = offset(&admin, partition, OffsetSpec::Latest).await?;
@@ -151,6 +158,7 @@ async fn read(client: &Client, partition: &TopicPartition, deadline: Instant) ->
     consumer.assign([(partition.clone(), Start::Offset(start))]);
     let (mut records, mut corrupt) = (Vec::new(), Vec::new());
     let mut damaged = 0;
+    let patience = time::now() + repair;
     while consumer.position(partition).is_none_or(|position| position < end) {
         if time::now() >= deadline {
             return Ok(None);
@@ -159,6 +167,11 @@ async fn read(client: &Client, partition: &TopicPartition, deadline: Instant) ->
         records.extend(polled.records().map(|(_, record)| seen(record)));
         for failure in polled.failures {
             let Error::Corrupt { offset, .. } = failure.error else { return Err(failure.error) };
+            if time::now() < patience {
+                time::sleep(POLL).await;
+                consumer.seek(partition, Start::Offset(offset))?;
+                continue;
+            }
             corrupt.push(Span { from: offset, to: offset + 1 });
             damaged += 1;
             if damaged > DAMAGED_OFFSETS_MAX {
