@@ -47,7 +47,7 @@ enum Task {
         #[arg(long)]
         threads: Option<usize>,
         /// What the seeds are about: one node alone, clusters, or both in turn.
-        #[arg(long, value_enum, default_value = "one")]
+        #[arg(long, value_enum, default_value = "both")]
         about: About,
         /// Go on after a failure, and count what fails how often.
         #[arg(long)]

@@ -29,6 +29,34 @@ pub const BUILT: &[Defect] = &[
     Defect::truncate_not_durable,
     Defect::ack_before_segment_write,
     Defect::replay_without_deletions,
+    Defect::truncate_to_hw,
+    Defect::ignore_leader_epoch,
+    Defect::epoch_lookup_single_round,
+    Defect::cache_epoch_on_append_only,
+    Defect::truncate_early_return,
+    Defect::credit_diverging_fetch,
+    Defect::no_owner_check,
+    Defect::elect_last_isr_unclean,
+    Defect::isr_no_broker_epoch,
+    Defect::isr_allow_fenced,
+    Defect::no_hw_bump_on_full_truncation,
+    Defect::no_fetch_epoch_check,
+    Defect::keep_state_on_reload,
+    Defect::reconfigure_before_noop,
+    Defect::no_fsync_vote,
+    Defect::resume_same_epoch,
+    Defect::commit_prior_term,
+    Defect::reuse_read_context,
+    Defect::retention_past_snapshot,
+    Defect::no_check_quorum,
+    Defect::snapshot_index_early,
+    Defect::no_fsync_checkpoint,
+    Defect::delete_orphans_from_stale_metadata,
+    Defect::isr_join_at_hw,
+    Defect::waiter_survives_epoch,
+    Defect::wiped_voter_votes,
+    Defect::hw_below_min_isr,
+    Defect::hw_committed_isr_only,
 ];
 
 /// What became of a hunt.
@@ -47,7 +75,7 @@ pub struct Hunt {
 #[expect(clippy::disallowed_methods, reason = "the runner lives outside the simulations that it starts")]
 pub fn hunt(defect: Defect, first: u64, threads: usize) -> Hunt {
     let start = Instant::now();
-    let batch = Batch { first, about: About::One, seeds: SEEDS_MAX, threads, keep_going: false };
+    let batch = Batch { first, about: About::Both, seeds: SEEDS_MAX, threads, keep_going: false };
     let summary = run_batch(batch, &[defect], true);
     let found = summary.failure.map(|(seed, report)| {
         let name = report.findings.first().map(|finding| finding.name.clone()).unwrap_or_default();

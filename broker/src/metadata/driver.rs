@@ -542,6 +542,10 @@ impl Driver {
         } else {
             tell(shards, news.changed, Message::Changed).await;
         }
+        // Z54: an image that is still incomplete does not know what is not to be deleted.
+        if defect!(delete_orphans_from_stale_metadata) {
+            self.delete_orphans(shards).await;
+        }
         tell(shards, news.deleted, Message::Delete).await;
     }
 
