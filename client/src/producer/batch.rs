@@ -158,6 +158,9 @@ pub(super) struct Queue {
     /// The batches under way, by their sequences, and the broker that has them.
     pub(super) in_flight: Vec<u64>,
     pub(super) in_flight_at: i32,
+    /// What was taken out last is a repetition. While it is under way nothing joins it: it may be in the log, and a leader
+    /// remembers only the last five batches (K12).
+    repeats: bool,
     /// With idempotence, once the producer has an id.
     pub(super) sequences: Option<Sequences>,
     /// The leader has a batch of these sequences. Until then only one is under way: a leader that does not know the producer
@@ -180,6 +183,7 @@ impl Queue {
             batches: VecDeque::new(),
             in_flight: Vec::new(),
             in_flight_at: -1,
+            repeats: false,
             sequences: None,
             vouched: false,
             gap: false,
@@ -238,10 +242,10 @@ impl Queue {
         waiting.chain(self.in_flight.iter().copied()).all(|other| other >= sequence)
     }
 
-    /// Whether the first batch may join those that are under way: one that was sent before waits until it is alone.
+    /// Whether the first batch may join those that are under way: one that was sent before is under way alone.
     fn has_room(&self, config: &ProducerConfig) -> bool {
         let again = self.gap || self.batches.front().is_some_and(|first| first.stamp.is_some());
-        let limit = if config.is_idempotent() && self.vouched && !again {
+        let limit = if config.is_idempotent() && self.vouched && !again && !self.repeats {
             config.in_flight_per_partition_max()
         } else {
             1
@@ -297,6 +301,7 @@ impl Queue {
     pub(super) fn pop_to_send(&mut self) -> Option<Batch> {
         let mut batch = self.batches.pop_front()?;
         batch.sealed = true;
+        self.repeats = batch.stamp.is_some();
         if let Some(sequences) = self.sequences.as_mut().filter(|_| batch.stamp.is_none()) {
             batch.stamp = Some(sequences.take(batch.records.len()));
         }

@@ -86,6 +86,35 @@ fn several_batches_of_a_partition_are_under_way_at_once_and_keep_their_order_thr
     });
 }
 
+/// Leaders remember five batches: while the oldest is not settled, no more than four come behind it.
+#[test]
+fn k12_nothing_joins_a_repetition_that_is_under_way() {
+    run(async {
+        let (cluster, producer) = start(ProducerConfig { batch_bytes: 1, ..config() }).await;
+        send(&producer, "0").await.await.unwrap();
+        // The first of five is written and not answered for, three times; the others are.
+        let unanswered = || cluster.fault(ApiKey::Produce, Fault::ErrorAfter(ResponseError::RequestTimedOut));
+        unanswered();
+        let mut deliveries = Vec::new();
+        for n in 1..=5 {
+            deliveries.push(send(&producer, n.to_string()).await);
+        }
+        while cluster.values("t", 0).len() < 6 {
+            task::yield_now().await;
+        }
+        unanswered();
+        unanswered();
+        for n in 6..40 {
+            deliveries.push(send(&producer, n.to_string()).await);
+        }
+        for (n, delivery) in (1..).zip(deliveries) {
+            assert_eq!(delivery.await.unwrap().offset, Some(n));
+        }
+        assert_eq!(cluster.values("t", 0), numbers(40));
+        assert_eq!(epoch(&cluster), 0);
+    });
+}
+
 /// KAFKA-14359: a leader takes a batch of any number from a producer that it does not know.
 #[test]
 fn a_second_batch_waits_until_the_leader_has_the_first() {
