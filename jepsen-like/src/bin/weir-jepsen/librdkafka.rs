@@ -14,8 +14,8 @@ use weir_runtime::time;
 
 use crate::Failure;
 
-/// Its first process, which is the only idempotent producer.
-pub(crate) const FIRST_PROCESS: ProcessId = ProcessId(5_000);
+/// Its first process.
+const FIRST_PROCESS: ProcessId = ProcessId(5_000);
 /// How long it may take for its last answers.
 const END_MAX: Duration = Duration::from_secs(90);
 /// How often the process table is looked at.

@@ -17,7 +17,7 @@ use weir_runtime::{time, watch};
 
 use crate::Failure;
 use crate::brokers::{self, Brokers};
-use crate::librdkafka::{self, Librdkafka};
+use crate::librdkafka::Librdkafka;
 use crate::links::Links;
 use crate::nemesis::{Nemesis, Struck};
 use crate::plan::Plan;
@@ -216,8 +216,9 @@ fn promise(plan: &Plan, healed_at_ns: u64) -> Promise {
     }
     let ours = plan.load.producers.iter().zip(0..).filter(|(producer, _)| producer.idempotent);
     let probes = probe::partitions(plan).into_iter().map(|(process, _)| process);
-    let idempotent =
-        ours.map(|(_, number)| ProcessId(number)).chain(probes).chain([librdkafka::FIRST_PROCESS]).collect();
+    // Not librdkafka's: once a leader says that a number is out of order it numbers everything that is unanswered anew, in
+    // the next epoch, be it written or not. Its numbers keep the order, and that is judged.
+    let idempotent = ours.map(|(_, number)| ProcessId(number)).chain(probes).collect();
     Promise {
         durable_acks,
         power_loss: false,
