@@ -130,6 +130,13 @@ pub mod situation {
         LATE_COMMIT,
     ];
 
+    /// A node made a snapshot of the metadata.
+    pub const SNAPSHOT_TAKEN: &str = "metadata snapshot taken";
+    /// A node's metadata log and image were replaced by another node's snapshot.
+    pub const SNAPSHOT_INSTALLED: &str = "metadata snapshot installed";
+    /// A voter found metadata damaged and got it from the others.
+    pub const VOTER_DAMAGED: &str = "metadata voter damaged";
+
     /// Those that only a cluster meets.
     pub const OF_CLUSTERS: &[&str] = &[
         ALL_DOWN,
@@ -143,6 +150,9 @@ pub mod situation {
         TRUNCATED_THEN_CRASH,
         QUORUM_MOVED,
         FENCED,
+        SNAPSHOT_TAKEN,
+        SNAPSHOT_INSTALLED,
+        VOTER_DAMAGED,
     ];
 
     /// All of them.

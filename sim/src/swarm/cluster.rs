@@ -81,6 +81,9 @@ fn settings(rng: &mut Rng, promise: Promise) -> BTreeMap<String, String> {
     set("weir.journal.files", files);
     set("weir.journal.bytes", file_bytes * files);
     set("log.index.interval.bytes", pick(rng, &[256, 1024, 4096]));
+    set("metadata.log.max.record.bytes.between.snapshots", pick(rng, &[1_500, 5_000, 20_000, 20 << 20]));
+    set("metadata.log.segment.bytes", pick(rng, &[4 << 10, 64 << 10, 1 << 20]));
+    set("weir.metadata.log.retained.entries", pick(rng, &[0, 5, 50, 10_000]));
     set("group.min.session.timeout.ms", 100);
     set("group.initial.rebalance.delay.ms", pick(rng, &[0, 50, 300]));
     set("offsets.topic.num.partitions", rng.u64(1..4));
