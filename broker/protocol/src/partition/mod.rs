@@ -334,10 +334,13 @@ impl Partition {
         self.epochs.truncate(from);
         let Role::Leader(leader) = &self.role else { return };
         self.epochs.begin(self.epoch, from);
+        let is_shipped = leader.shipped_end > from;
+        // What a follower may hold can still be committed: nobody is told that it was not written.
+        let reason = if is_shipped { FailReason::NotLeader } else { FailReason::StorageFailed };
         for id in self.waiters.cut(from) {
-            effects.push(Effect::FailAppend { waiter: id, reason: FailReason::StorageFailed });
+            effects.push(Effect::FailAppend { waiter: id, reason });
         }
-        if leader.shipped_end > from {
+        if is_shipped {
             let epoch = self.epoch;
             self.leave_leadership(FailReason::NotLeader, effects);
             self.role = Role::Idle;

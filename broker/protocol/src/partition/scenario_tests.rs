@@ -197,7 +197,7 @@ fn a_leader_whose_cut_records_may_live_elsewhere_gives_their_names_to_no_other_r
     let (cut, _) = bench.append(Acks::All, 1);
     bench.step(Input::Shipped { end: 1 });
     let effects = bench.step(Input::AppendFailed { from: 0 });
-    assert_eq!(effects, [failed(cut, FailReason::StorageFailed), Effect::RequestNewEpoch { epoch: 1 }]);
+    assert_eq!(effects, [failed(cut, FailReason::NotLeader), Effect::RequestNewEpoch { epoch: 1 }]);
     let (refused, effects) = bench.append(Acks::All, 1);
     assert_eq!(effects, [failed(refused, FailReason::NotLeader)]);
     bench.step(Input::BecomeLeader(leadership(2, &[ME, OTHER])));
