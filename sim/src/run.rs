@@ -302,7 +302,8 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
                 && !remains.deeds.damaged.is_empty();
             report.findings.extend(unrepaired(plan, &history));
             let found = verdict.anomalies.iter().filter(|anomaly| {
-                !(refuses && is_absence(anomaly.kind)) && !is_stale_read(plan, anomaly, remains.healed_at_ns)
+                let is_excused = refuses && is_absence(anomaly.kind);
+                !is_excused && !is_stale_read(plan, anomaly, remains.healed_at_ns)
             });
             report
                 .findings

@@ -122,7 +122,7 @@ fn steps(root: &Path, options: &Options, strict: bool) -> Result<Vec<Step>> {
             "no warning",
             cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
         ),
-        step("tests", "unit, property and process tests", cargo(&["test", "--workspace"])),
+        step("tests", "unit, property and process tests", cargo(&["test", "--workspace", "--no-fail-fast"])),
         step(
             "clippy-sim",
             "no warning in the simulation build",
@@ -137,7 +137,7 @@ fn steps(root: &Path, options: &Options, strict: bool) -> Result<Vec<Step>> {
             simulated(
                 &["test", "--package", "weir-runtime", "--package", "weir-defect", "--package", "weir-sim"],
                 // Without doctests: rustdoc is not given the flag that makes a build a simulation.
-                &["--lib", "--bins", "--tests"],
+                &["--no-fail-fast", "--lib", "--bins", "--tests"],
             ),
         ),
         step(

@@ -121,6 +121,15 @@ impl<T: Default + Clone, C: Change<T>> Versions<T, C> {
     }
 }
 
+/// Ends what `mount` began. The kernel tells the thread that serves the file system that it is gone by ENODEV, or now and
+/// then by ECONNABORTED, which `fuser` hands on.
+pub(crate) fn unmount(mounted: BackgroundSession) {
+    match mounted.umount_and_join() {
+        Err(error) if error.kind() != io::ErrorKind::ConnectionAborted => panic!("cannot unmount: {error}"),
+        Ok(()) | Err(_) => {}
+    }
+}
+
 impl Faulty {
     pub(crate) fn new() -> Faulty {
         let faulty = Faulty::default();

@@ -7,7 +7,7 @@ use weir_runtime::disk::{Disk, DiskOptions, Lane, OpenError, OpenMode};
 use weir_runtime::task::{RuntimeOptions, block_on};
 
 use crate::errors::{self, Breakable};
-use crate::faulty::Faulty;
+use crate::faulty::{Faulty, unmount};
 use crate::scenarios::{SCENARIOS, Scenario, found, prepare};
 
 /// Power failures per scenario, and how many of what is pending survives each: nothing, everything, then any subset.
@@ -18,7 +18,7 @@ fn with_faulty(name: &str, test: impl FnOnce(&Faulty, &Path)) {
     let folder = tempfile::tempdir().unwrap();
     let faulty = Faulty::new();
     match faulty.mount(folder.path()) {
-        Ok(session) => session.umount_and_join().unwrap(),
+        Ok(mounted) => unmount(mounted),
         Err(error) if std::env::var_os("CI").is_some() => panic!("CI cannot mount FUSE: {error}"),
         Err(error) => {
             eprintln!("SKIPPED {name}: FUSE cannot be mounted here: {error}");
@@ -39,7 +39,7 @@ fn session<F: Future>(faulty: &Faulty, folder: &Path, run: impl FnOnce(Disk) -> 
         disk.submit(Lane::Pool, Vec::new()).await.unwrap();
         output
     });
-    mounted.umount_and_join().unwrap();
+    unmount(mounted);
     output.unwrap()
 }
 
@@ -158,7 +158,7 @@ fn a_folder_that_cannot_be_written_is_named() {
             assert!(matches!(error, OpenError::NotWritable { .. }), "{error:?}");
             assert!(error.to_string().contains(&path.display().to_string()), "{error}");
         }
-        mounted.umount_and_join().unwrap();
+        unmount(mounted);
     });
 }
 
