@@ -14,6 +14,8 @@
 //! * `metadata`: the driver of the metadata quorum and the image that it commits.
 
 mod api;
+#[cfg(test)]
+mod both_worlds;
 mod complaints;
 pub mod config;
 mod controller;

@@ -454,28 +454,6 @@ impl Fault {
     /// The nodes that it strikes, counted from 0; none if it finds out when its time has come.
     pub fn nodes(&self) -> Vec<u32> {
         match self {
-            Fault::Kill { broker, .. }
-            | Fault::PowerLoss { broker, .. }
-            | Fault::CrashInRecovery { broker, .. }
-            | Fault::Restart { broker, .. }
-            | Fault::RestartThenCrash { broker, .. }
-            | Fault::Pause { broker, .. }
-            | Fault::ReadError { broker, .. }
-            | Fault::WriteError { broker, .. }
-            | Fault::SyncError { broker, .. }
-            | Fault::DiskFull { broker, .. }
-            | Fault::SlowDisk { broker, .. }
-            | Fault::StuckDisk { broker, .. }
-            | Fault::BitRot { broker, .. }
-            | Fault::Cut { broker, .. }
-            | Fault::Reset { broker }
-            | Fault::SlowLink { broker, .. }
-            | Fault::ClockJump { broker, .. }
-            | Fault::ClockFreeze { broker, .. }
-            | Fault::BadLinks { broker, .. }
-            | Fault::HalfOpen { broker, .. }
-            | Fault::Wipe { broker, .. }
-            | Fault::LostWrite { broker, .. } => vec![*broker],
             Fault::Deaf { broker, to, .. } => std::iter::once(broker).chain(to).copied().collect(),
             Fault::Split { groups, .. } | Fault::Flap { groups, .. } => {
                 groups.iter().flatten().copied().collect()
@@ -483,13 +461,21 @@ impl Fault {
             Fault::Swizzle { order, back, .. } => order.iter().chain(back).copied().collect(),
             Fault::Blackout { brokers, .. } => brokers.clone(),
             Fault::Rolling { order, .. } => order.clone(),
-            Fault::Hunt { .. } => Vec::new(),
+            lone => lone.clone().the_one().map(|node| *node).into_iter().collect(),
         }
     }
 
     /// The same fault, on another node; one that names several stays what it is.
     pub fn on(mut self, node: u32) -> Fault {
-        match &mut self {
+        if let Some(the_one) = self.the_one() {
+            *the_one = node;
+        }
+        self
+    }
+
+    /// The node that it strikes, if it names just one.
+    fn the_one(&mut self) -> Option<&mut u32> {
+        match self {
             Fault::Kill { broker, .. }
             | Fault::PowerLoss { broker, .. }
             | Fault::CrashInRecovery { broker, .. }
@@ -511,15 +497,14 @@ impl Fault {
             | Fault::BadLinks { broker, .. }
             | Fault::HalfOpen { broker, .. }
             | Fault::Wipe { broker, .. }
-            | Fault::LostWrite { broker, .. } => *broker = node,
+            | Fault::LostWrite { broker, .. } => Some(broker),
             Fault::Deaf { .. }
             | Fault::Split { .. }
             | Fault::Flap { .. }
             | Fault::Swizzle { .. }
             | Fault::Blackout { .. }
             | Fault::Rolling { .. }
-            | Fault::Hunt { .. } => {}
+            | Fault::Hunt { .. } => None,
         }
-        self
     }
 }

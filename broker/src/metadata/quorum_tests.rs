@@ -1,10 +1,8 @@
 //! Nodes that form a metadata quorum, without brokers, in the world of this build.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,13 +15,13 @@ use weir_protocol::raft::{Index, VoterChange};
 use weir_protocol::types::{BrokerId, LogId, VoterId};
 use weir_runtime::disk::{Disk, DiskOptions, OpenMode};
 use weir_runtime::net::Listener;
-use weir_runtime::simulation::{self, SimulationOptions};
-use weir_runtime::task::{self, JoinHandle, RuntimeOptions};
+use weir_runtime::task::{self, JoinHandle};
 use weir_runtime::{time, watch};
 use weir_storage::{Store, StoreConfig};
 
 use super::driver::{Driver, DriverSetup, MetadataError};
 use super::{ImageReader, LeaderView};
+use crate::both_worlds::{Site, scenarios};
 use crate::config::{Config, QuorumVoter, Roles, Secret};
 use crate::controller::Controlling;
 use crate::metrics::Metrics;
@@ -33,49 +31,6 @@ use crate::peer::message::{ControllerQuestion, ControllerReply, NotDone};
 use crate::peer::{Inboxes, PeerSetup, Peers, server};
 use crate::server::Stage;
 use crate::shard::Shards;
-
-/// Longer than any of these scenarios takes in either world.
-const LIMIT: Duration = Duration::from_secs(60);
-const SEEDS: u64 = 10;
-
-type Scene = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-fn run(scenario: fn(Site) -> Scene) {
-    for seed in 0..SEEDS {
-        let simulated = move |world: simulation::World| async move {
-            let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-            let node = world.add_node("node", ip, std::future::pending::<()>);
-            let site = Site { ip, root: PathBuf::from("/data") };
-            let finished = time::timeout(LIMIT, world.spawn_on(node, scenario(site))).await;
-            finished.expect("the scenario takes too long").expect("no panic");
-        };
-        let Ok(outcome) = simulation::run(seed, SimulationOptions::default(), simulated) else {
-            let folder = tempfile::tempdir().unwrap();
-            let site = Site { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), root: folder.path().to_owned() };
-            let in_time = time::timeout(LIMIT, scenario(site));
-            let options = RuntimeOptions { worker_threads: Some(2), ..RuntimeOptions::default() };
-            return task::block_on(options, in_time)
-                .expect("a runtime")
-                .expect("the scenario takes too long");
-        };
-        if let Err(failure) = outcome.result {
-            panic!("seed {seed}: {failure}");
-        }
-    }
-}
-
-macro_rules! scenarios {
-    ($($name:ident),+ $(,)?) => {
-        mod scenarios {
-            $(
-                #[test]
-                fn $name() {
-                    super::run(|site| Box::pin(super::$name(site)));
-                }
-            )+
-        }
-    };
-}
 
 scenarios!(
     three_empty_folders_form_a_cluster_once_all_are_there,
@@ -91,13 +46,6 @@ scenarios!(
     a_node_alone_refuses_what_nobody_can_repair,
     a_read_sees_what_was_committed_before_it,
 );
-
-/// Where the nodes of a test live.
-#[derive(Clone)]
-struct Site {
-    ip: IpAddr,
-    root: PathBuf,
-}
 
 /// Nodes, running or not.
 struct Town {

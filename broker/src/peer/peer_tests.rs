@@ -1,65 +1,22 @@
 //! Two nodes that talk, in the world of this build.
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::Pin;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use weir_protocol::raft::{Message, Term};
 use weir_protocol::types::{FolderId, Incarnation, VoterId};
 use weir_runtime::net::{Listener, Stream};
-use weir_runtime::simulation::{self, SimulationOptions};
-use weir_runtime::task::RuntimeOptions;
 use weir_runtime::{time, watch};
 
 use super::handshake::{Accepted, Answer, Credentials, HandshakeError, VERSIONS, Versions};
 use super::link::{Call, CallAnswer};
 use super::server::{ReplicaLane, serve};
 use super::*;
+use crate::both_worlds::{Site, scenarios};
 use crate::node::StartError;
 use crate::server::Stage;
-
-/// Longer than any of these scenarios takes in either world.
-const LIMIT: Duration = Duration::from_secs(30);
-const SEEDS: u64 = 10;
-
-type Scene = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-fn run(scenario: fn(IpAddr) -> Scene) {
-    for seed in 0..SEEDS {
-        let simulated = move |world: simulation::World| async move {
-            let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-            let node = world.add_node("node", ip, std::future::pending::<()>);
-            let finished = time::timeout(LIMIT, world.spawn_on(node, scenario(ip))).await;
-            finished.expect("the scenario takes too long").expect("no panic");
-        };
-        let Ok(outcome) = simulation::run(seed, SimulationOptions::default(), simulated) else {
-            let in_time = time::timeout(LIMIT, scenario(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-            let options = RuntimeOptions { worker_threads: Some(2), ..RuntimeOptions::default() };
-            return task::block_on(options, in_time)
-                .expect("a runtime")
-                .expect("the scenario takes too long");
-        };
-        if let Err(failure) = outcome.result {
-            panic!("seed {seed}: {failure}");
-        }
-    }
-}
-
-macro_rules! scenarios {
-    ($($name:ident),+ $(,)?) => {
-        mod scenarios {
-            $(
-                #[test]
-                fn $name() {
-                    super::run(|ip| Box::pin(super::$name(ip)));
-                }
-            )+
-        }
-    };
-}
 
 scenarios!(
     answers_come_in_any_order,
@@ -177,7 +134,7 @@ pub(super) fn note(from: i32, term: Term) -> Note {
     })
 }
 
-async fn answers_come_in_any_order(ip: IpAddr) {
+async fn answers_come_in_any_order(Site { ip, .. }: Site) {
     let mut server = Served::new(ip, 1).await;
     let peers = asker(2, "secret", &[(1, server.address)]);
     let asks: Vec<_> = (10..20).map(|of| ask(&peers, 1, of)).collect();
@@ -196,7 +153,7 @@ async fn answers_come_in_any_order(ip: IpAddr) {
     }
 }
 
-async fn a_node_that_comes_back_is_reached_again(ip: IpAddr) {
+async fn a_node_that_comes_back_is_reached_again(Site { ip, .. }: Site) {
     let mut server = Served::new(ip, 1).await;
     let peers = asker(2, "secret", &[(1, server.address)]);
     for _ in 0..3 {
@@ -222,7 +179,7 @@ async fn a_node_that_comes_back_is_reached_again(ip: IpAddr) {
     }
 }
 
-async fn a_lost_connection_ends_the_waiting_at_once(ip: IpAddr) {
+async fn a_lost_connection_ends_the_waiting_at_once(Site { ip, .. }: Site) {
     let mut server = Served::new(ip, 1).await;
     let peers = asker(2, "secret", &[(1, server.address)]);
     let asks = [ask(&peers, 1, 7), ask(&peers, 1, 8)];
@@ -248,7 +205,7 @@ async fn dumb(ip: IpAddr, node: i32) -> (SocketAddr, task::JoinHandle<Vec<Accept
     (address, accepting)
 }
 
-async fn a_peer_that_stops_is_noticed_within_a_second_or_so(ip: IpAddr) {
+async fn a_peer_that_stops_is_noticed_within_a_second_or_so(Site { ip, .. }: Site) {
     let (address, accepting) = dumb(ip, 1).await;
     let peers = asker(2, "secret", &[(1, address)]);
     let asked = time::now();
@@ -259,7 +216,7 @@ async fn a_peer_that_stops_is_noticed_within_a_second_or_so(ip: IpAddr) {
     assert!((Duration::from_millis(900)..Duration::from_millis(1_800)).contains(&waited), "{waited:?}");
 }
 
-async fn a_peer_that_accepts_and_says_nothing_is_noticed(ip: IpAddr) {
+async fn a_peer_that_accepts_and_says_nothing_is_noticed(Site { ip, .. }: Site) {
     let listener = Listener::bind(SocketAddr::new(ip, 0)).await.unwrap();
     let peers = asker(2, "secret", &[(1, listener.local_addr().unwrap())]);
     let asked = time::now();
@@ -267,7 +224,7 @@ async fn a_peer_that_accepts_and_says_nothing_is_noticed(ip: IpAddr) {
     assert!(asked.elapsed() < Duration::from_millis(2_500), "{:?}", asked.elapsed());
 }
 
-async fn nobody_answers_and_nobody_takes_the_question(ip: IpAddr) {
+async fn nobody_answers_and_nobody_takes_the_question(Site { ip, .. }: Site) {
     let mut server = Served::new(ip, 1).await;
     let peers = asker(2, "secret", &[(1, server.address)]);
     let asking = ask(&peers, 1, 7);
@@ -278,7 +235,7 @@ async fn nobody_answers_and_nobody_takes_the_question(ip: IpAddr) {
     assert_eq!(ask(&peers, 1, 7).await.unwrap(), Err(PeerError::Overloaded(BrokerId(1))));
 }
 
-async fn a_wrong_secret_is_named_on_both_sides(ip: IpAddr) {
+async fn a_wrong_secret_is_named_on_both_sides(Site { ip, .. }: Site) {
     let server = Served::new(ip, 1).await;
     let peers = asker(2, "another", &[(1, server.address)]);
     let refused = PeerError::Refused(BrokerId(1), Refusal::WrongSecret);
@@ -299,7 +256,7 @@ async fn a_wrong_secret_is_named_on_both_sides(ip: IpAddr) {
     assert!(asking.await.unwrap().is_err());
 }
 
-async fn another_clusters_node_is_refused(ip: IpAddr) {
+async fn another_clusters_node_is_refused(Site { ip, .. }: Site) {
     let mut server = Served::new(ip, 1).await;
     let (ours, theirs) = (Uuid::from_u128(1), Uuid::from_u128(2));
     server.peers.set_cluster_id(ours);
@@ -314,14 +271,14 @@ async fn another_clusters_node_is_refused(ip: IpAddr) {
     assert_eq!(asking.await.unwrap(), Ok(introduced(1)));
 }
 
-async fn another_node_at_the_address_is_refused(ip: IpAddr) {
+async fn another_node_at_the_address_is_refused(Site { ip, .. }: Site) {
     let server = Served::new(ip, 1).await;
     let peers = asker(2, "secret", &[(3, server.address)]);
     let why = Refusal::OtherNode { wanted: BrokerId(3), found: BrokerId(1) };
     assert_eq!(ask(&peers, 3, 7).await.unwrap(), Err(PeerError::Refused(BrokerId(3), why)));
 }
 
-async fn an_unknown_version_is_named(ip: IpAddr) {
+async fn an_unknown_version_is_named(Site { ip, .. }: Site) {
     let server = Served::new(ip, 1).await;
     let limits = FrameLimits { head_bytes_max: 1 << 10, tail_bytes_max: 0 };
     let (mut reader, mut writer) = lane::split(Stream::connect(server.address).await.unwrap(), limits);
@@ -332,7 +289,7 @@ async fn an_unknown_version_is_named(ip: IpAddr) {
     assert_eq!(refusal, Refusal::UnknownVersion { ours: VERSIONS, theirs: newer });
 }
 
-async fn garbage_costs_its_sender_the_connection_only(ip: IpAddr) {
+async fn garbage_costs_its_sender_the_connection_only(Site { ip, .. }: Site) {
     let mut server = Served::new(ip, 1).await;
     let peers = asker(2, "secret", &[(1, server.address)]);
     let asking = ask(&peers, 1, 7);
@@ -363,7 +320,7 @@ async fn lane_as(me: Identity, to: SocketAddr) -> (PeerReader, PeerWriter) {
     (reader, writer)
 }
 
-async fn notes_in_anothers_name_are_not_delivered(ip: IpAddr) {
+async fn notes_in_anothers_name_are_not_delivered(Site { ip, .. }: Site) {
     let mut server = Served::new(ip, 1).await;
     let peers = asker(2, "secret", &[(1, server.address)]);
     peers.tell(BrokerId(1), note(3, 1));
@@ -380,7 +337,7 @@ async fn notes_in_anothers_name_are_not_delivered(ip: IpAddr) {
     }
 }
 
-async fn a_node_is_lost_with_its_newest_lane(ip: IpAddr) {
+async fn a_node_is_lost_with_its_newest_lane(Site { ip, .. }: Site) {
     let mut server = Served::new(ip, 1).await;
     let (mut reader, mut writer) = lane_as(identity(2), server.address).await;
     let (mut newer_reader, mut newer_writer) = lane_as(identity(2), server.address).await;
@@ -394,7 +351,7 @@ async fn a_node_is_lost_with_its_newest_lane(ip: IpAddr) {
     assert_eq!(server.arrivals.lost.recv().await, Some(BrokerId(2)));
 }
 
-async fn replicas_records_pass_as_they_are(ip: IpAddr) {
+async fn replicas_records_pass_as_they_are(Site { ip, .. }: Site) {
     let mut server = Served::new(ip, 1).await;
     let peers = asker(2, "secret", &[(1, server.address)]);
     let (mut reader, mut writer) = peers.open_replica_lane(BrokerId(1)).await.unwrap();
@@ -422,7 +379,7 @@ async fn replicas_records_pass_as_they_are(ip: IpAddr) {
     assert_eq!(sending.await.unwrap(), ("fetch".to_owned(), Bytes::new()));
 }
 
-async fn a_later_life_of_a_peer_ends_the_connection_to_the_former_one(ip: IpAddr) {
+async fn a_later_life_of_a_peer_ends_the_connection_to_the_former_one(Site { ip, .. }: Site) {
     let (address, accepting) = dumb(ip, 2).await;
     let server = Served::new(ip, 1).await;
     reach(&server.peers, &[(2, address)]);
@@ -437,7 +394,7 @@ async fn a_later_life_of_a_peer_ends_the_connection_to_the_former_one(ip: IpAddr
     drop((same, later));
 }
 
-async fn questions_to_nobody_and_to_oneself_need_no_connection(_: IpAddr) {
+async fn questions_to_nobody_and_to_oneself_need_no_connection(_: Site) {
     let (inboxes, mut arrivals) = Inboxes::new();
     let peers = Peers::connecting(setup(1, ""), inboxes);
     assert_eq!(ask(&peers, 9, 7).await.unwrap(), Err(PeerError::Unreachable(BrokerId(9))));
@@ -449,7 +406,7 @@ async fn questions_to_nobody_and_to_oneself_need_no_connection(_: IpAddr) {
     assert_eq!(ask(&peers, 2, 7).await.unwrap(), Err(PeerError::Unreachable(BrokerId(2))));
 }
 
-async fn without_a_secret_only_this_machine_is_served(ip: IpAddr) {
+async fn without_a_secret_only_this_machine_is_served(Site { ip, .. }: Site) {
     let everywhere = server::bind("0.0.0.0:0", None).await;
     assert!(matches!(everywhere, Err(StartError::NoSecret { .. })), "{everywhere:?}");
     let empty = Secret::new("");

@@ -6,8 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::*;
-use crate::metadata::{Command, FeatureRange, LastStop, NewPartition};
-use crate::types::{FolderId, Incarnation};
+use crate::metadata::{Command, LastStop, NewPartition, town};
 
 pub(super) const TOPIC: TopicId = TopicId(Uuid::from_u128(7));
 pub(super) const LOG: LogId = LogId { topic: TOPIC, partition: 0 };
@@ -177,20 +176,8 @@ impl World {
     }
 
     pub(super) fn registration(&self, id: i32, last_stop: LastStop) -> Registration {
-        let broker = BrokerId(id);
-        let folder = self.folders.get(&id).copied().unwrap_or_default() * 1000 + id as u128;
-        let folder = FolderId(Uuid::from_u128(folder));
-        let known = self.image.broker(broker).filter(|known| known.folder == folder);
-        Registration {
-            broker,
-            folder,
-            incarnation: Incarnation(known.map_or(1, |known| known.incarnation.0 + 1)),
-            endpoints: Vec::new(),
-            rack: None,
-            features: FeatureRange { min: 1, max: 2 },
-            last_stop,
-            flush_os: false,
-        }
+        let folders = self.folders.get(&id).copied().unwrap_or_default();
+        town::registration(&self.image, id, folders, last_stop)
     }
 
     pub(super) fn register(&mut self, id: i32, last_stop: LastStop) {

@@ -24,7 +24,7 @@ mod apply_tests;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
-mod town;
+pub(crate) mod town;
 #[cfg(test)]
 mod walk_tests;
 

@@ -113,20 +113,8 @@ impl Town {
 
     /// What a broker says when it starts with what its last life left.
     pub(super) fn registration(&self, id: i32, last_stop: LastStop) -> Registration {
-        let broker = BrokerId(id);
-        let folder = self.folders.get(&broker).copied().unwrap_or_default() * 1000 + id as u128;
-        let folder = FolderId(Uuid::from_u128(folder));
-        let known = self.image.broker(broker).filter(|known| known.folder == folder);
-        Registration {
-            broker,
-            folder,
-            incarnation: Incarnation(known.map_or(1, |known| known.incarnation.0 + 1)),
-            endpoints: Vec::new(),
-            rack: None,
-            features: FeatureRange { min: 1, max: 2 },
-            last_stop,
-            flush_os: false,
-        }
+        let lives = self.folders.get(&BrokerId(id)).copied().unwrap_or_default();
+        registration(&self.image, id, lives, last_stop)
     }
 
     pub(super) fn start(&mut self, id: i32, last_stop: LastStop) {
@@ -194,5 +182,22 @@ impl Town {
 
     pub(super) fn transcript(&self) -> String {
         self.lines.join("\n")
+    }
+}
+
+/// What a broker says of itself that has had so many other folders.
+pub(crate) fn registration(image: &Image, id: i32, folders: u128, last_stop: LastStop) -> Registration {
+    let broker = BrokerId(id);
+    let folder = FolderId(Uuid::from_u128(folders * 1000 + id as u128));
+    let known = image.broker(broker).filter(|known| known.folder == folder);
+    Registration {
+        broker,
+        folder,
+        incarnation: Incarnation(known.map_or(1, |known| known.incarnation.0 + 1)),
+        endpoints: Vec::new(),
+        rack: None,
+        features: FeatureRange { min: 1, max: 2 },
+        last_stop,
+        flush_os: false,
     }
 }
