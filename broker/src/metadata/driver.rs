@@ -228,14 +228,39 @@ impl Driver {
                 }
                 Some(asked) = self.questions.recv() => self.on_question(Some(quorum), asked),
                 () = silence.wait() => self.introduce(quorum),
-                _ = stop.recv() => {
-                    let progress = quorum.resign()?;
-                    return self.take_in(quorum, progress);
-                }
+                _ = stop.recv() => return self.hand_over(quorum).await,
             }
             self.watch_observers(quorum)?;
             self.settle(shards).await;
         }
+    }
+
+    /// This node stops. If it leads, the voter that has most takes over before, so that nobody waits for an election timeout;
+    /// whoever takes over may need this one's vote.
+    async fn hand_over(&mut self, quorum: &mut Quorum) -> Result<(), MetadataError> {
+        let led = quorum.leader().leader == Some(self.me.broker);
+        let progress = quorum.hand_over()?;
+        self.take_in(quorum, progress)?;
+        let mut patience = time::Alarm::new();
+        patience.set(Some(time::now() + quorum.hand_over_max()));
+        while led && !quorum.has_handed_over() {
+            weir_runtime::select! {
+                event = quorum.event() => {
+                    let progress = quorum.on_event(event)?;
+                    self.take_in(quorum, progress)?;
+                }
+                Some(envelope) = self.raft.recv() => self.on_message(quorum, envelope)?,
+                event = self.controlling.event() => {
+                    let todos = self.controlling.on_event(event, &self.image);
+                    self.carry_out(quorum, todos)?;
+                }
+                () = patience.wait() => return Ok(()),
+            }
+        }
+        if led {
+            simulation::situation("metadata leader handed over");
+        }
+        Ok(())
     }
 
     /// Takes in what has arrived before the time is looked at: a leader that was heard in time is there, even if this task

@@ -264,12 +264,23 @@ impl Quorum {
         self.step(Input::Message(envelope))
     }
 
-    /// Leads no longer: this node stops.
+    /// This node stops: if it leads, it lets another voter take over. [`Quorum::has_handed_over`] says when that is done.
     ///
     /// # Errors
     /// What the quorum cannot go on after.
-    pub(super) fn resign(&mut self) -> Result<Progress, MetadataError> {
-        self.step(Input::Resign)
+    pub(super) fn hand_over(&mut self) -> Result<Progress, MetadataError> {
+        self.step(Input::HandOver)
+    }
+
+    /// Whether another node leads, or this one has neither a leadership to hand over nor a vote in who gets it.
+    pub(super) fn has_handed_over(&self) -> bool {
+        let alone = self.raft.voters().ids() == [self.me];
+        alone || self.raft.leader().is_some_and(|leader| leader != self.me)
+    }
+
+    /// Within this time a leader has handed over, or resigned.
+    pub(super) fn hand_over_max(&self) -> Duration {
+        self.setup.timing.election_min
     }
 
     /// How far the quorum's nodes are; `None` unless this node leads.

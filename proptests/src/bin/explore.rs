@@ -70,6 +70,9 @@ struct Arguments {
     /// Times that a leader sends again
     #[arg(long, default_value_t = 0)]
     repeats: u8,
+    /// Times that a leader hands its leadership over
+    #[arg(long, default_value_t = 0)]
+    hand_overs: u8,
     /// Messages on the way from one node to another
     #[arg(long, default_value_t = 1)]
     per_link: usize,
@@ -116,6 +119,7 @@ impl Arguments {
             snapshots: self.snapshots,
             reads: self.reads,
             repeats: self.repeats,
+            hand_overs: self.hand_overs,
             per_link: self.per_link,
             late_logs: !self.synced_logs,
             late_votes: self.late_votes,

@@ -46,6 +46,8 @@ pub struct Bounds {
     pub reads: u8,
     /// Times that a leader sends again what is under way.
     pub repeats: u8,
+    /// Times that a leader hands its leadership over.
+    pub hand_overs: u8,
     /// Messages on the way from one node to another; the oldest gives way to a newer one. They arrive in any order.
     pub per_link: usize,
     /// Entries become durable some time after they were written, not at once.
@@ -75,6 +77,7 @@ impl Default for Bounds {
             snapshots: 0,
             reads: 0,
             repeats: 0,
+            hand_overs: 0,
             per_link: 1,
             late_logs: true,
             late_votes: false,
@@ -117,4 +120,6 @@ pub enum Action {
     Read(usize),
     /// A leader sends again.
     Repeat(usize),
+    /// A leader names its successor.
+    HandOver(usize),
 }

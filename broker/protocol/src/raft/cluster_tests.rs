@@ -174,7 +174,8 @@ fn random_step(cluster: &mut Cluster, profile: &Profile) {
         Action::HealOrResign => match cluster.random.below(8) {
             0 => cluster.fail_append(node),
             1 => cluster.step(node, super::Input::Resign),
-            2 | 3 => cluster.paused.clear(),
+            2 => cluster.step(cluster.leader().unwrap_or(node), super::Input::HandOver),
+            3 => cluster.paused.clear(),
             _ => cluster.cut_off.clear(),
         },
     }

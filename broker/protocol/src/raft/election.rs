@@ -44,14 +44,15 @@ impl Raft {
         self.on_pre_vote_granted(self.me, term, effects);
     }
 
-    /// Votes for itself in a new term and asks for votes.
-    pub(super) fn campaign(&mut self, effects: &mut Vec<Effect>) {
+    /// Votes for itself in a new term and asks for votes; `named`: as the successor of a leader that is there.
+    pub(super) fn campaign(&mut self, named: bool, effects: &mut Vec<Effect>) {
         let Some(term) = self.hard.term.checked_add(1) else { return };
         self.leader = None;
         self.matched_end = self.log.start();
         self.set_hard_state(HardState { term, vote: Some(self.me), ..self.hard }, effects);
         self.role = Role::Candidate { deadline: self.election_deadline(), grants: BTreeSet::new() };
-        let message = Message::Vote(self.candidacy(term));
+        let candidacy = self.candidacy(term);
+        let message = if named { Message::VoteAtOnce(candidacy) } else { Message::Vote(candidacy) };
         for peer in self.peers() {
             self.send(peer, message.clone(), effects);
         }
@@ -90,16 +91,23 @@ impl Raft {
         }
         grants.extend(voter);
         if grants.len() >= majority {
-            self.campaign(effects);
+            self.campaign(false, effects);
         }
     }
 
-    pub(super) fn on_vote(&mut self, from: VoterId, candidacy: Candidacy, effects: &mut Vec<Effect>) {
+    /// `named`: the leader that is there has named the candidate.
+    pub(super) fn on_vote(
+        &mut self,
+        from: VoterId,
+        candidacy: Candidacy,
+        named: bool,
+        effects: &mut Vec<Effect>,
+    ) {
         if !self.may_vote() {
             return;
         }
         if candidacy.term > self.hard.term {
-            if self.hears_a_leader() {
+            if !named && self.hears_a_leader() {
                 return;
             }
             self.become_follower(candidacy.term, None, effects);

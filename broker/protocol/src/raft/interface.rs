@@ -157,8 +157,11 @@ pub enum Input {
         /// [`super::SnapshotPoint::end`] of which.
         end: Index,
     },
-    /// Lead no longer and do not campaign for one election timeout (a clean stop).
+    /// Lead no longer and do not campaign for one election timeout.
     Resign,
+    /// A clean stop: a leader takes no more proposals, lets a voter that holds all of its log campaign at once (Ongaro's
+    /// thesis, §3.10), and resigns after one election timeout at the latest. Any other node does as with [`Input::Resign`].
+    HandOver,
 }
 
 /// What a message waits for.

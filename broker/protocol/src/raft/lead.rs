@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use weir_defect::defect;
 
+use super::handover::HandOver;
 use super::interface::{Effect, ProposalId, Refusal};
 use super::message::{Entry, EntryKind, Index};
 use super::progress::Progress;
@@ -21,6 +22,8 @@ pub(super) struct Leading {
     /// The index of this term's first entry. What was committed before is known once this one is.
     pub(super) first: Index,
     heartbeat_at: Duration,
+    /// Set while this leader hands over.
+    pub(super) hand_over: Option<HandOver>,
     /// When to look whether a majority was heard.
     quorum_check_at: Duration,
     /// Counts the rounds that reads have begun.
@@ -33,7 +36,9 @@ impl Leading {
     /// Who has nobody to show itself to needs no timer.
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let alone = self.followers.is_empty();
-        if alone { None } else { Some(self.heartbeat_at.min(self.quorum_check_at)) }
+        let next = self.heartbeat_at.min(self.quorum_check_at);
+        let next = self.hand_over.map_or(next, |hand_over| next.min(hand_over.until));
+        if alone { None } else { Some(next) }
     }
 
     pub(super) fn invariants(&self, raft: &Raft) -> Result<(), String> {
@@ -61,6 +66,7 @@ impl Raft {
             followers: BTreeMap::new(),
             first: self.log.end(),
             heartbeat_at: self.now + self.timing.heartbeat,
+            hand_over: None,
             quorum_check_at: self.now + self.timing.election_min,
             round: 0,
             reads: VecDeque::new(),
@@ -88,6 +94,8 @@ impl Raft {
         let uncommitted = usize::try_from(self.log.end() - self.commit).unwrap_or(usize::MAX);
         let refusal = if !self.is_leader() {
             Some(Refusal::NotLeader(self.leader))
+        } else if self.hands_over() {
+            Some(Refusal::NotLeader(None))
         } else if payload.len() > self.limits.entry_bytes_max {
             Some(Refusal::TooLarge)
         } else if uncommitted >= self.limits.uncommitted_max {
@@ -108,6 +116,7 @@ impl Raft {
         let Role::Leader(leading) = &mut self.role else { return };
         let checks = leading.quorum_check_at <= now;
         let shows = leading.heartbeat_at <= now;
+        let gives_up = leading.hand_over.is_some_and(|hand_over| hand_over.until <= now);
         if checks {
             leading.quorum_check_at = now + timing.election_min;
         }
@@ -115,10 +124,11 @@ impl Raft {
             leading.heartbeat_at = now + timing.heartbeat;
         }
         // Z46: a leader that is cut off serves stale answers for ever.
-        if checks && !self.hears_a_majority() && !defect!(no_check_quorum) {
+        if gives_up || checks && !self.hears_a_majority() && !defect!(no_check_quorum) {
             self.become_follower(self.hard.term, None, effects);
         } else if shows {
             self.send_heartbeats(effects);
+            self.name_successor(true, effects);
         }
     }
 

@@ -31,6 +31,9 @@ impl Raft {
 
     fn changed_voters(&self, change: VoterChange) -> Result<Voters, Refusal> {
         let Role::Leader(leading) = &self.role else { return Err(Refusal::NotLeader(self.leader)) };
+        if leading.hand_over.is_some() {
+            return Err(Refusal::NotLeader(None));
+        }
         // Z39: without it a change of a deposed leader may still be in a log, and its majorities need not overlap with
         // those of the change that is made now.
         if self.commit <= leading.first && !defect!(reconfigure_before_noop) {

@@ -162,20 +162,30 @@ pub enum Message {
         /// Whether what it holds counts.
         voice: Voice,
     },
+    /// "Campaign at once, with [`Message::VoteAtOnce`]": a leader that is about to stop names its successor (Ongaro's thesis, §3.10).
+    TimeoutNow {
+        /// The leader's term.
+        term: Term,
+    },
+    /// [`Message::Vote`] of whom the leader has named: granted although a leader is there (§4.2.3 there).
+    VoteAtOnce(Candidacy),
 }
 
 impl Message {
     /// Whether only a leader says this.
     pub fn is_of_leader(&self) -> bool {
-        matches!(self, Message::Append(_) | Message::Snapshot(_))
+        matches!(self, Message::Append(_) | Message::Snapshot(_) | Message::TimeoutNow { .. })
     }
 
     /// The sender's term, or the one it campaigns for.
     pub fn term(&self) -> Term {
         match self {
-            Message::PreVote(candidacy) | Message::Vote(candidacy) => candidacy.term,
+            Message::PreVote(candidacy) | Message::Vote(candidacy) | Message::VoteAtOnce(candidacy) => {
+                candidacy.term
+            }
             Message::PreVoteAnswer { term, .. }
             | Message::VoteAnswer { term, .. }
+            | Message::TimeoutNow { term }
             | Message::AppendAnswer { term, .. } => *term,
             Message::Append(append) => append.term,
             Message::Snapshot(chunk) => chunk.term,

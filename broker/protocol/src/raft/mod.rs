@@ -11,17 +11,21 @@
 //! |---|---|---|
 //! | Observer | a change admits it | Follower |
 //! | Follower | timeout | PreCandidate |
+//! | Follower | its leader hands over | Candidate |
 //! | Follower | its removal is committed | Observer |
 //! | PreCandidate | newer term | Follower |
 //! | PreCandidate | a leader of the term | Follower |
 //! | PreCandidate | pre-votes of a majority | Candidate |
+//! | PreCandidate | its leader hands over | Candidate |
 //! | PreCandidate | resign | Follower |
+//! | PreCandidate | hand over | Follower |
 //! | PreCandidate | its removal is committed | Observer |
 //! | Candidate | timeout | PreCandidate |
 //! | Candidate | newer term | Follower |
 //! | Candidate | a leader of the term | Follower |
 //! | Candidate | votes of a majority | Leader |
 //! | Candidate | resign | Follower |
+//! | Candidate | hand over | Follower |
 //! | Candidate | its removal is committed | Observer |
 //! | Leader | newer term | Follower |
 //! | Leader | no majority heard | Follower |
@@ -39,6 +43,7 @@
 
 mod election;
 mod follow;
+mod handover;
 mod interface;
 mod lead;
 mod log;
@@ -53,6 +58,8 @@ mod voters;
 
 #[cfg(test)]
 mod cluster_tests;
+#[cfg(test)]
+mod handover_tests;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -198,7 +205,7 @@ impl Raft {
             if led && defect!(resume_same_epoch) {
                 raft.become_leader(effects);
             } else if raft.votes() && raft.majority() == 1 {
-                raft.campaign(effects);
+                raft.campaign(false, effects);
             }
         }
         raft.arm(effects);
@@ -232,12 +239,8 @@ impl Raft {
             }
             Input::SnapshotInstalled { end } => self.on_snapshot_installed(end, effects),
             Input::SnapshotRefused { end } => self.on_snapshot_refused(end, effects),
-            Input::Resign => {
-                if !matches!(self.role, Role::Observer) {
-                    let leader = self.leader.filter(|leader| *leader != self.me);
-                    self.become_follower(self.hard.term, leader, effects);
-                }
-            }
+            Input::Resign => self.resign(effects),
+            Input::HandOver => self.on_hand_over(effects),
         }
         self.arm(effects);
     }
@@ -252,11 +255,13 @@ impl Raft {
         match message {
             Message::PreVote(candidacy) => self.on_pre_vote(from, candidacy, effects),
             Message::PreVoteAnswer { granted: true, term } => self.on_pre_vote_granted(from, term, effects),
-            Message::Vote(candidacy) => self.on_vote(from, candidacy, effects),
+            Message::Vote(candidacy) => self.on_vote(from, candidacy, false, effects),
+            Message::VoteAtOnce(candidacy) => self.on_vote(from, candidacy, true, effects),
             Message::Append(append) => self.on_append(from, append, effects),
             Message::Snapshot(chunk) => self.on_snapshot(from, chunk, effects),
             _ if newer => self.become_follower(message.term(), None, effects),
             Message::PreVoteAnswer { granted: false, .. } => {}
+            Message::TimeoutNow { term } => self.on_timeout_now(term, effects),
             Message::VoteAnswer { term, granted } => self.on_vote_answer(from, term, granted, effects),
             Message::AppendAnswer { term, round, outcome, voice } => {
                 self.on_append_answer(from, term, (round, outcome, voice), effects);
@@ -283,6 +288,14 @@ impl Raft {
             self.role = Role::Follower { deadline: self.election_deadline() };
         }
         self.refresh_role();
+    }
+
+    /// Leads no longer, and does not campaign for one election timeout.
+    fn resign(&mut self, effects: &mut Vec<Effect>) {
+        if !matches!(self.role, Role::Observer) {
+            let leader = self.leader.filter(|leader| *leader != self.me);
+            self.become_follower(self.hard.term, leader, effects);
+        }
     }
 
     fn leave_leadership(&mut self, effects: &mut Vec<Effect>) {

@@ -133,6 +133,7 @@ impl Raft {
         if !sent && confirmed {
             self.send_append(follower, Vec::new(), effects);
         }
+        self.name_successor(false, effects);
     }
 
     /// Everyone who gets the log from this node, if it leads.

@@ -83,7 +83,7 @@ fn accept(cluster: &mut Cluster, end: Index) {
 }
 
 /// Each input, with the conditions that matter to it.
-const INPUTS: [(&str, Do); 12] = [
+const INPUTS: [(&str, Do); 14] = [
     ("timeout", |cluster| {
         if !cluster.raft(0).is_leader() {
             tick(cluster);
@@ -119,7 +119,12 @@ const INPUTS: [(&str, Do); 12] = [
         }
         cluster.fail_append(0);
     }),
+    ("its leader hands over", |cluster| {
+        let term = cluster.raft(0).term();
+        say(cluster, 1, Message::TimeoutNow { term });
+    }),
     ("resign", |cluster| cluster.step(0, Input::Resign)),
+    ("hand over", |cluster| cluster.step(0, Input::HandOver)),
     ("a change admits it", |cluster| {
         if cluster.raft(0).role_name() == "Observer" {
             hear_of_voters(cluster, 0..4, 0);

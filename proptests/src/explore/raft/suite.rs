@@ -20,6 +20,7 @@ pub fn tiny() -> Vec<Part<Bounds>> {
         part("two terms", calm()),
         part("a crash in the first term", Bounds { terms: 1, crashes: 1, ..calm() }),
         part("a read", Bounds { reads: 1, late_logs: false, ..calm() }),
+        part("a leader that hands over", Bounds { hand_overs: 1, late_logs: false, ..calm() }),
     ]
 }
 
@@ -32,6 +33,7 @@ pub fn small() -> Vec<Part<Bounds>> {
         part("votes that are synced late", Bounds { terms: 1, late_votes: true, duels: true, ..calm() }),
         part("pre-votes as messages", Bounds { terms: 1, pre_votes: true, ..calm() }),
         part("a read", Bounds { reads: 1, late_logs: false, ..calm() }),
+        part("a leader that hands over", Bounds { hand_overs: 1, commands: 1, late_logs: false, ..calm() }),
         part("a damaged log or vote", Bounds { damages: 1, late_logs: false, ..calm() }),
         part("a snapshot", Bounds { terms: 1, commands: 1, snapshots: 1, late_logs: false, ..calm() }),
         part(

@@ -82,6 +82,7 @@ struct Past {
     snapshots: u8,
     reads_begun: u8,
     repeats: u8,
+    hand_overs: u8,
 }
 
 /// A state of the cluster.
@@ -221,6 +222,10 @@ impl explore::World for World {
                 past.repeats += 1;
                 self.step(node, bounds, Input::Tick { jitter: 0 });
             }
+            Action::HandOver(node) => {
+                past.hand_overs += 1;
+                self.step(node, bounds, Input::HandOver);
+            }
         }
         self.nodes.iter_mut().filter(|node| node.hash == 0).for_each(|node| Arc::make_mut(node).seal());
         let nodes = &self.nodes;
@@ -282,6 +287,7 @@ impl World {
         offer(bounds.commands, past.commands, Action::Propose(node));
         offer(bounds.reads, past.reads_begun, Action::Read(node));
         offer(bounds.repeats, past.repeats, Action::Repeat(node));
+        offer(bounds.hand_overs, past.hand_overs, Action::HandOver(node));
         for other in 0..self.nodes.len() {
             let change = match raft.voters().contains(voter(other)) {
                 true => VoterChange::Remove(voter(other)),
@@ -400,6 +406,9 @@ impl World {
         let to = node_of(to);
         let (hash, link) = (hash_of(&*message), (from, to));
         if matches!(*message, Message::PreVote(_) | Message::PreVoteAnswer { .. }) && !bounds.pre_votes {
+            return;
+        }
+        if matches!(*message, Message::TimeoutNow { term } if term >= bounds.terms) {
             return;
         }
         let first = self.network.partition_point(|flying| (flying.from, flying.to) < link);

@@ -56,6 +56,8 @@ fn message(message: &Message) -> Option<String> {
         Message::Vote(Candidacy { term, last_term, end }) => {
             format!("vote in term {term} for a log that ends at {end} in term {last_term}")
         }
+        Message::VoteAtOnce(Candidacy { term, .. }) => format!("vote in term {term}, as the leader says"),
+        Message::TimeoutNow { term } => format!("succeed me, the leader of term {term}"),
         Message::PreVoteAnswer { term, granted } => format!("would{} vote in term {term}", not(*granted)),
         Message::VoteAnswer { term, granted } => format!("does{} vote in term {term}", not(*granted)),
         Message::Append(append) if append.entries.is_empty() && append.recovery.is_none() => return None,
