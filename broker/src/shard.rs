@@ -7,6 +7,7 @@
 mod calls;
 mod entry;
 mod owner;
+mod questions;
 mod repair;
 mod replicate;
 mod starts;
