@@ -272,6 +272,36 @@ fn a_log_may_start_within_a_batch_and_be_empty_before_it() {
 }
 
 #[test]
+fn the_batch_across_the_start_is_appended_again_after_a_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let id = log_id(1, 0);
+        let mut folder = Folder::open(dir.path(), small()).await;
+        let mut log = folder.log(id, segments_of(20_000)).await;
+        append_to(&mut log, 1, 15, 5, 50);
+        folder.durable(&mut [&mut log]).await;
+        log.set_start(7);
+        log.truncate(3);
+        assert_eq!((log.start(), log.end(), log.durable_end()), (7, 7, 7));
+        let across = batch(5, 1, 5, 50);
+        log.append(vec![across.0], across.1).unwrap();
+        folder.durable(&mut [&mut log]).await;
+        // All records are deleted, and those of another leader begin within a batch.
+        log.set_start(10);
+        let across = batch(9, 2, 5, 50);
+        log.append(vec![across.0], across.1).unwrap();
+        folder.durable(&mut [&mut log]).await;
+        drop(log);
+        for _ in 0..2 {
+            folder = folder.kill(small()).await;
+            let log = folder.log(id, segments_of(20_000)).await;
+            assert_eq!((log.start(), log.end(), log.damaged().len()), (10, 14, 0));
+            assert_eq!(read_from(&folder.disk, &log, 10).await.unwrap().len(), 4);
+        }
+    });
+}
+
+#[test]
 fn damage_is_told_and_what_lies_around_it_is_served() {
     let dir = tempfile::tempdir().unwrap();
     run(async {

@@ -20,7 +20,22 @@ impl Log {
         if defect!(truncate_early_return) && to == self.end {
             return;
         }
+        if to == self.start && to < self.end {
+            return self.empty();
+        }
         let (segment_base, place) = self.place_of(to);
+        self.cut_at(to, segment_base, place);
+    }
+
+    /// Cuts everything off, deleted records included: the start may lie within a batch, and what is appended next begins with it.
+    pub(super) fn empty(&mut self) {
+        let first = self.segments.first().map_or(self.start, |segment| segment.base);
+        self.cut_at(self.start, first, CutPlace::At(0));
+        self.unwritten.clear();
+        self.damaged.clear();
+    }
+
+    fn cut_at(&mut self, to: Offset, segment_base: Offset, place: CutPlace) {
         let removed = self.cut_segments(to, segment_base, place);
         let generation = self.next_generation(to);
         self.shared.inbox.push(Command::Truncate(Truncate {

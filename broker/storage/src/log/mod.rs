@@ -165,6 +165,9 @@ impl Log {
             return Err(StorageError::Backlog { backlog_bytes });
         }
         let bytes = u64::from(info.bytes);
+        if info.base_offset < self.end && self.segments.iter().any(|segment| segment.bytes > 0) {
+            self.empty();
+        }
         if self.must_roll(&info) {
             self.roll(info.base_offset);
         }
@@ -227,8 +230,7 @@ impl Log {
 
     /// Whether these are the first records of a log whose start lies within a batch: deleted records are no batch's end.
     fn begins_within(&self, info: &AppendInfo) -> bool {
-        let is_empty = self.start == self.end && matches!(self.segments[..], [Segment { bytes: 0, .. }]);
-        is_empty && info.last_offset >= self.start
+        self.start == self.end && info.last_offset >= self.start
     }
 
     fn misplaced(&self, info: &AppendInfo, reason: impl Into<String>) -> StorageError {
