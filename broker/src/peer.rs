@@ -260,6 +260,11 @@ impl Peers {
         locked(&self.net.as_ref()?.ground.addresses).get(&of).cloned()
     }
 
+    /// The cluster that this node belongs to, as far as it knows.
+    pub(crate) fn cluster_id(&self) -> Option<Uuid> {
+        *locked(&self.net.as_ref()?.ground.cluster)
+    }
+
     /// The cluster that this node belongs to: from now on it talks to nobody who belongs to another one.
     pub(crate) fn set_cluster_id(&self, cluster: Uuid) {
         if let Some(net) = &self.net {
@@ -378,3 +383,7 @@ mod tests;
 #[cfg(test)]
 #[path = "peer/fault_tests.rs"]
 mod fault_tests;
+
+#[cfg(test)]
+#[path = "peer/stranger_tests.rs"]
+mod stranger_tests;

@@ -27,6 +27,7 @@ scenarios!(
     nobody_answers_and_nobody_takes_the_question,
     a_wrong_secret_is_named_on_both_sides,
     another_clusters_node_is_refused,
+    who_turns_out_to_be_a_stranger_is_not_heard_any_more,
     another_node_at_the_address_is_refused,
     an_unknown_version_is_named,
     garbage_costs_its_sender_the_connection_only,
@@ -61,16 +62,16 @@ pub(super) fn setup(node: i32, secret: &str) -> PeerSetup {
 }
 
 /// A node that listens.
-struct Served {
-    address: SocketAddr,
+pub(super) struct Served {
+    pub(super) address: SocketAddr,
     peers: Peers,
-    arrivals: Arrivals,
+    pub(super) arrivals: Arrivals,
     replicas: mpsc::Receiver<ReplicaLane>,
     stage: watch::Sender<Stage>,
 }
 
 impl Served {
-    async fn new(ip: IpAddr, node: i32) -> Served {
+    pub(super) async fn new(ip: IpAddr, node: i32) -> Served {
         Served::on(SocketAddr::new(ip, 0), node, "secret").await
     }
 
@@ -95,13 +96,13 @@ impl Served {
         self.stage.send_replace(Stage::Cut);
     }
 
-    async fn quorum(&mut self) -> Asked<QuorumQuestion, QuorumReply> {
+    pub(super) async fn quorum(&mut self) -> Asked<QuorumQuestion, QuorumReply> {
         self.arrivals.quorum.recv().await.expect("a question")
     }
 }
 
 /// A node that only asks.
-fn asker(node: i32, secret: &str, to: &[(i32, SocketAddr)]) -> Peers {
+pub(super) fn asker(node: i32, secret: &str, to: &[(i32, SocketAddr)]) -> Peers {
     let (inboxes, _arrivals) = Inboxes::new();
     let peers = Peers::connecting(setup(node, secret), inboxes);
     reach(&peers, to);
@@ -121,7 +122,7 @@ pub(super) fn introduced(node: i32) -> QuorumReply {
     QuorumReply::Introduced { me: voter(node), belongs: None }
 }
 
-fn ask(peers: &Peers, to: i32, of: i32) -> task::JoinHandle<Result<QuorumReply, PeerError>> {
+pub(super) fn ask(peers: &Peers, to: i32, of: i32) -> task::JoinHandle<Result<QuorumReply, PeerError>> {
     let peers = peers.clone();
     task::spawn("asker", async move { peers.ask(BrokerId(to), question(of)).await })
 }
@@ -269,6 +270,18 @@ async fn another_clusters_node_is_refused(Site { ip, .. }: Site) {
     let asking = ask(&newcomer, 1, 7);
     server.quorum().await.reply.send(introduced(1)).unwrap();
     assert_eq!(asking.await.unwrap(), Ok(introduced(1)));
+}
+
+async fn who_turns_out_to_be_a_stranger_is_not_heard_any_more(Site { ip, .. }: Site) {
+    let mut server = Served::new(ip, 1).await;
+    let stranger = asker(2, "secret", &[(1, server.address)]);
+    stranger.set_cluster_id(Uuid::from_u128(2));
+    let asking = ask(&stranger, 1, 7);
+    server.quorum().await.reply.send(introduced(1)).unwrap();
+    assert_eq!(asking.await.unwrap(), Ok(introduced(1)), "node 1 belongs nowhere yet");
+    server.peers.set_cluster_id(Uuid::from_u128(1));
+    assert_eq!(ask(&stranger, 1, 7).await.unwrap(), Err(PeerError::Lost(BrokerId(1))));
+    assert!(server.arrivals.quorum.try_recv().is_err(), "the question is not delivered");
 }
 
 async fn another_node_at_the_address_is_refused(Site { ip, .. }: Site) {
