@@ -228,7 +228,8 @@ impl Controlling {
             }
         }
         if image.cluster_id().is_none() {
-            let cluster_id = Uuid::from_bytes(random::uuid_bytes());
+            let cluster_id =
+                self.peers.cluster_id().unwrap_or_else(|| Uuid::from_bytes(random::uuid_bytes()));
             tracing::info!(%cluster_id, "a new cluster");
             let command = Command::FormCluster { cluster_id, feature_level: FEATURE_LEVEL_MAX };
             // Nobody waits for it; when it is lost, the next leader forms the cluster.

@@ -125,6 +125,9 @@ impl Driver {
         let DriverSetup { config, store, disk, .. } = setup;
         let me = VoterId { broker: setup.me, folder: store.folder_id() };
         let opened = Opened::read(&store, &disk, me, quorum_setup(&config)).await?;
+        if let Some(voters) = opened.first_voters() {
+            setup.peers.set_cluster_id(formation::cluster_id(voters)); // before anybody is listened to
+        }
         let (view, view_reader) = watch::channel(Arc::new(View::default()));
         let process =
             Process { broker: setup.me, folder: store.folder_id(), incarnation: store.incarnation() };
@@ -295,6 +298,11 @@ impl Driver {
                 voters
             }
         };
+        self.peers.set_cluster_id(formation::cluster_id(&voters));
+        if voters.ids() == [self.me] {
+            let others = self.configured_voters().into_iter().filter(|id| *id != self.me.broker);
+            formation::look_for_strangers(self.me, others, &self.peers).await?;
+        }
         self.first_voters = Some(voters.clone());
         self.image = opened.take_image();
         if self.image.applied().is_some() {
@@ -376,11 +384,8 @@ impl Driver {
         self.take_in(quorum, progress)
     }
 
-    /// From here on this node talks to nobody of another cluster, and reaches brokers where they say they are.
+    /// From here on this node reaches brokers where they say they are.
     fn reach(&self) {
-        if let Some(cluster) = self.image.cluster_id() {
-            self.peers.set_cluster_id(cluster);
-        }
         let internal = self.image.brokers().filter_map(|(id, broker)| {
             let endpoint = broker.endpoints.iter().find(|endpoint| endpoint.listener == INTERNAL)?;
             Some((id, (endpoint.host.clone(), endpoint.port)))

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 use weir_protocol::raft::{HardState, Voters};
 use weir_protocol::types::{BrokerId, VoterId};
 use weir_runtime::disk::Disk;
@@ -16,6 +18,7 @@ use weir_runtime::{simulation, task};
 
 use super::driver::MetadataError;
 use super::{first_voters, hard_state};
+use crate::peer::handshake::Refusal;
 use crate::peer::message::{Belongs, QuorumQuestion, QuorumReply};
 use crate::peer::{PeerError, Peers};
 
@@ -25,6 +28,14 @@ const ROUND: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often it is said for what this node waits.
 const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// The id of the cluster that these have formed. Every node can tell it from its folder, before it knows any metadata, so that
+/// nothing that another cluster says ever reaches a folder (contract 6).
+pub(super) fn cluster_id(first: &Voters) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&Sha256::digest(first.encode())[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
 
 /// A node that looks for its cluster.
 pub(super) struct Forming {
@@ -136,6 +147,27 @@ impl Forming {
         first_voters::store(&self.disk, voters).await?;
         Ok(())
     }
+}
+
+/// A voter that needs nobody else to lead looks before it does: whoever answers may belong to another cluster, which others
+/// than this node expect here.
+///
+/// # Errors
+/// `Refused`.
+pub(super) async fn look_for_strangers(
+    me: VoterId,
+    others: impl Iterator<Item = BrokerId>,
+    peers: &Peers,
+) -> Result<(), MetadataError> {
+    let deadline = time::now() + ROUND;
+    for other in others {
+        let asked =
+            time::timeout(deadline - time::now(), peers.ask(other, introduction(me, true, peers))).await;
+        if let Ok(Err(error @ PeerError::Refused(_, Refusal::OtherCluster { .. }))) = asked {
+            return Err(MetadataError::Refused(error.to_string()));
+        }
+    }
+    Ok(())
 }
 
 fn introduction(me: VoterId, may_vote: bool, peers: &Peers) -> QuorumQuestion {

@@ -232,6 +232,8 @@ async fn greet(
 pub(crate) struct Accepted {
     /// Who.
     pub(crate) from: Identity,
+    /// The cluster that it belongs to, as far as it knows.
+    pub(crate) cluster: Option<Uuid>,
     /// What the connection is for.
     pub(crate) lane: Lane,
     /// What it sends.
@@ -280,7 +282,7 @@ async fn answer(
     let limits = limits(hello.lane);
     reader.set_limits(limits);
     writer.set_limits(limits);
-    Ok(Accepted { from: hello.from, lane: hello.lane, reader, writer })
+    Ok(Accepted { from: hello.from, cluster: hello.cluster, lane: hello.lane, reader, writer })
 }
 
 /// Tells the peer why, if there is something to tell.
@@ -320,7 +322,7 @@ fn check_node(wanted: BrokerId, found: BrokerId) -> Result<(), Refusal> {
     if wanted == found { Ok(()) } else { Err(Refusal::OtherNode { wanted, found }) }
 }
 
-fn check_cluster(ours: Option<Uuid>, theirs: Option<Uuid>) -> Result<(), Refusal> {
+pub(super) fn check_cluster(ours: Option<Uuid>, theirs: Option<Uuid>) -> Result<(), Refusal> {
     match (ours, theirs) {
         (Some(ours), Some(theirs)) if ours != theirs => Err(Refusal::OtherCluster { ours, theirs }),
         _ => Ok(()),

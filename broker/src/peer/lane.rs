@@ -14,6 +14,8 @@ use weir_runtime::time::{self, Alarm};
 use weir_wire::internal::{self, InternalError};
 use weir_wire::peer_frame::{self, FrameLimits, PeerFrameError, Progress};
 
+use super::handshake::Refusal;
+
 /// The longest head on any lane: the quorum's messages carry entries of 1 MiB, the replicas' heads many partitions.
 pub(crate) const HEAD_BYTES_MAX: usize = 16 << 20;
 /// A peer that neither takes nor completes [`PIECE_BYTES`] in this time is gone.
@@ -43,6 +45,9 @@ pub(crate) enum LaneError {
     /// It speaks in another's name.
     #[error("it sends messages in the name of node {0}")]
     Impostor(BrokerId),
+    /// This node has learned since that it belongs to another cluster.
+    #[error(transparent)]
+    Stranger(#[from] Refusal),
     /// The head is none that is known here.
     #[error(transparent)]
     Head(#[from] InternalError),

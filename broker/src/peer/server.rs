@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use uuid::Uuid;
 use weir_protocol::types::BrokerId;
 use weir_runtime::net::{Listener, Stream};
 use weir_runtime::time::{self, Alarm};
@@ -21,7 +22,6 @@ use super::message::{Note, Reply};
 use super::{Inboxes, Peers, locked};
 use crate::complaints::Complaints;
 use crate::config::Secret;
-use crate::metrics::Metrics;
 use crate::node::{self, StartError};
 use crate::server::Stage;
 use crate::server::listener::is_of_one_connection;
@@ -131,7 +131,7 @@ impl Server {
             accepted = handshake::accept(stream, self.ground.credentials(), limits) => accepted,
             _ = stage.wait_for(|stage| *stage == Stage::Cut) => return,
         };
-        let Accepted { from, lane, mut reader, writer } = match accepted {
+        let Accepted { from, cluster, lane, mut reader, writer } = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 self.ground.setup.metrics.peer_connections_refused.increment();
@@ -142,7 +142,7 @@ impl Server {
         match lane {
             Lane::Control => {
                 weir_runtime::select! {
-                    () = self.control(from, reader, writer, address, serial) => {}
+                    () = self.control((from, cluster), (reader, writer), address, serial) => {}
                     _ = stage.wait_for(|stage| *stage == Stage::Cut) => {}
                 }
             }
@@ -156,17 +156,14 @@ impl Server {
 
     async fn control(
         &self,
-        from: Identity,
-        reader: PeerReader,
-        writer: PeerWriter,
+        (from, cluster): (Identity, Option<Uuid>),
+        lane: (PeerReader, PeerWriter),
         address: SocketAddr,
         serial: u64,
     ) {
         locked(&self.newest).insert(from.node, serial);
         self.peers.heard(from);
-        let idle = self.ground.setup.timing.idle * 3;
-        let (inboxes, metrics) = (&self.peers.inboxes, &*self.ground.setup.metrics);
-        let mut session = Session::new(from, (reader, writer), inboxes, idle, metrics);
+        let mut session = Session::new((from, cluster), lane, &self.peers.inboxes, &self.ground);
         let end = session.run().await;
         match end {
             LaneError::Closed | LaneError::Io(_) => {
@@ -187,26 +184,27 @@ type Answering<'a> = Pin<Box<dyn Future<Output = Option<Reply>> + Send + 'a>>;
 /// A control lane of another node.
 struct Session<'a> {
     from: Identity,
+    /// The cluster that it belongs to, as far as it knew when the connection began.
+    cluster: Option<Uuid>,
     reader: PeerReader,
     writer: PeerWriter,
     inboxes: &'a Inboxes,
+    ground: &'a Ground,
     /// In the order of the questions; at most [`ASKED_MAX`].
     answers: VecDeque<(u64, Answering<'a>)>,
     idle: Duration,
     alarm: Alarm,
-    metrics: &'a Metrics,
 }
 
 impl<'a> Session<'a> {
     fn new(
-        from: Identity,
+        (from, cluster): (Identity, Option<Uuid>),
         (reader, writer): (PeerReader, PeerWriter),
         inboxes: &'a Inboxes,
-        idle: Duration,
-        metrics: &'a Metrics,
+        ground: &'a Ground,
     ) -> Session<'a> {
-        let (answers, alarm) = (VecDeque::new(), Alarm::new());
-        Session { from, reader, writer, inboxes, answers, idle, alarm, metrics }
+        let (answers, alarm, idle) = (VecDeque::new(), Alarm::new(), ground.setup.timing.idle * 3);
+        Session { from, cluster, reader, writer, inboxes, ground, answers, idle, alarm }
     }
 
     /// Runs until the connection ends, and says why.
@@ -231,6 +229,8 @@ impl<'a> Session<'a> {
     }
 
     fn on_call(&mut self, call: Call) -> Result<(), LaneError> {
+        // This node may have learned since where it belongs.
+        handshake::check_cluster(*locked(&self.ground.cluster), self.cluster)?;
         self.alarm.set(Some(time::now() + self.idle));
         match call {
             Call::Note(Note::Raft(envelope)) if envelope.from.broker != self.from.node => {
@@ -238,7 +238,7 @@ impl<'a> Session<'a> {
             }
             Call::Note(note) => self.inboxes.deliver(note),
             Call::Ask(id, _) if self.answers.len() >= ASKED_MAX => {
-                self.metrics.peer_questions_refused.increment();
+                self.ground.setup.metrics.peer_questions_refused.increment();
                 self.answer(id, None)?;
             }
             Call::Ask(id, question) => {

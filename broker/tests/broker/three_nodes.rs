@@ -312,33 +312,62 @@ fn a_node_that_is_asked_to_stop_hands_its_leaders_over_first() {
     });
 }
 
+/// Starts one more process with these settings, which does not go on, and returns its exit code and its log.
+async fn refused(cluster: &Cluster, settings: &str) -> (Option<i32>, String) {
+    let file = cluster.folders.path().join("other.properties");
+    std::fs::write(&file, settings).expect("settings");
+    let line_file = cluster.folders.path().join("other.log");
+    let log = std::fs::File::create(&line_file).expect("a log");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir-broker"));
+    let mut other = command.arg("--config").arg(&file).stderr(log).spawn().expect("a process");
+    let deadline = time::now() + PATIENCE;
+    let status = loop {
+        match other.try_wait().expect("a status") {
+            Some(status) => break status,
+            None if time::now() > deadline => {
+                other.kill().expect("killed");
+                break other.wait().expect("gone");
+            }
+            None => time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    (status.code(), std::fs::read_to_string(&line_file).expect("its log"))
+}
+
 #[test]
 fn a_second_node_of_the_same_number_is_refused() {
     run(async {
         let mut cluster = Cluster::start().await;
         let id = cluster.follower();
         let text = settings_of(id as i32, &cluster.voters, 0, &cluster.folders.path().join("other"));
-        let file = cluster.folders.path().join("other.properties");
-        std::fs::write(&file, text).expect("settings");
-        let line_file = cluster.folders.path().join("other.log");
-        let log = std::fs::File::create(&line_file).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weir-broker"));
-        let mut other = command.arg("--config").arg(&file).stderr(log).spawn().expect("a process");
-        let deadline = time::now() + PATIENCE;
-        let status = loop {
-            match other.try_wait().expect("a status") {
-                Some(status) => break status,
-                None if time::now() > deadline => {
-                    other.kill().expect("killed");
-                    break other.wait().expect("gone");
-                }
-                None => time::sleep(Duration::from_millis(10)).await,
-            }
-        };
-        let line = std::fs::read_to_string(&line_file).expect("its log");
-        assert_eq!(status.code(), Some(7), "{line}");
-        assert!(line.contains(&format!("broker {id} is alive with another data folder")), "{line}");
+        let (code, said) = refused(&cluster, &text).await;
+        assert_eq!(code, Some(7), "{said}");
+        assert!(said.contains(&format!("broker {id} is alive with another data folder")), "{said}");
         cluster.end(id, SIGTERM);
+    });
+}
+
+#[test]
+fn a_node_with_the_folder_of_another_cluster_is_refused() {
+    run(async {
+        let mut cluster = Cluster::start().await;
+        let id = cluster.follower();
+        // It was a cluster of its own.
+        let folder = cluster.folders.path().join("another");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir-broker"));
+        command.args(["--listen", "127.0.0.1:0", "--data-dir"]).arg(&folder).stdout(Stdio::piped());
+        let mut alone = command.spawn().expect("a process");
+        let mut line = String::new();
+        BufReader::new(alone.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+        alone.kill().expect("killed");
+        alone.wait().expect("gone");
+        cluster.end(id, SIGKILL);
+        let text = settings_of(id as i32, &cluster.voters, 0, &folder);
+        let (code, said) = refused(&cluster, &text).await;
+        assert_eq!(code, Some(7), "{said}");
+        assert!(said.contains("it belongs to cluster "), "{said}");
+        // The others have taken nothing of it in, and the right one is welcome.
+        cluster.start_nodes(&[id]);
     });
 }
 
