@@ -22,6 +22,9 @@ const SECRET: &str = "of the simulation";
 /// The data folder on each broker's disk.
 pub const FOLDER: &str = "/data";
 
+/// The exit code by which a broker says that what it cannot do without is damaged.
+pub const DAMAGED: u8 = 5;
+
 /// How a broker's process ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
@@ -51,6 +54,15 @@ impl Seen {
 
     fn lives(&self) -> MutexGuard<'_, (u64, u64)> {
         self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether so many processes in a row ended with this code, and none of them became ready.
+    pub fn is_hopeless(&self, code: u8, times: usize) -> bool {
+        let (started, ready) = *self.lives();
+        let exits = self.exits();
+        started >= ready + times as u64
+            && exits.len() >= times
+            && exits[exits.len() - times..].iter().all(|exit| exit.code == code)
     }
 
     /// Whether the process that started last became ready.

@@ -119,6 +119,17 @@ impl Invariants {
         found.map(|broker| broker.0 as u32)
     }
 
+    /// Whether a broker holds all that is committed of a partition in which it is not in sync: it is about to be.
+    pub fn has_caught_up(&self, broker: BrokerId) -> bool {
+        let mut partitions = self.town.partitions().filter(|(_, _, partition)| {
+            partition.replicas.contains(&broker) && !partition.isr.contains(&broker)
+        });
+        partitions.any(|(_, log, _)| {
+            let end = self.logs.committed_end(log);
+            end > 0 && self.logs.holds(log, broker.0 as u32, end)
+        })
+    }
+
     /// What keeps the cluster from being whole again; `None`: nothing.
     pub fn lacks(&self, brokers: &[BrokerId]) -> Option<String> {
         self.town.lacks(brokers)

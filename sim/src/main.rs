@@ -105,6 +105,12 @@ enum Task {
     Zoo {
         /// Only these defects, by switch or id; by default all that this version can have.
         defects: Vec<String>,
+        /// What the seeds are about.
+        #[arg(long, value_enum, default_value = "both")]
+        about: About,
+        /// The most seeds to try for each.
+        #[arg(long, default_value_t = zoo::SEEDS_MAX)]
+        seeds: u64,
         /// The first seed.
         #[arg(long, default_value_t = 1)]
         from: u64,
@@ -183,10 +189,15 @@ fn perform(task: Task) -> Result<bool, String> {
         }
         Task::Minimise { which, runs, out } => shorten(&which, runs, out),
         Task::Regressions { folder } => regressions(&folder),
-        Task::Zoo { defects, from, threads } => {
+        Task::Zoo { defects, about, seeds, from, threads } => {
+            let threads = threads_or_cores(threads);
+            let batch = Batch { first: from, about, seeds, threads, keep_going: false };
             let chosen = if defects.is_empty() { zoo::BUILT.to_vec() } else { by_name(&defects)? };
-            let hunts: Vec<_> =
-                chosen.into_iter().map(|defect| zoo::hunt(defect, from, threads_or_cores(threads))).collect();
+            let mut hunts = Vec::new();
+            for defect in chosen {
+                eprintln!("hunting {} {}", defect.id(), defect.name());
+                hunts.push(zoo::hunt(defect, batch));
+            }
             println!("{}", zoo::tables(&hunts));
             Ok(hunts.iter().all(|hunt| hunt.found.is_some() && hunt.holds_without))
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use weir_runtime::simulation::{FaultKind, FaultRule, LinkQuality, NodeId, World};
 use weir_runtime::{task, time};
 
-use crate::cluster::Broker;
+use crate::cluster::{Broker, DAMAGED};
 use crate::load;
 use crate::plan::{Direction, Fault, Files, TimedFault};
 use crate::report::situation;
@@ -17,6 +17,8 @@ use crate::watch::Watch;
 
 /// How long a supervisor waits before it starts a broker that ended by itself.
 const SUPERVISOR_PAUSE: Duration = Duration::from_millis(200);
+/// Starts in a row that tell an operator that a folder is damaged for good.
+const TRIES: usize = 5;
 /// How long a clean stop may take before the process is killed.
 const STOP_MAX: Duration = Duration::from_secs(60);
 
@@ -71,12 +73,18 @@ impl Nemesis {
         }
     }
 
-    /// Starts brokers that ended by themselves, for ever.
+    /// Starts brokers that ended by themselves, for ever. What is damaged beyond a start comes back with an empty disk, as the
+    /// operator of a cluster sees to it.
     pub async fn supervise(&self) {
         loop {
             time::sleep(SUPERVISOR_PAUSE).await;
             for (number, broker) in self.brokers.iter().enumerate() {
                 if !self.world.is_running(broker.node) && !self.is_held(number as u32) {
+                    let is_damaged = self.brokers.len() > 1 && !self.deeds().damaged.is_empty();
+                    if is_damaged && broker.seen.is_hopeless(DAMAGED, TRIES) {
+                        self.deeds().damaged.push(format!("all of {}", broker.node));
+                        self.world.disk(broker.node).replace();
+                    }
                     self.world.restart(broker.node);
                 }
             }
@@ -129,6 +137,7 @@ impl Nemesis {
             | Fault::RestartThenCrash { .. }
             | Fault::BitRot { .. }
             | Fault::Wipe { .. }
+            | Fault::Relapse { .. }
             | Fault::LostWrite { .. }
             | Fault::Pause { .. }
                 if !running => {} // somebody else's fault holds it down: this one does not strike
@@ -139,6 +148,7 @@ impl Nemesis {
             | Fault::RestartThenCrash { .. } => self.stop_and_start(fault).await,
             Fault::BitRot { .. } => self.rot(fault, node).await,
             Fault::Wipe { .. } | Fault::LostWrite { .. } => self.harm(fault, node).await,
+            Fault::Relapse { .. } => self.relapse(fault, node).await,
             Fault::Pause { for_ms, .. } => {
                 self.world.pause(node);
                 self.struck(fault);
@@ -173,7 +183,8 @@ impl Nemesis {
             | Fault::HalfOpen { .. }
             | Fault::Blackout { .. }
             | Fault::Rolling { .. }
-            | Fault::Hunt { .. } => self.trouble_several(fault).await,
+            | Fault::Hunt { .. }
+            | Fault::Chase { .. } => self.trouble_several(fault).await,
         }
     }
 

@@ -253,8 +253,13 @@ pub enum Fault {
     Rolling { order: Vec<u32>, down_ms: u64, pause_ms: u64 },
     /// Something happens to whoever plays this part just then, for a while.
     Hunt { whom: Whom, blow: Blow, for_ms: u64 },
+    /// Something happens to whoever plays this part just then, `after_ms` later to whoever plays it next, and so on.
+    Chase { whom: Whom, blow: Blow, times: u32, after_ms: u64, for_ms: u64 },
     /// A node dies and comes back with an empty disk. Only where the atlas allows.
     Wipe { broker: u32, down_ms: u64 },
+    /// A node dies, comes back after `away_ms`, and loses its disk when it has hardly caught up, while whoever leads the quorum dies as
+    /// well, for `quorum_ms`. Only where the atlas allows.
+    Relapse { broker: u32, away_ms: u64, down_ms: u64, quorum_ms: u64 },
     /// The next write to these files reports success and does nothing. Only where the atlas allows.
     LostWrite { broker: u32, files: Files, after_ms: u64, down_ms: u64 },
 }
@@ -292,14 +297,19 @@ impl Fault {
             Fault::Hunt { whom: Whom::Leader(_), .. } => "hunt-leader",
             Fault::Hunt { whom: Whom::Follower(_), .. } => "hunt-follower",
             Fault::Hunt { whom: Whom::Quorum, .. } => "hunt-quorum-leader",
+            Fault::Chase { .. } => "chase",
             Fault::Wipe { .. } => "wipe",
+            Fault::Relapse { .. } => "relapse",
             Fault::LostWrite { .. } => "lost-write",
         }
     }
 
     /// Whether it damages data at rest, so that records may be reported as corrupt instead of being returned.
     pub fn damages(&self) -> bool {
-        matches!(self, Fault::BitRot { .. } | Fault::Wipe { .. } | Fault::LostWrite { .. })
+        matches!(
+            self,
+            Fault::BitRot { .. } | Fault::Wipe { .. } | Fault::Relapse { .. } | Fault::LostWrite { .. }
+        )
     }
 
     /// Whether it takes power away from a node that it names; a hunt does so to anybody.
@@ -310,7 +320,7 @@ impl Fault {
             | Fault::RestartThenCrash { power, .. }
             | Fault::BitRot { power, .. }
             | Fault::Blackout { power, .. } => power,
-            Fault::Hunt { blow, .. } => blow == Blow::Power,
+            Fault::Hunt { blow, .. } | Fault::Chase { blow, .. } => blow == Blow::Power,
             _ => false,
         }
     }
@@ -421,7 +431,7 @@ impl Plan {
             let mut unsafe_homes = damaged;
             let cuts = self.faults.iter().filter(|fault| fault.fault.takes_power());
             for fault in cuts {
-                if matches!(fault.fault, Fault::Hunt { .. }) {
+                if matches!(fault.fault, Fault::Hunt { .. } | Fault::Chase { .. }) {
                     return Err(PlanError::Contradiction(
                         "power taken from whoever leads, and topics that are not synced".into(),
                     ));
@@ -497,6 +507,7 @@ impl Fault {
             | Fault::BadLinks { broker, .. }
             | Fault::HalfOpen { broker, .. }
             | Fault::Wipe { broker, .. }
+            | Fault::Relapse { broker, .. }
             | Fault::LostWrite { broker, .. } => Some(broker),
             Fault::Deaf { .. }
             | Fault::Split { .. }
@@ -504,7 +515,8 @@ impl Fault {
             | Fault::Swizzle { .. }
             | Fault::Blackout { .. }
             | Fault::Rolling { .. }
-            | Fault::Hunt { .. } => None,
+            | Fault::Hunt { .. }
+            | Fault::Chase { .. } => None,
         }
     }
 }

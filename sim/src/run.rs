@@ -15,7 +15,7 @@ use weir_runtime::simulation::{self, NodeId, Outcome, SimulationOptions, TraceEv
 use weir_runtime::time::Instant;
 use weir_runtime::{task, time, watch};
 
-use crate::cluster::{self, Exit};
+use crate::cluster::{self, DAMAGED, Exit};
 use crate::draw::{Moment, Told};
 use crate::load::{self, Shared};
 use crate::nemesis::{Deeds, Nemesis};
@@ -29,8 +29,8 @@ const LIVENESS_BOUND: Duration = Duration::from_secs(60);
 const REPAIR_MAX: Duration = Duration::from_secs(10);
 /// How long brokers may take to serve for the first time.
 const START_MAX: Duration = Duration::from_secs(30);
-/// The exit code by which a broker says that what it cannot do without is damaged.
-const DAMAGED: u8 = 5;
+/// How long a broker may take to hear, once it can, that it was deposed.
+const NEWS_MAX: Duration = Duration::from_secs(1);
 /// When a run is given up.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 
@@ -329,12 +329,13 @@ fn unrepaired(plan: &Plan, history: &History) -> Option<Finding> {
     Some(Finding::new("unrepaired", format!("{log:?} is still damaged in the end, at {span:?}")))
 }
 
-/// Whether a coordinator told what a group had committed once, while faults went on. One that is cut off from the others does not
-/// know that it is deposed, and clients may reach it still: it takes no commits, but it answers.
+/// Whether a coordinator told what a group had committed once, while faults went on or had hardly ended. One that is cut off from the
+/// others does not know that it is deposed, and clients may reach it still: it takes no commits, but it answers.
 fn is_stale_read(plan: &Plan, anomaly: &Anomaly, healed_at_ns: u64) -> bool {
     let is_read = anomaly.kind == AnomalyKind::OffsetRegression && anomaly.what.contains("is told to stand");
     let asked_at_ns = anomaly.proof.last().map(|evidence| evidence.invoked_ns);
-    !plan.cluster.is_lone() && is_read && asked_at_ns.is_some_and(|at_ns| at_ns < healed_at_ns)
+    let known_at_ns = healed_at_ns + NEWS_MAX.as_nanos() as u64;
+    !plan.cluster.is_lone() && is_read && asked_at_ns.is_some_and(|at_ns| at_ns < known_at_ns)
 }
 
 /// Whether the anomaly is that something did not come. A broker whose only copy of the metadata is damaged says so and

@@ -303,7 +303,7 @@ mod tests {
             .flat_map(|seed| plan(seed).faults)
             .map(|fault| fault.fault.name())
             .collect();
-        assert_eq!(kinds.len(), 31, "{kinds:?}");
+        assert_eq!(kinds.len(), 33, "{kinds:?}");
     }
 
     #[test]

@@ -73,6 +73,11 @@ impl Watch {
         self.look().whom(whom, &self.partitions)?.checked_sub(1)
     }
 
+    /// Whether a node, counted from 0, holds all that is committed of a partition in which it is not in sync.
+    pub fn has_caught_up(&self, node: u32) -> bool {
+        self.look().has_caught_up(BrokerId(node as i32 + 1))
+    }
+
     /// Looks again and again, so that little waits to be looked at.
     pub async fn run(&self) {
         loop {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use weir_defect::Defect;
 
 use crate::run::run;
-use crate::runner::{About, Batch, run_batch, table};
+use crate::runner::{Batch, run_batch, table};
 use crate::swarm;
 
 /// Seeds within which a defect must be found.
@@ -33,6 +33,7 @@ pub const BUILT: &[Defect] = &[
     Defect::ignore_leader_epoch,
     Defect::epoch_lookup_single_round,
     Defect::cache_epoch_on_append_only,
+    Defect::skip_truncation_if_same_leader,
     Defect::truncate_early_return,
     Defect::credit_diverging_fetch,
     Defect::no_owner_check,
@@ -65,17 +66,19 @@ pub struct Hunt {
     pub defect: Defect,
     /// Seed, name of what spoke, number of seeds run; `None` if it was not found.
     pub found: Option<(u64, String, u64)>,
+    /// The most that were to be run.
+    pub seeds: u64,
     /// Whether the seed that found it is clean with the defect off.
     pub holds_without: bool,
     /// Real time.
     pub took: Duration,
 }
 
-/// Hunts one defect with the swarm that `run` uses.
+/// Hunts one defect with the swarm that `run` uses, in these seeds, up to the first that finds it.
 #[expect(clippy::disallowed_methods, reason = "the runner lives outside the simulations that it starts")]
-pub fn hunt(defect: Defect, first: u64, threads: usize) -> Hunt {
+pub fn hunt(defect: Defect, seeds: Batch) -> Hunt {
     let start = Instant::now();
-    let batch = Batch { first, about: About::Both, seeds: SEEDS_MAX, threads, keep_going: false };
+    let batch = Batch { keep_going: false, ..seeds };
     let summary = run_batch(batch, &[defect], true);
     let found = summary.failure.map(|(seed, report)| {
         let name = report.findings.first().map(|finding| finding.name.clone()).unwrap_or_default();
@@ -83,7 +86,7 @@ pub fn hunt(defect: Defect, first: u64, threads: usize) -> Hunt {
     });
     let holds_without =
         found.as_ref().is_none_or(|(seed, ..)| run(&swarm::plan(*seed), &[], false).is_clean());
-    Hunt { defect, found, holds_without, took: start.elapsed() }
+    Hunt { defect, found, seeds: batch.seeds, holds_without, took: start.elapsed() }
 }
 
 /// The hunts as a table.
@@ -99,7 +102,7 @@ pub fn tables(hunts: &[Hunt]) -> String {
             Some((seed, ..)) => {
                 (format!("seed {} fails without it, too", swarm::name(*seed)), String::new(), String::new())
             }
-            None => ("NOT FOUND".to_owned(), format!("> {SEEDS_MAX}"), String::new()),
+            None => ("NOT FOUND".to_owned(), format!("> {}", hunt.seeds), String::new()),
         };
         let seconds = format!("{:.1}", hunt.took.as_secs_f64());
         rows.add_row([hunt.defect.id(), hunt.defect.name().to_owned(), by, seeds, seconds, replay]);

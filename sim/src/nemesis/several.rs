@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weir_runtime::simulation::{FaultKind, FaultRule, Keep, LinkQuality, NodeId};
-use weir_runtime::task;
+use weir_runtime::{task, time};
 
 use super::{Nemesis, sleep_ms};
 use crate::plan::{Blow, Fault, Files, Whom};
@@ -11,6 +11,8 @@ use crate::report::situation;
 
 /// How fast a bad link is.
 const BAD_LINK_BYTES_PER_SECOND: u64 = 10_000_000;
+/// How long somebody else may take to play the part of one who was struck.
+const CHASE_MAX: Duration = Duration::from_secs(3);
 
 impl Nemesis {
     pub(super) async fn trouble_several(&self, fault: &Fault) {
@@ -67,7 +69,15 @@ impl Nemesis {
                     sleep_ms(*pause_ms).await;
                 }
             }
-            Fault::Hunt { whom, blow, for_ms } => self.hunt(fault, *whom, *blow, *for_ms).await,
+            Fault::Hunt { whom, blow, for_ms } => {
+                if let Some(broker) = self.find(*whom) {
+                    self.struck(fault);
+                    self.blow(broker, *blow, *for_ms).await;
+                }
+            }
+            Fault::Chase { whom, blow, times, after_ms, for_ms } => {
+                self.chase(fault, *whom, *blow, (*times, *after_ms, *for_ms)).await;
+            }
             _ => {}
         }
     }
@@ -124,9 +134,36 @@ impl Nemesis {
         }
     }
 
-    async fn hunt(&self, fault: &Fault, whom: Whom, blow: Blow, for_ms: u64) {
-        let Some(broker) = self.watch.whom(whom).filter(|broker| self.is_up(*broker)) else { return };
-        self.struck(fault);
+    /// Whoever plays a part now, unless it is down.
+    fn find(&self, whom: Whom) -> Option<u32> {
+        self.watch.whom(whom).filter(|broker| self.is_up(*broker))
+    }
+
+    /// Strikes one after the other, so that each has hardly begun.
+    async fn chase(&self, fault: &Fault, whom: Whom, blow: Blow, (times, after_ms, for_ms): (u32, u64, u64)) {
+        let mut last = None;
+        for _ in 0..times {
+            let deadline = time::now() + CHASE_MAX;
+            let found = loop {
+                let found = self.find(whom).filter(|broker| last != Some(*broker));
+                if found.is_some() || time::now() >= deadline {
+                    break found;
+                }
+                sleep_ms(5).await;
+            };
+            let Some(broker) = found else { return };
+            if last.replace(broker).is_none() {
+                self.struck(fault);
+            }
+            sleep_ms(after_ms).await;
+            if self.is_up(broker) {
+                let nemesis = self.clone();
+                task::spawn("fault", async move { nemesis.blow(broker, blow, for_ms).await });
+            }
+        }
+    }
+
+    async fn blow(&self, broker: u32, blow: Blow, for_ms: u64) {
         let node = self.node(broker);
         match blow {
             Blow::Kill => self.stop_and_start_quietly(&Fault::Kill { broker, down_ms: for_ms }).await,
@@ -155,12 +192,7 @@ impl Nemesis {
         match *fault {
             Fault::Wipe { broker, down_ms } => {
                 self.struck(fault);
-                self.deeds().damaged.push(format!("all of {node}"));
-                self.hold(broker, 1);
-                self.crash(node, true);
-                self.world.disk(node).replace();
-                sleep_ms(down_ms).await;
-                self.let_go(broker);
+                self.empty_disk(broker, node, down_ms).await;
             }
             Fault::LostWrite { broker, files, after_ms, down_ms } => {
                 self.struck(fault);
@@ -174,6 +206,37 @@ impl Nemesis {
             }
             _ => {}
         }
+    }
+
+    /// A node that has just come back into its partitions' company loses its disk.
+    pub(super) async fn relapse(&self, fault: &Fault, node: NodeId) {
+        let Fault::Relapse { broker, away_ms, down_ms, quorum_ms } = *fault else { return };
+        self.stop_and_start_quietly(&Fault::Kill { broker, down_ms: away_ms }).await;
+        let deadline = time::now() + CHASE_MAX;
+        while !self.watch.has_caught_up(broker) {
+            if time::now() >= deadline {
+                return;
+            }
+            sleep_ms(2).await;
+        }
+        if !self.is_up(broker) {
+            return;
+        }
+        self.struck(fault);
+        if let Some(leads) = self.find(Whom::Quorum).filter(|leads| *leads != broker) {
+            let nemesis = self.clone();
+            task::spawn("fault", async move { nemesis.blow(leads, Blow::Kill, quorum_ms).await });
+        }
+        self.empty_disk(broker, node, down_ms).await;
+    }
+
+    async fn empty_disk(&self, broker: u32, node: NodeId, down_ms: u64) {
+        self.deeds().damaged.push(format!("all of {node}"));
+        self.hold(broker, 1);
+        self.crash(node, true);
+        self.world.disk(node).replace();
+        sleep_ms(down_ms).await;
+        self.let_go(broker);
     }
 
     /// Takes power or life, as a fault says that does both.

@@ -208,17 +208,33 @@ const SEVERAL: &[Kind] = &[
     },
     |rng, _| hunt(rng, &[Blow::Kill, Blow::Stop, Blow::Pause, Blow::Cut, Blow::Isolate]),
     |rng, _| hunt(rng, &[Blow::Kill, Blow::Pause, Blow::Cut, Blow::Isolate]),
+    |rng, _| chase(rng, &[Blow::Kill, Blow::Kill, Blow::Pause, Blow::Cut, Blow::Isolate]),
 ];
 
 /// The kinds that only synced topics withstand.
-const CRUEL_TO_SEVERAL: &[Kind] =
-    &[|rng, cluster| blackout(rng, cluster.brokers, true), |rng, _| hunt(rng, &[Blow::Power])];
+const CRUEL_TO_SEVERAL: &[Kind] = &[
+    |rng, cluster| blackout(rng, cluster.brokers, true),
+    |rng, _| hunt(rng, &[Blow::Power]),
+    |rng, _| chase(rng, &[Blow::Power]),
+];
 
 fn hunt(rng: &mut Rng, blows: &[Blow]) -> Fault {
     let place = rng.u32(0..9);
     let whom =
         [Whom::Leader(place), Whom::Leader(place), Whom::Follower(place), Whom::Quorum][rng.usize(0..4)];
     Fault::Hunt { whom, blow: blows[rng.usize(0..blows.len())], for_ms: down(rng) + 100 }
+}
+
+fn chase(rng: &mut Rng, blows: &[Blow]) -> Fault {
+    let place = rng.u32(0..9);
+    let whom = [Whom::Leader(place), Whom::Leader(place), Whom::Quorum][rng.usize(0..3)];
+    Fault::Chase {
+        whom,
+        blow: blows[rng.usize(0..blows.len())],
+        times: rng.u32(2..5),
+        after_ms: pick(rng, &[0, 10, 60, 300]),
+        for_ms: down(rng) + 100,
+    }
 }
 
 fn blackout(rng: &mut Rng, nodes: u32, power: bool) -> Fault {
@@ -293,8 +309,14 @@ fn faults(rng: &mut Rng, cluster: &Cluster, load: &Load, promise: Promise) -> Ve
 
 /// Damage to one node's disk.
 fn harm(rng: &mut Rng, clients: u32, node: u32) -> Fault {
-    match rng.u32(0..6) {
+    match rng.u32(0..8) {
         0 | 1 => Fault::Wipe { broker: node, down_ms: down(rng) },
+        6 | 7 => Fault::Relapse {
+            broker: node,
+            away_ms: rng.u64(100..3_000),
+            down_ms: pick(rng, &[0, 20, 100]),
+            quorum_ms: pick(rng, &[20, 300, 1_000]),
+        },
         2 => Fault::LostWrite {
             broker: node,
             files: [Files::Journal, Files::Segments, Files::Any][rng.usize(0..3)],
