@@ -48,6 +48,9 @@ impl Partition {
             return;
         }
         self.leave_leadership(FailReason::NotLeader, effects);
+        // Z5: in an epoch that was missed the same leader may have lost what it had, and written something else there.
+        let matched = defect!(skip_truncation_if_same_leader)
+            && matches!(&self.role, Role::Follower(before) if before.leader == leader && before.matched);
         self.epoch = epoch;
         // An epoch of ours in which nothing was written is in no other log: storage forgets it as well, or it would refuse the
         // records of older epochs that may come now (KAFKA-10706).
@@ -55,7 +58,7 @@ impl Partition {
             self.epochs.truncate(self.end);
             effects.push(Effect::Truncate { to: self.end });
         }
-        self.role = Role::Follower(Follower { leader, matched: false, leader_high_watermark: self.start });
+        self.role = Role::Follower(Follower { leader, matched, leader_high_watermark: self.start });
         // Z1: what lies above the high watermark that we know of may be acknowledged all the same.
         if defect!(truncate_to_hw) && self.end > self.high_watermark {
             self.cut(self.high_watermark, effects);
@@ -65,7 +68,8 @@ impl Partition {
     /// What to ask the leader for; `None` unless this replica follows one.
     pub fn fetch_position(&self) -> Option<(BrokerId, FetchPosition)> {
         let Role::Follower(follower) = &self.role else { return None };
-        let last_epoch = self.epochs.epoch_at(self.end - 1).unwrap_or(-1);
+        let known_to_match = follower.matched && defect!(skip_truncation_if_same_leader);
+        let last_epoch = self.epochs.epoch_at(self.end - 1).filter(|_| !known_to_match).unwrap_or(-1);
         let (epoch, offset, durable_end) = (self.epoch, self.end, self.durable_end);
         Some((follower.leader, FetchPosition { epoch, offset, last_epoch, durable_end }))
     }
