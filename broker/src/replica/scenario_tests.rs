@@ -599,6 +599,30 @@ fn a_damaged_follower_leaves_the_isr_and_fetches_again_contract_7() {
 }
 
 #[test]
+fn a_damaged_batch_across_the_start_is_fetched_again_contract_7() {
+    run(async {
+        let mut town = Town::of(3).await;
+        town.topic(1, &[1, 2, 3], 2).await;
+        for _ in 0..3 {
+            town.produce(0, 5).await.unwrap();
+        }
+        assert_eq!(town.delete_below(7).await.unwrap(), 7);
+        town.stop(3).await;
+        town.damage(3, 0, batch(5).header.size_bytes() + 100, 20);
+        town.start(3).await;
+        town.until("it is there", |town| town.isr(0) == [1, 2, 3]).await;
+        town.elect(3).await;
+        let broker = &town.brokers[&BrokerId(3)];
+        assert!(matches!(broker.read(log(0), 7).await, Err(ReadError::Corrupt { .. })));
+        broker.tell(log(0), 7).await;
+        town.until("another leads", |town| town.leader_id(0) != 3 && town.isr(0).len() == 2).await;
+        town.until("it is repaired", |town| town.isr(0) == [1, 2, 3]).await;
+        town.elect(3).await;
+        assert_eq!(town.read(0, 7, 8).await.len(), 10, "whole batches");
+    });
+}
+
+#[test]
 fn with_no_healthy_peer_the_rest_is_served_contract_7() {
     run(async {
         let mut town = Town::of(2).await;
