@@ -6,7 +6,7 @@
 //!  4  tail length   u32
 //!  8  crc           u32  CRC-32 (IEEE) of bytes 0 to 7 and the head
 //! 12  head
-//!     tail               record batches, which carry checksums of their own
+//!     tail               record batches: they carry checksums of their own, and the head says that of what those leave out
 //! ```
 //!
 //! After any error the connection cannot go on: nobody knows where the next frame begins.

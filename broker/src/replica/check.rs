@@ -7,7 +7,7 @@ use weir_protocol::partition::replication::FetchPosition;
 use weir_protocol::types::{LogId, Offset};
 use weir_runtime::time;
 use weir_storage::{AppendInfo, producer_batch};
-use weir_wire::records::{self, BatchError, BatchHeader};
+use weir_wire::records::{self, BatchError, BatchHeader, OutsideCrc};
 
 use super::message::Answer;
 
@@ -30,6 +30,16 @@ pub(crate) enum BadAnswer {
     /// More bytes came than were announced.
     #[error("{0} bytes of records belong to no partition")]
     TooLong(usize),
+    /// What the batches' own checksums leave out is not what was sent.
+    #[error("{log}: the checksum of offsets and epochs is {computed:#010x}, the leader says {stored:#010x}")]
+    Checksum {
+        /// Which partition.
+        log: LogId,
+        /// Of what arrived.
+        computed: u32,
+        /// As announced.
+        stored: u32,
+    },
     /// A batch is broken.
     #[error("{log}: behind offset {offset}: {source}")]
     Batch {
@@ -74,6 +84,10 @@ pub(crate) fn check(answer: &Answer, tail: &mut Bytes, append_bytes: usize) -> R
     }
     let mut taken = Taken::new(answer, append_bytes.min(APPEND_BYTES));
     let mut records = tail.split_to(announced);
+    let (computed, stored) = (outside_crc(&[records.clone()]), answer.outside_crc);
+    if computed != stored {
+        return Err(BadAnswer::Checksum { log, computed, stored });
+    }
     while !records.is_empty() {
         let rest = records.clone();
         let wrong = |source| BadAnswer::Batch { log, offset: taken.fetched.end, source };
@@ -83,6 +97,13 @@ pub(crate) fn check(answer: &Answer, tail: &mut Bytes, append_bytes: usize) -> R
     }
     taken.close();
     Ok(Checked { fetched: taken.fetched, appends: taken.appends })
+}
+
+/// The checksum that goes with these records, which lie in any number of chunks.
+pub(super) fn outside_crc(records: &[Bytes]) -> u32 {
+    let mut crc = OutsideCrc::new();
+    records.iter().for_each(|chunk| crc.update(chunk));
+    crc.finish()
 }
 
 struct Taken {
@@ -166,3 +187,7 @@ impl Taken {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

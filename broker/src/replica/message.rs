@@ -48,6 +48,8 @@ pub(crate) struct Answer {
     pub(crate) verdict: FetchVerdict,
     /// How many bytes of the records behind the message are this partition's, in the order of the answers.
     pub(crate) records_bytes: u32,
+    /// The checksum over what the batches' own leave out ([`weir_wire::records::OutsideCrc`]).
+    pub(crate) outside_crc: u32,
 }
 
 impl Answer {

@@ -10,6 +10,7 @@ use weir_runtime::task;
 use weir_runtime::time::{self, Alarm};
 use weir_storage::{ReadError, ReadPlan};
 
+use super::check::outside_crc;
 use super::lane::{Lane, POSITIONS_MAX, Standing};
 use super::message::{Answer, FollowerSays, LeaderSays};
 use super::{PARTS_MAX, Replication, SHARD_PARTS_MAX, SILENCE_MAX};
@@ -230,7 +231,8 @@ impl<'a> Gathering<'a> {
         let records_bytes: usize = records.iter().map(Bytes::len).sum();
         let Ok(announced) = u32::try_from(records_bytes) else { return true };
         let Standing { log, position, .. } = *standing;
-        let answer = Answer { log, position, verdict, records_bytes: announced };
+        let outside_crc = outside_crc(&records);
+        let answer = Answer { log, position, verdict, records_bytes: announced, outside_crc };
         let told = match verdict {
             FetchVerdict::Matches { high_watermark, start } => Some((high_watermark, start)),
             _ => None,

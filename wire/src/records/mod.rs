@@ -29,6 +29,7 @@ mod batch;
 mod builder;
 mod error;
 mod header;
+mod outside;
 mod record;
 mod validate;
 pub(crate) mod varint;
@@ -41,6 +42,7 @@ pub use batch::{Batch, Batches, batches};
 pub use builder::{BatchBuilder, Producer};
 pub use error::BatchError;
 pub use header::{BatchHeader, TimestampType};
+pub use outside::OutsideCrc;
 pub use record::{Headers, Record, Records, RecordsIter};
 pub use validate::{ProduceLimits, validate_produced};
 
