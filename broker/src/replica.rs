@@ -41,10 +41,11 @@ use crate::peer::server::ReplicaLane;
 use crate::server::Stage;
 use crate::shard::{Message, Shards};
 
-/// How often a follower is heard, if it has nothing else to say.
+/// How often a follower is heard, if it has nothing else to say. Its leader answers at once.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// After how long without a word a lane is taken for lost (Kafka's `replica.socket.timeout.ms`).
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// After how long without a byte a lane is taken for broken, and opened again: both sides are heard twice in this time. As long as
+/// a connection is silent, its follower holds acks=all up; as long as none can be made, until it leaves the ISR.
+const SILENCE_MAX: Duration = Duration::from_secs(1);
 /// Partitions that one message names.
 const PARTS_MAX: usize = 1024;
 /// Partitions that a shard is asked about at once.

@@ -56,8 +56,15 @@ pub(crate) enum LaneError {
 /// Splits a connection into its two directions.
 pub(crate) fn split(stream: Stream, limits: FrameLimits) -> (PeerReader, PeerWriter) {
     let (reader, writer) = stream.into_split();
-    let reader =
-        PeerReader { reader, received: BytesMut::new(), limits, alarm: Alarm::new(), moved: 0, place: None };
+    let reader = PeerReader {
+        reader,
+        received: BytesMut::new(),
+        limits,
+        alarm: Alarm::new(),
+        moved: 0,
+        bytes_heard: 0,
+        place: None,
+    };
     let writer = PeerWriter {
         writer,
         waiting: VecDeque::new(),
@@ -78,6 +85,8 @@ pub(crate) struct PeerReader {
     alarm: Alarm,
     /// What of `received` was there when the alarm was set.
     moved: usize,
+    /// All that has come.
+    bytes_heard: u64,
     /// Its place among a server's connections, if it was accepted by one.
     place: Option<OwnedSemaphorePermit>,
 }
@@ -120,6 +129,11 @@ impl PeerReader {
         self.place = Some(place);
     }
 
+    /// How many bytes have come so far: whether the peer is there, while a frame is under way.
+    pub(crate) fn bytes_heard(&self) -> u64 {
+        self.bytes_heard
+    }
+
     async fn read(&mut self, missing: usize) -> Result<(), LaneError> {
         let have = self.received.len();
         if have == 0 {
@@ -135,6 +149,7 @@ impl PeerReader {
             read = self.reader.read(&mut self.received, step) => read?,
             () = self.alarm.wait() => return Err(LaneError::Stalled),
         };
+        self.bytes_heard += read as u64;
         if read == 0 { Err(LaneError::Closed) } else { Ok(()) }
     }
 }

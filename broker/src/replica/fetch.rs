@@ -10,8 +10,8 @@ use weir_runtime::time::{self, Alarm};
 use super::check::{BadAnswer, check};
 use super::mailbox::Mailbox;
 use super::message::LeaderSays;
-use super::serve::Ended;
-use super::{HEARTBEAT, Replication, SILENCE_MAX};
+use super::serve::{Ended, receive};
+use super::{HEARTBEAT, Replication};
 use crate::peer::lane::{PeerReader, PeerWriter};
 use crate::shard::{FetchedPart, Message};
 
@@ -100,11 +100,7 @@ async fn say(replication: &Replication, mailbox: &Mailbox, mut writer: PeerWrite
 async fn hear(replication: &Replication, mut reader: PeerReader) -> Result<(), Ended> {
     let mut silence = Alarm::new();
     loop {
-        silence.set(Some(time::now() + SILENCE_MAX));
-        let (says, mut tail) = weir_runtime::select! {
-            says = reader.receive::<LeaderSays>() => says?,
-            () = silence.wait() => return Err(Ended::Silence),
-        };
+        let (says, mut tail) = receive::<LeaderSays>(&mut reader, &mut silence).await?;
         replication.metrics.replica_bytes_fetched.add(tail.len() as u64);
         let mut parts = Vec::with_capacity(says.answers.len());
         let mut left = tail.len();

@@ -1,12 +1,13 @@
 //! Brokers of one process that replicate over lanes, with a controller that carries out whatever it is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 use weir_protocol::controller::Refused;
@@ -17,7 +18,7 @@ use weir_protocol::metadata::{
 use weir_protocol::partition::{Acks, FailReason, Limits};
 use weir_protocol::types::{BrokerId, LogId, Offset, TopicId};
 use weir_runtime::disk::{Disk, DiskOptions};
-use weir_runtime::net::Listener;
+use weir_runtime::net::{Listener, Reader, Stream, Writer};
 use weir_runtime::task::{self, RuntimeOptions};
 use weir_runtime::{time, watch};
 use weir_storage::{ReadError, ReadPlan, Store, StoreConfig};
@@ -73,10 +74,15 @@ struct Town {
     questions_to: mpsc::UnboundedSender<Question>,
     /// Holds the watch of who leads the quorum, which is always the broker itself.
     leaders: Vec<watch::Sender<LeaderView>>,
+    replica_lag_ms_max: i64,
 }
 
 impl Town {
     async fn of(count: i32) -> Town {
+        Town::with(count, 1_500).await
+    }
+
+    async fn with(count: i32, replica_lag_ms_max: i64) -> Town {
         let (questions_to, questions) = mpsc::unbounded_channel();
         let mut town = Town {
             image: Image::empty(),
@@ -86,6 +92,7 @@ impl Town {
             questions,
             questions_to,
             leaders: Vec::new(),
+            replica_lag_ms_max,
         };
         let form = Command::FormCluster { cluster_id: Uuid::from_u128(1), feature_level: FEATURE_LEVEL_MAX };
         town.apply(Record::V1(form)).await.unwrap();
@@ -153,7 +160,7 @@ impl Town {
             failure: FailureFlag::new(),
             count: 2,
             producer_expiry: ProducerExpiry { idle: hour, check: hour },
-            limits: Limits { replica_lag_ms_max: 1_500, ..Limits::default() },
+            limits: Limits { replica_lag_ms_max: self.replica_lag_ms_max, ..Limits::default() },
             mailboxes,
             changes: PartitionChanges::new(id, client, image.reader.clone()),
         });
@@ -389,6 +396,49 @@ impl Broker {
     }
 }
 
+/// Stands between brokers and passes on what they say.
+struct Between {
+    address: SocketAddr,
+    /// Connections that were made before this was counted up last end in nothing.
+    age: Arc<AtomicUsize>,
+}
+
+impl Between {
+    async fn before(to: SocketAddr) -> Between {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let between = Between { address: listener.local_addr().unwrap(), age: Arc::default() };
+        let age = Arc::clone(&between.age);
+        task::spawn("between", async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (from_near, to_near) = stream.into_split();
+                let (from_far, to_far) = Stream::connect(to).await.unwrap().into_split();
+                task::spawn("there", pass_on(from_near, to_far, Arc::clone(&age)));
+                task::spawn("back", pass_on(from_far, to_near, Arc::clone(&age)));
+            }
+        });
+        between
+    }
+
+    /// Whoever is connected hears nothing more, not even that the connection ends.
+    fn swallow(&self) {
+        self.age.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+async fn pass_on(mut reader: Reader, mut writer: Writer, age: Arc<AtomicUsize>) {
+    let born = age.load(Ordering::SeqCst);
+    let mut bytes = BytesMut::new();
+    while let Ok(1..) = reader.read(&mut bytes, 16 << 10).await {
+        let mut chunks = VecDeque::from([bytes.split().freeze()]);
+        if age.load(Ordering::SeqCst) == born && writer.write_all(&mut chunks).await.is_err() {
+            return;
+        }
+    }
+    if age.load(Ordering::SeqCst) != born {
+        std::future::pending::<()>().await;
+    }
+}
+
 fn log(partition: i32) -> LogId {
     LogId::new(TOPIC, partition)
 }
@@ -454,6 +504,25 @@ fn a_follower_that_is_cut_off_leaves_the_isr_and_comes_back_kip_497() {
         town.kill(3).await;
         town.start(3).await;
         town.until("it comes back", |town| town.isr(0) == [1, 2, 3]).await;
+    });
+}
+
+#[test]
+fn a_lane_that_has_fallen_silent_is_opened_again() {
+    run(async {
+        let mut town = Town::with(3, 60_000).await;
+        let between = Between::before(town.brokers[&BrokerId(1)].address).await;
+        let address = (between.address.ip().to_string(), between.address.port());
+        town.brokers[&BrokerId(3)].peers.set_addresses([(BrokerId(1), address)]);
+        town.topic(1, &[1, 2, 3], 2).await;
+        assert_eq!(town.produce(0, 1).await.unwrap(), 0);
+        between.swallow();
+        let began = time::now();
+        assert_eq!(town.produce(0, 1).await.unwrap(), 1);
+        let took = time::now() - began;
+        assert!(took >= Duration::from_millis(100), "it was held up: {took:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert_eq!(town.isr(0), [1, 2, 3]);
     });
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot};
 use weir_protocol::partition::replication::{FetchVerdict, Progress};
 use weir_protocol::types::LogId;
@@ -13,7 +14,7 @@ use weir_storage::{ReadError, ReadPlan};
 use super::check::outside_crc;
 use super::lane::{Lane, POSITIONS_MAX, Standing};
 use super::message::{Answer, FollowerSays, LeaderSays};
-use super::{PARTS_MAX, Replication, SHARD_PARTS_MAX, SILENCE_MAX};
+use super::{HEARTBEAT, PARTS_MAX, Replication, SHARD_PARTS_MAX, SILENCE_MAX};
 use crate::peer::lane::{LaneError, PeerReader, PeerWriter};
 use crate::peer::server::ReplicaLane;
 use crate::shard::{Judged, Message, PositionsCall, ProgressCall, ReplicaReadCall, ShardError};
@@ -75,14 +76,28 @@ async fn serve(replication: Arc<Replication>, lane: ReplicaLane) {
     }
 }
 
+/// Waits for the next message. What takes long to arrive is no silence.
+pub(super) async fn receive<T: DeserializeOwned>(
+    reader: &mut PeerReader,
+    silence: &mut Alarm,
+) -> Result<(T, Bytes), Ended> {
+    loop {
+        silence.set(Some(time::now() + SILENCE_MAX));
+        let before = reader.bytes_heard();
+        weir_runtime::select! {
+            received = reader.receive() => return Ok(received?),
+            () = silence.wait() => {}
+        }
+        if reader.bytes_heard() == before {
+            return Err(Ended::Silence);
+        }
+    }
+}
+
 async fn hear(replication: &Replication, lane: &Arc<Lane>, mut reader: PeerReader) -> Result<(), Ended> {
     let mut silence = Alarm::new();
     loop {
-        silence.set(Some(time::now() + SILENCE_MAX));
-        let (says, _) = weir_runtime::select! {
-            says = reader.receive::<FollowerSays>() => says?,
-            () = silence.wait() => return Err(Ended::Silence),
-        };
+        let (says, _) = receive::<FollowerSays>(&mut reader, &mut silence).await?;
         if says.broker_epoch < replication.image.broker_epoch(lane.follower()).unwrap_or(-1) {
             return Err(Ended::Former);
         }
@@ -133,13 +148,30 @@ async fn answer(replication: &Replication, lane: &Arc<Lane>, mut writer: PeerWri
     loop {
         lane.woken().await;
         loop {
-            let gathered = Gathering::new(replication, lane).run().await?;
+            let gathered = gather(replication, lane, &mut writer).await?;
             let beat = lane.take_beat();
             if gathered.says.answers.is_empty() && !beat {
                 break;
             }
             replication.metrics.replica_bytes_served.add(gathered.bytes as u64);
             writer.send(&gathered.says, gathered.tail).await?;
+        }
+    }
+}
+
+/// Gathers an answer. A disk that takes its time is no silence: the follower hears that this broker is there.
+async fn gather<'a>(
+    replication: &'a Replication,
+    lane: &'a Arc<Lane>,
+    writer: &mut PeerWriter,
+) -> Result<Gathering<'a>, Ended> {
+    let mut gathering = std::pin::pin!(Gathering::new(replication, lane).run());
+    let mut alarm = Alarm::new();
+    loop {
+        alarm.set(Some(time::now() + HEARTBEAT));
+        weir_runtime::select! {
+            gathered = &mut gathering => return gathered,
+            () = alarm.wait() => writer.send(&LeaderSays { answers: Vec::new() }, []).await?,
         }
     }
 }
