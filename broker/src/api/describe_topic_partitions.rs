@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::TopicName;
-use kafka_protocol::messages::describe_topic_partitions_request::{
-    DescribeTopicPartitionsRequest, TopicRequest,
-};
+use kafka_protocol::messages::describe_topic_partitions_request::DescribeTopicPartitionsRequest;
 use kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponse, DescribeTopicPartitionsResponsePartition,
     DescribeTopicPartitionsResponseTopic,
@@ -25,11 +23,8 @@ pub(super) async fn handle(
     api: &Api,
     request: &DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
-    let is_known = |topic: &TopicRequest| api.image.current().image.topic_named(&topic.name).is_some();
-    if !request.topics.iter().all(is_known) {
-        // It may have been made through another broker a moment ago.
-        api.metadata.catch_up_within(LOOK_AGAIN_LIMIT).await;
-    }
+    // It may have been made, or got partitions, through another broker a moment ago: whoever administers sees what it has done.
+    api.metadata.catch_up_within(LOOK_AGAIN_LIMIT).await;
     let view = api.image.current();
     let image = &view.image;
     let Some(wanted) = names_from_cursor(image, request) else { return refused(request) };

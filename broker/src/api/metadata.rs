@@ -46,6 +46,8 @@ pub(super) async fn handle(
             named(api, wanted, create, version).await
         }
         _ => {
+            // Whoever lists the topics sees what was done through another broker a moment ago.
+            api.metadata.catch_up_within(LOOK_AGAIN_LIMIT).await;
             let view = api.image.current();
             view.image.topics().map(|topic| describe(&view.image, topic)).collect()
         }
@@ -106,12 +108,14 @@ async fn named(
     topics
 }
 
-/// A topic that is not known may have been made through another broker a moment ago: then this broker's image is behind.
+/// A topic that is not known may have been made through another broker a moment ago: then this broker's image is behind. One that
+/// is asked for by its id is described to somebody who administers, and who may have changed it just now; producers and consumers,
+/// which ask by name, hear of changes in their own time, as from Kafka.
 async fn look_again(api: &Api, wanted: &[MetadataRequestTopic]) {
     let view = api.image.current();
     let is_known = |topic: &MetadataRequestTopic| match &topic.name {
         Some(name) if topic.topic_id.is_nil() => view.image.topic_named(name).is_some(),
-        _ => view.image.topic(TopicId(topic.topic_id)).is_some(),
+        _ => false,
     };
     if !wanted.iter().all(is_known) {
         api.metadata.catch_up_within(LOOK_AGAIN_LIMIT).await;
