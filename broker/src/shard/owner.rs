@@ -376,8 +376,12 @@ impl Owner {
         }
     }
 
-    /// Why this broker has no replica of a partition; `None`: it has. Nobody's question makes a log of one that others hold.
+    /// Why this broker has no replica of a partition; `None`: it has. Nobody's question makes a log of one that others hold, or of
+    /// one that was deleted: before this process is registered, its image may be older than what its former self has done.
     fn cannot_hold(&self, log: LogId) -> Option<ShardError> {
+        if self.image.own_epoch().is_none() {
+            return Some(ShardError::Refused(FailReason::NotLeader));
+        }
         let view = self.image.current();
         match view.image.partition(log) {
             None => Some(ShardError::UnknownPartition),
