@@ -154,8 +154,8 @@ impl Owner {
         let led = self.led(partition);
         if self.entries.get(&partition).is_some_and(|entry| led != Some(entry.source())) {
             match (self.entries.get_mut(&partition), led) {
-                (Some(Entry::Active(active)), Some((_, epoch))) if defect!(keep_state_on_reload) => {
-                    active.epoch = epoch;
+                (Some(Entry::Active(active)), led) if defect!(keep_state_on_reload) => {
+                    active.epoch = led.map_or(active.epoch, |(_, epoch)| epoch);
                 }
                 _ => self.drop_entry(partition),
             }
