@@ -25,14 +25,19 @@ const EXIT_FOLDER: u8 = 4;
 const EXAMPLES: &str = "\
 Examples:
   weir-broker
-      One broker for this machine, on 127.0.0.1:9092, with its data in ./data. There is nothing to format.
+      One broker for this machine, on 127.0.0.1:9092, with its data in ./data. Nothing is formatted.
   weir-broker --data-dir /var/lib/weir --listen 0.0.0.0:9092 --config server.properties
-      A broker for others. Set advertised.listeners in the file if clients reach it under another name.
+      A broker for others. Set advertised.listeners in the file if clients reach it under another
+      name.
   weir-broker --listen 127.0.0.1:0
       A free port; the line 'ready HOST:PORT' on standard output names it.
   weir-broker --dev-cluster 3
-      Three brokers on this machine, with their data in ./dev-cluster. When they serve, standard output has a table of them
-      and 'ready HOST:PORT,HOST:PORT,HOST:PORT', which clients take as their bootstrap servers. They stop together.
+      Three brokers on this machine, with their data in ./dev-cluster. When they serve, standard
+      output has a table of them and 'ready HOST:PORT,HOST:PORT,HOST:PORT', which clients take as
+      their bootstrap servers. They stop together.
+  weir-broker --config /etc/weir/server.properties
+      A node of a cluster: the file has node.id, controller.quorum.voters, two listeners, the
+      secret and log.dirs; docs/operations.md shows one.
   weir-broker --list-keys
       The keys of the configuration file, which has Kafka's format and names.
 
@@ -40,16 +45,16 @@ Then, for instance:
   kcat -b 127.0.0.1:9092 -t greetings -P <<< hello
   kcat -b 127.0.0.1:9092 -t greetings -C -e
 
-Standard output gets one line, 'ready HOST:PORT', when the broker serves. The log goes to standard error; RUST_LOG sets
-what is in it (RUST_LOG=debug). SIGTERM and SIGINT stop the broker cleanly.
+Standard output gets one line, 'ready HOST:PORT', when the broker serves. The log goes to standard
+error; RUST_LOG sets what is in it (RUST_LOG=debug). SIGTERM and SIGINT stop the broker cleanly.
 
 Exit codes:
   0  stopped cleanly           4  the data folder is locked or cannot be written
   1  failed while running      5  the data folder is of a newer version, or its identity is damaged
-  2  wrong usage or settings   6  the data folder failed (a sync did): look at the disk, then start again
+  2  wrong usage or settings   6  the data folder failed (a sync did): look at the disk, then start
   3  the port is in use        7  the cluster refuses this node; the last line says why";
 
-/// A log for records that speaks the Kafka protocol.
+/// A replicated, durable log that speaks the Kafka protocol.
 #[derive(Debug, Parser)]
 #[command(name = "weir-broker", version, after_help = EXAMPLES)]
 struct Args {

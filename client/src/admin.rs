@@ -39,8 +39,10 @@ impl Admin {
         Self { client: client.clone() }
     }
 
+    /// How long a broker may take: it says why it gives up before this client does.
     fn timeout_ms(&self) -> i32 {
-        i32::try_from(self.client.config().request_timeout.as_millis()).unwrap_or(i32::MAX)
+        let limit = self.client.config().request_timeout * 9 / 10;
+        i32::try_from(limit.as_millis()).unwrap_or(i32::MAX)
     }
 }
 

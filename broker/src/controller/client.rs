@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AskError {
     /// Nothing was done.
-    #[error("the controller has not done it: {0:?}")]
+    #[error("{0}")]
     NotDone(NotDone),
     /// It may be done, or not.
     #[error("what was asked of the controller may be done, or not")]

@@ -135,7 +135,8 @@ impl Forming {
         let voters = self.configured.iter().filter_map(|id| found.get(id).copied());
         let voters = Voters::new(voters).map_err(|error| refused(format!("the first voters: {error}")))?;
         simulation::situation("metadata quorum formed");
-        tracing::info!(?voters, "the metadata quorum is formed");
+        let names: Vec<_> = voters.ids().iter().map(ToString::to_string).collect();
+        tracing::info!(voters = names.join(", "), "the metadata quorum is formed");
         Ok(Found::Voters(voters))
     }
 

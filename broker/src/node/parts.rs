@@ -112,9 +112,9 @@ impl Node {
     pub(super) async fn assemble(config: Arc<Config>, disk: Disk) -> Result<(Node, Entrance), StartError> {
         let sockets = Sockets::bind(&config).await?;
         let (store, recovery) = Store::open(disk.clone(), store_config(&config)).await?;
-        tracing::info!(
-            folder = %store.folder_id(), incarnation = %store.incarnation(), ?recovery, "data folder opened"
-        );
+        let (folder, incarnation) = (store.folder_id(), store.incarnation());
+        tracing::info!(%folder, %incarnation, is_new = recovery.is_new, "data folder opened");
+        tracing::debug!(?recovery);
         note_situations(&recovery);
         let (inboxes, arrivals) = Inboxes::new();
         let metrics = Arc::new(Metrics::default());

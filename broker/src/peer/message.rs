@@ -131,13 +131,16 @@ pub(crate) enum ControllerReply {
 }
 
 /// Why the quorum's leader has done nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub(crate) enum NotDone {
     /// Another node leads, perhaps this one.
+    #[error("nobody is known to lead the metadata quorum now")]
     NotController(Option<BrokerId>),
     /// Too much is under way.
+    #[error("the leader of the metadata quorum has too much to do")]
     Overloaded,
     /// The command is too large.
+    #[error("it is too large for the metadata quorum")]
     TooLarge,
 }
 

@@ -82,6 +82,10 @@ impl Sender {
                 self.identity.attempts += 1;
                 self.identity.not_before = Some(now + self.client.backoff().before(self.identity.attempts));
                 for at in self.identity.waiting.clone() {
+                    // What is still waiting when its time is over says for what.
+                    if let Some(first) = self.queues[at].batches.front_mut() {
+                        first.last_error = Some(error.clone());
+                    }
                     self.expire(at, now);
                 }
             }

@@ -112,17 +112,20 @@ fn shares(topics: &[TopicDescription]) -> BTreeMap<i32, Share> {
 }
 
 /// Who leads the metadata quorum. Where the cluster does not tell, the broker that takes the administration's requests.
-async fn controller(context: &Context, named: Option<i32>) -> Result<Option<i32>, Failure> {
+async fn controller(context: &Context, named: Option<i32>) -> Result<Option<i32>, Error> {
     match context.admin.describe_quorum().await {
         Ok(quorum) => Ok(Some(quorum.leader)),
         Err(Error::Version { .. }) => Ok(named),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 
 async fn describe(context: &Context) -> Result<(), Failure> {
     let told = context.admin.describe_cluster().await?;
-    let controller = controller(context, told.controller).await?;
+    let (controller, lost) = match controller(context, told.controller).await {
+        Ok(controller) => (controller, Ok(())),
+        Err(error) => (None, Err(health::no_quorum(&error))),
+    };
     let shares = shares(&context.admin.describe_topics().await?);
     let share = |id: i32| shares.get(&id).copied().unwrap_or_default();
     if context.output.is_json() {
@@ -140,7 +143,8 @@ async fn describe(context: &Context) -> Result<(), Failure> {
             })
         });
         let brokers: Vec<_> = brokers.collect();
-        return output::json(&json!({ "id": told.id, "controller": controller, "brokers": brokers }));
+        output::json(&json!({ "id": told.id, "controller": controller, "brokers": brokers }))?;
+        return lost;
     }
     output::line(&format!("cluster {}", told.id))?;
     let titles = ["broker>", "address", "rack?", "state", "leaders>", "replicas>", "in sync>", "controller"];
@@ -159,7 +163,20 @@ async fn describe(context: &Context) -> Result<(), Failure> {
             if is_controller { "yes" } else { "" }.to_owned(),
         ]);
     }
-    columns.print()
+    columns.print()?;
+    lost
+}
+
+/// Why a partition's leader is not the one that was asked for.
+fn refused(election: Election, partition: &TopicPartition, name: &str) -> String {
+    match election {
+        Election::Preferred => {
+            format!(
+                "the first replica of {partition} does not lead ({name}): 'weir topic describe' shows where it is in sync"
+            )
+        }
+        Election::Unclean => format!("{partition} gets no leader ({name})"),
+    }
 }
 
 async fn elect(context: &Context, topics: Vec<parse::TopicPart>, unclean: bool) -> Result<(), Failure> {
@@ -190,7 +207,7 @@ async fn elect(context: &Context, topics: Vec<parse::TopicPart>, unclean: bool) 
         };
         // Who has the leader that was asked for is as it should be.
         if let Some(name) = said.as_ref().filter(|name| *name != "ELECTION_NOT_NEEDED") {
-            failed.get_or_insert_with(|| format!("{partition} got no leader: {name}"));
+            failed.get_or_insert_with(|| refused(election, partition, name));
         }
         let (topic, number) = (partition.topic.to_string(), partition.partition);
         told.push(json!({ "topic": topic, "partition": number, "error": said }));

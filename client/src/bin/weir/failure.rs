@@ -46,9 +46,13 @@ pub(crate) fn no_contact(error: &Error) -> Failure {
     Failure::Failed(match error {
         Error::Connect { address, source } => format!("no broker at {address}: {}; {advice}", system(source)),
         Error::NoBroker { tried } => format!("no broker answers: {tried}; -b or WEIR_BOOTSTRAP names others"),
-        Error::Timeout { address, .. }
-        | Error::Disconnected { address, .. }
-        | Error::Protocol { address, .. } => {
+        Error::Timeout { address, .. } => {
+            format!(
+                "{address} does not answer: a Kafka broker without TLS would, unless it still waits for the other nodes of its \
+                 cluster ({error})"
+            )
+        }
+        Error::Disconnected { address, .. } | Error::Protocol { address, .. } => {
             format!("what listens at {address} does not answer as a Kafka broker does without TLS: {error}")
         }
         _ => explained(error),

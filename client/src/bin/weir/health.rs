@@ -9,7 +9,10 @@ use weir_runtime::time;
 
 use crate::output::{self, Columns, note};
 use crate::parse;
-use crate::{Context, failure::Failure};
+use crate::{
+    Context,
+    failure::{Failure, explained},
+};
 
 /// How long to wait before looking again.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -47,6 +50,8 @@ struct State {
     fenced: Vec<i32>,
     partitions: usize,
     ill: Vec<Ill>,
+    /// Why nobody is known to lead the metadata quorum: all the rest may be out of date.
+    no_quorum: Option<String>,
 }
 
 impl State {
@@ -58,12 +63,13 @@ impl State {
             fenced: fenced.map(|broker| broker.info.id).collect(),
             partitions: topics.iter().map(|topic| topic.partitions.len()).sum(),
             ill: all.filter_map(|(topic, info)| ill(&topic.name, info)).collect(),
+            no_quorum: None,
         }
     }
 
     /// A broker that is away and holds nothing does no harm, unless so many are wanted.
     fn is_well(&self, wanted: usize) -> bool {
-        self.ill.is_empty() && self.brokers - self.fenced.len() >= wanted
+        self.no_quorum.is_none() && self.ill.is_empty() && self.brokers - self.fenced.len() >= wanted
     }
 
     fn leaderless(&self) -> usize {
@@ -74,7 +80,7 @@ impl State {
     fn summary(&self) -> String {
         let fenced: Vec<String> = self.fenced.iter().map(ToString::to_string).collect();
         let fenced =
-            if fenced.is_empty() { String::new() } else { format!(" ({} fenced)", fenced.join(", ")) };
+            if fenced.is_empty() { String::new() } else { format!(" (fenced: {})", fenced.join(", ")) };
         let behind = self.ill.len() - self.leaderless();
         let ills = match (self.leaderless(), behind) {
             (0, 0) => "all led, all replicas in sync".to_owned(),
@@ -98,6 +104,7 @@ impl State {
         });
         json!({
             "healthy": self.is_well(wanted),
+            "quorum": self.no_quorum.is_none(),
             "brokers": self.brokers,
             "fenced": self.fenced,
             "partition_count": self.partitions,
@@ -136,8 +143,24 @@ fn ill(topic: &str, info: &PartitionInfo) -> Option<Ill> {
 }
 
 async fn look(context: &Context) -> Result<State, Error> {
+    // What brokers tell of the others is what they heard last, however long ago: the quorum's leader knows better.
+    let quorum = context.admin.describe_quorum().await;
     let cluster = context.admin.describe_cluster().await?;
-    Ok(State::of(&cluster, &context.admin.describe_topics().await?))
+    let state = State::of(&cluster, &context.admin.describe_topics().await?);
+    let no_quorum = match quorum {
+        Ok(_) | Err(Error::Version { .. }) => None,
+        Err(error) => Some(explained(&error)),
+    };
+    Ok(State { no_quorum, ..state })
+}
+
+/// Nobody leads the metadata quorum, or it does not answer.
+pub(crate) fn no_quorum(error: &Error) -> Failure {
+    Failure::failed(stale(&explained(error)))
+}
+
+fn stale(reason: &str) -> String {
+    format!("the metadata quorum does not answer, all this may be out of date: {reason}")
 }
 
 /// Looks until all is well or the time is over; gives what was seen last.
@@ -166,7 +189,9 @@ pub(crate) async fn run(context: &Context, health: &Health) -> Result<(), Failur
         state.print()?;
     }
     let serve = state.brokers - state.fenced.len();
-    if state.is_well(health.brokers) {
+    if let Some(reason) = &state.no_quorum {
+        Err(Failure::failed(format!("not well: {}", stale(reason))))
+    } else if state.is_well(health.brokers) {
         Ok(())
     } else if serve < health.brokers {
         Err(Failure::failed(format!("not well: {serve} brokers serve, {} are wanted", health.brokers)))
@@ -224,13 +249,15 @@ pub(crate) mod tests {
             "it holds nothing"
         );
         assert!(!State::of(&cluster(&[true]), &[]).is_well(1), "nobody serves");
+        let alone = State { no_quorum: Some("nobody leads".to_owned()), ..state };
+        assert!(!alone.is_well(1), "what is known is what was known");
     }
 
     #[test]
     fn what_is_wrong_is_said() {
         let topics = [topic("a", &[(None, &[1, 2], &[]), (Some(1), &[1, 2], &[1])])];
         let state = State::of(&cluster(&[false, true]), &topics);
-        let expected = "brokers 2 (2 fenced), partitions 2: 1 without a leader, 1 with replicas out of sync";
+        let expected = "brokers 2 (fenced: 2), partitions 2: 1 without a leader, 1 with replicas out of sync";
         assert_eq!(state.summary(), expected);
         assert_eq!(state.ill[1].missing, [2]);
         assert_eq!(state.json(1)["partitions"][0]["out_of_sync"], json!([1, 2]));

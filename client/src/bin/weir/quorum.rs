@@ -103,6 +103,14 @@ pub(crate) async fn change(context: &Context, voters: Voters) -> Result<(), Fail
     let quorum = context.admin.describe_quorum().await?;
     let (node, done) = match voters {
         Voters::Add { node } => {
+            if let Some(voter) = quorum.voters.iter().find(|voter| voter.id == node)
+                && quorum.observers.iter().any(|observer| observer.id == node)
+            {
+                let directory = voter.directory.map(|id| format!(" {id}")).unwrap_or_default();
+                return Err(Failure::failed(format!(
+                    "node {node} votes with another data folder{directory}: 'weir cluster voters remove {node}' first"
+                )));
+            }
             let Some(directory) = directory(&quorum.observers, node) else {
                 return Err(Failure::failed(if quorum.voters.iter().any(|voter| voter.id == node) {
                     format!("node {node} votes already")
