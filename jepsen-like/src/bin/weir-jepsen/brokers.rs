@@ -148,8 +148,11 @@ impl Brokers {
 
     /// Removes all data of a node that is kept down.
     pub(crate) fn wipe(&self, node: u32) {
-        if let Err(error) = std::fs::remove_dir_all(self.0.nodes[node as usize].folder.join("data")) {
-            self.complain(format!("the data of node {} cannot be removed: {error}", node + 1));
+        match std::fs::remove_dir_all(self.0.nodes[node as usize].folder.join("data")) {
+            // It was killed before it had made its folder.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.complain(format!("the data of node {} cannot be removed: {error}", node + 1)),
+            Ok(()) => {}
         }
     }
 

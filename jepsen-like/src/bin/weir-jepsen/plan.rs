@@ -108,6 +108,24 @@ impl Fault {
         }
     }
 
+    /// Whether a node goes on that the others do not hear, or hear late.
+    pub(crate) fn leaves_unheard(&self) -> bool {
+        match self {
+            Fault::Stop { .. }
+            | Fault::CutOff { .. }
+            | Fault::CutFromPeers { .. }
+            | Fault::CutLink { .. }
+            | Fault::Mute { .. }
+            | Fault::Deafen { .. }
+            | Fault::Slow { .. } => true,
+            Fault::Kill { .. }
+            | Fault::KillAll
+            | Fault::Wipe { .. }
+            | Fault::Restart { .. }
+            | Fault::Reset { .. } => false,
+        }
+    }
+
     /// The node that it strikes; `None` if it strikes all.
     pub(crate) fn node(&self) -> Option<u32> {
         match *self {
