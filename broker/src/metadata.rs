@@ -5,6 +5,7 @@
 
 mod describe;
 pub(crate) mod driver;
+pub(crate) mod error;
 mod first_voters;
 #[cfg(test)]
 mod format_tests;

@@ -10,12 +10,13 @@ use weir_protocol::fact::Fact;
 use weir_protocol::metadata::{Change, Image};
 use weir_protocol::raft::{Envelope, Index, Limits, Timing, Voters};
 use weir_protocol::types::{BrokerId, LogId, VoterId};
-use weir_runtime::disk::{BatchError, Disk};
+use weir_runtime::disk::Disk;
 use weir_runtime::time::{self, Instant};
 use weir_runtime::{simulation, task, watch};
 use weir_storage::{LogConfig, StorageError, Store};
 use weir_wire::internal;
 
+use super::error::MetadataError;
 use super::formation::{self, Forming};
 use super::news::{News, tell};
 use super::quorum::{Committed, Event, Happening, LeaderView, Opened, Progress, Quorum, QuorumSetup};
@@ -42,31 +43,6 @@ const INTRODUCED_FOR: Duration = Duration::from_secs(60);
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 /// What an entry takes besides its payload, roughly.
 const ENTRY_OVERHEAD_BYTES: u64 = 100;
-
-/// Why the metadata quorum cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum MetadataError {
-    /// The store refuses its log.
-    #[error("the metadata quorum's log: {0}")]
-    Storage(#[from] StorageError),
-    /// Its hard state cannot be read or written.
-    #[error("the metadata quorum's state: {0}")]
-    Disk(#[from] BatchError),
-    /// Its log or hard state is damaged: this voter neither votes nor leads until it is repaired (contract 6).
-    #[error("{what} is damaged: {reason}")]
-    Damaged {
-        /// Which.
-        what: String,
-        /// How it shows.
-        reason: String,
-    },
-    /// It was written by a newer version.
-    #[error("{0}: start the newer version of Weir")]
-    NewerFormat(String),
-    /// A command that a broker's start needs was refused.
-    #[error("the metadata quorum refuses this broker: {0}")]
-    Refused(String),
-}
 
 /// What a driver is made from.
 pub(crate) struct DriverSetup {

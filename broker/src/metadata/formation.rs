@@ -16,7 +16,7 @@ use weir_runtime::disk::Disk;
 use weir_runtime::time::{self, Instant};
 use weir_runtime::{simulation, task};
 
-use super::driver::MetadataError;
+use super::error::MetadataError;
 use super::{first_voters, hard_state};
 use crate::peer::handshake::Refusal;
 use crate::peer::message::{Belongs, QuorumQuestion, QuorumReply};

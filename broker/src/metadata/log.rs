@@ -15,7 +15,7 @@ use weir_storage::{
 use weir_wire::codec::Compression;
 use weir_wire::records::{self, Batch, BatchBuilder};
 
-use super::driver::MetadataError;
+use super::error::MetadataError;
 
 /// Bytes that are read at a time when the log is replayed.
 const READ_BYTES: usize = 1 << 20;

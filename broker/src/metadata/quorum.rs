@@ -27,7 +27,7 @@ use weir_wire::internal;
 
 use self::snapshots::{Arriving, Installing};
 use self::tickets::Tickets;
-use super::driver::MetadataError;
+use super::error::MetadataError;
 use super::log::{AwaitedCut, MetadataLog};
 use super::snapshot::Held;
 use crate::controller::Ticket;

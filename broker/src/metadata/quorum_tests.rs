@@ -19,7 +19,8 @@ use weir_runtime::task::{self, JoinHandle};
 use weir_runtime::{time, watch};
 use weir_storage::{Store, StoreConfig};
 
-use super::driver::{Driver, DriverSetup, MetadataError};
+use super::driver::{Driver, DriverSetup};
+use super::error::MetadataError;
 use super::{ImageReader, LeaderView};
 use crate::both_worlds::{Site, scenarios};
 use crate::config::{Config, QuorumVoter, Roles, Secret};

@@ -12,7 +12,7 @@ use weir_protocol::raft::{Snapshot, SnapshotPoint};
 use weir_runtime::disk::{BatchError, Disk};
 use weir_wire::internal::{self, BlobError, BlobKind};
 
-use super::driver::MetadataError;
+use super::error::MetadataError;
 
 /// The file's name in the data folder.
 const FILE: &str = "quorum-snapshot";

@@ -7,7 +7,7 @@ use weir_runtime::watch;
 use weir_storage::StorageError;
 
 use crate::membership::MembershipError;
-use crate::metadata::driver::MetadataError;
+use crate::metadata::error::MetadataError;
 
 /// The exit code of a node that its cluster refuses.
 const EXIT_REFUSED: u8 = 7;

@@ -14,7 +14,7 @@ use weir_storage::CutSide;
 use weir_wire::internal;
 
 use super::{Committed, HELD_MAX, Happening, LeaderView, Progress, Quorum, READS_MAX, Read, Wanted};
-use crate::metadata::driver::MetadataError;
+use crate::metadata::error::MetadataError;
 use crate::metadata::hard_state;
 use crate::metadata::log::{self, AwaitedCut, MetadataLog};
 use crate::peer::message::{NotDone, Note};

@@ -13,7 +13,7 @@ use weir_storage::{LogConfig, Store};
 
 use super::tickets::Tickets;
 use super::{LeaderView, Progress, Quorum, now};
-use crate::metadata::driver::MetadataError;
+use crate::metadata::error::MetadataError;
 use crate::metadata::log::{Found, MetadataLog};
 use crate::metadata::snapshot::{self, Held};
 use crate::metadata::{first_voters, hard_state};

@@ -7,7 +7,7 @@ use weir_runtime::disk::BatchError;
 use weir_runtime::{simulation, task};
 
 use super::{Happening, NOTHING, Progress, Quorum, READS_MAX, Read, Wanted};
-use crate::metadata::driver::MetadataError;
+use crate::metadata::error::MetadataError;
 use crate::metadata::snapshot::{self, Held};
 
 /// A snapshot that is arriving.

@@ -1,0 +1,29 @@
+//! What a node cannot start with, or go on after.
+
+use weir_runtime::disk::BatchError;
+use weir_storage::StorageError;
+
+/// Why the metadata quorum cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    /// The store refuses its log.
+    #[error("the metadata quorum's log: {0}")]
+    Storage(#[from] StorageError),
+    /// Its hard state cannot be read or written.
+    #[error("the metadata quorum's state: {0}")]
+    Disk(#[from] BatchError),
+    /// Its log or hard state is damaged: this voter neither votes nor leads until it is repaired (contract 6).
+    #[error("{what} is damaged: {reason}")]
+    Damaged {
+        /// Which.
+        what: String,
+        /// How it shows.
+        reason: String,
+    },
+    /// It was written by a newer version.
+    #[error("{0}: start the newer version of Weir")]
+    NewerFormat(String),
+    /// A command that a broker's start needs was refused.
+    #[error("the metadata quorum refuses this broker: {0}")]
+    Refused(String),
+}
