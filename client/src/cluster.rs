@@ -176,9 +176,11 @@ impl Client {
         let needed: BTreeSet<Arc<str>> = {
             let metadata = self.metadata();
             let complete = |topic: &Arc<str>| {
-                metadata
-                    .fresh(topic, oldest)
-                    .is_some_and(|t| t.partitions.values().all(|p| p.leader.is_some()))
+                // A leader without an address is none: later answers about other topics may leave its broker out.
+                let is_led = |partition: &PartitionInfo| {
+                    partition.leader.is_some_and(|id| metadata.brokers.contains_key(&id))
+                };
+                metadata.fresh(topic, oldest).is_some_and(|t| t.partitions.values().all(is_led))
             };
             topics.iter().filter(|&topic| !complete(topic)).chain(metadata.stale()).cloned().collect()
         };

@@ -58,6 +58,23 @@ fn a_topic_whose_leader_is_being_elected_is_waited_for() {
 }
 
 #[test]
+fn a_leader_that_a_later_answer_leaves_out_is_asked_for_again() {
+    run(async {
+        let cluster = FakeCluster::start(2).await;
+        cluster.topic("t", 1);
+        let client = cluster.client().await;
+        client.partitions("t").await.unwrap();
+        let partition = TopicPartition { topic: Arc::from("t"), partition: 0 };
+        let leader = client.known_leader(&partition).unwrap().broker;
+        // As an answer about other topics does, while the leader's broker is down.
+        client.metadata().brokers.remove(&leader);
+        assert_eq!(client.known_leader(&partition), None);
+        client.refresh(&BTreeSet::from([partition.topic.clone()])).await.unwrap();
+        assert_eq!(client.known_leader(&partition).map(|known| known.broker), Some(leader));
+    });
+}
+
+#[test]
 fn a_topic_that_does_not_exist_is_an_error_once_time_is_up() {
     run(async {
         let cluster = FakeCluster::start(1).await;
