@@ -197,19 +197,26 @@ impl Member {
 
     /// Registers this process and waits until its own image shows it.
     async fn register(&mut self) -> Result<(), Ended> {
-        let began = time::now();
-        let mut said = began;
+        let mut said = time::now();
+        // Since when the controllers have said without a break that this number is taken. A new one does not know yet who is
+        // gone.
+        let mut taken: Option<Instant> = None;
         loop {
             let question = ControllerQuestion::Register(self.setup.registration.clone());
             let waits_for = match self.setup.client.ask(question, time::now() + HEARTBEAT_MAX).await {
                 Ok(ControllerReply::Registered(Ok(epoch))) => return self.registered(epoch).await,
                 Ok(ControllerReply::Registered(Err(refused))) => {
                     let why = refused.to_string();
-                    self.judge(refused, began).await?;
+                    let is_taken = matches!(refused, Refused::DuplicateBroker(_));
+                    taken = is_taken.then(|| taken.unwrap_or_else(time::now));
+                    self.judge(refused, taken).await?;
                     why
                 }
                 Err(AskError::Stopping) => return Err(Ended::Stopping),
-                Ok(_) | Err(AskError::NotDone(_) | AskError::Unknown) => "no controller answers".to_owned(),
+                Ok(_) | Err(AskError::NotDone(_) | AskError::Unknown) => {
+                    taken = None;
+                    "no controller answers".to_owned()
+                }
             };
             if said.elapsed() >= SAY_EVERY {
                 said = time::now();
@@ -220,10 +227,12 @@ impl Member {
     }
 
     /// Whether a refusal is worth another try.
-    async fn judge(&mut self, refused: Refused, began: Instant) -> Result<(), Ended> {
+    async fn judge(&mut self, refused: Refused, taken: Option<Instant>) -> Result<(), Ended> {
         match refused {
             Refused::Busy | Refused::NotController | Refused::Rejected(Rejected::NotFormed) => Ok(()),
-            Refused::DuplicateBroker(_) if began.elapsed() < DUPLICATE_PATIENCE => Ok(()),
+            Refused::DuplicateBroker(_) if taken.is_none_or(|since| since.elapsed() < DUPLICATE_PATIENCE) => {
+                Ok(())
+            }
             Refused::DuplicateBroker(id) => Err(MembershipError::Duplicate(id).into()),
             Refused::Rejected(Rejected::FeatureLevel { .. }) if self.setup.alone => {
                 self.raise().await;
