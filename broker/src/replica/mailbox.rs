@@ -1,6 +1,6 @@
 //! What a follower has to say to one leader.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, mpsc};
@@ -25,9 +25,9 @@ struct State {
     positions: BTreeMap<LogId, Kept>,
     fetch: VecDeque<LogId>,
     progress: VecDeque<LogId>,
-    gone: VecDeque<LogId>,
+    gone: BTreeSet<LogId>,
     /// To be named again with the next heartbeat.
-    later: Vec<LogId>,
+    later: BTreeSet<LogId>,
 }
 
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Mailbox {
     pub(crate) fn fetch_later(&self, log: LogId, position: FetchPosition, start: Offset) {
         let mut state = self.state();
         state.put(log, position, start);
-        state.later.push(log);
+        state.later.insert(log);
     }
 
     /// A replica is durable up to here, and its leader is to know at once.
@@ -104,7 +104,7 @@ impl Mailbox {
     pub(crate) fn leave(&self, log: LogId) {
         let mut state = self.state();
         if state.positions.remove(&log).is_some() {
-            state.gone.push_back(log);
+            state.gone.insert(log);
             drop(state);
             self.posted.notify_one();
         }
@@ -145,7 +145,11 @@ impl Mailbox {
         let mut says =
             FollowerSays { broker_epoch, beat, fetch: Vec::new(), gone: Vec::new(), progress: Vec::new() };
         let State { positions, fetch, progress, gone, .. } = &mut *state;
-        says.gone.extend(gone.drain(..gone.len().min(PARTS_MAX)));
+        while says.gone.len() < PARTS_MAX
+            && let Some(log) = gone.pop_first()
+        {
+            says.gone.push(log);
+        }
         // A log that has gone and come back is named after it has gone.
         while gone.is_empty()
             && says.fetch.len() < PARTS_MAX
@@ -196,3 +200,7 @@ impl Mailboxes {
         Arc::clone(mailbox)
     }
 }
+
+#[cfg(test)]
+#[path = "mailbox_tests.rs"]
+mod tests;
