@@ -109,11 +109,14 @@ impl Target {
         }
     }
 
-    /// What the broker, or the first node, has to say.
-    fn log(&self, work: &Path) -> PathBuf {
+    /// What the broker, or each node, has to say.
+    fn logs(&self, work: &Path) -> Vec<PathBuf> {
         match self {
-            Target::Broker(_) => work.join("broker.log"),
-            Target::Cluster(_) => work.join("weir-1/broker.log"),
+            Target::Broker(_) => vec![work.join("broker.log")],
+            Target::Cluster(cluster) => {
+                let nodes = 1..=cluster.processes.len();
+                nodes.map(|number| work.join(format!("weir-{number}/broker.log"))).collect()
+            }
         }
     }
 }
@@ -137,7 +140,7 @@ pub(crate) fn run(root: &Path, options: &Interop) -> Result<()> {
         Ok(finished)
     })?;
     let took = start.elapsed().as_secs_f64();
-    let log = target.log(&work);
+    let logs = target.logs(&work);
     drop(target);
     let mut matrix = Matrix::default();
     for finished in outcomes.iter().filter(|finished| finished.cannot_install().is_none()) {
@@ -148,7 +151,7 @@ pub(crate) fn run(root: &Path, options: &Interop) -> Result<()> {
         println!("{:>6.1} s  {}", finished.took.as_secs_f64(), finished.client);
     }
     println!("{took:>6.1} s  all of them, {} at a time", options.jobs.max(1));
-    report(&outcomes, &COMMON_CASES, options.strict, &log)
+    report(&outcomes, &COMMON_CASES, options.strict, &logs)
 }
 
 /// Kills a broker under load and reads everything back.
@@ -161,7 +164,7 @@ pub(crate) fn durability(root: &Path, options: &Durability) -> Result<()> {
         .arg(options.kills.to_string())
         .env("WORK", &work);
     let finished = run_script("durability", &mut command, &work.join("logs"), |line| println!("    {line}"))?;
-    report(&[finished], &[], options.strict, &work.join("broker.log"))
+    report(&[finished], &[], options.strict, &[work.join("broker.log")])
 }
 
 /// Runs the clients' scripts, so many at a time, and returns what became of them in the clients' order.
@@ -214,7 +217,7 @@ fn show(finished: &Finished, lines: &[String]) {
 }
 
 /// Says what failed, and what the client and the broker had to say about it; names the clients that are missing.
-fn report(outcomes: &[Finished], expected: &[&str], strict: bool, broker_log: &Path) -> Result<()> {
+fn report(outcomes: &[Finished], expected: &[&str], strict: bool, broker_logs: &[PathBuf]) -> Result<()> {
     let mut count = 0;
     for finished in outcomes {
         let failures = finished.failures(expected, strict);
@@ -230,10 +233,11 @@ fn report(outcomes: &[Finished], expected: &[&str], strict: bool, broker_log: &P
     if count == 0 {
         return Ok(());
     }
-    for line in last_lines(broker_log, |line| {
-        [" WARN ", " ERROR ", "panicked"].iter().any(|mark| line.contains(mark))
-    }) {
-        println!("    broker> {line}");
+    let complains = |line: &str| [" WARN ", " ERROR ", "panicked"].iter().any(|mark| line.contains(mark));
+    for (log, number) in broker_logs.iter().zip(1..) {
+        for line in last_lines(log, complains) {
+            println!("    broker {number}> {line}");
+        }
     }
     bail!("{count} cases failed")
 }

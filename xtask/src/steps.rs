@@ -173,6 +173,14 @@ fn steps(root: &Path, options: &Options, strict: bool) -> Result<Vec<Step>> {
             ),
         ),
         step("interop", "smoke tests with real clients", own("interop", &["--short"])),
+        step(
+            "interop-cluster",
+            "some of them against three nodes",
+            own(
+                "interop",
+                &["--short", "--cluster", "--only", "confluent-kafka,franz-go,java,kafkajs,kcat,weir"],
+            ),
+        ),
         step("durability", "a broker killed under load loses nothing", own("durability", &[])),
         step(
             "processes",
