@@ -412,7 +412,7 @@ impl Loader {
             return Ok(IndexData::empty(end));
         }
         if usable.is_none() {
-            tracing::info!(log = %self.id, segment = base, "the index is missing or wrong: rebuilding it");
+            tracing::debug!(log = %self.id, segment = base, "the index is rebuilt");
         }
         let file = self.open_segment(base).await?;
         let range = ScanRange {
