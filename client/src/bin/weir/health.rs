@@ -58,11 +58,13 @@ impl State {
     fn of(cluster: &ClusterDescription, topics: &[TopicDescription]) -> State {
         let fenced = cluster.brokers.iter().filter(|broker| broker.is_fenced);
         let all = topics.iter().flat_map(|topic| topic.partitions.iter().map(move |info| (topic, info)));
+        let mut ill: Vec<_> = all.filter_map(|(topic, info)| ill(&topic.name, info)).collect();
+        ill.sort_by_key(|ill| ill.leader.is_some()); // those without a leader first: not all are shown
         State {
             brokers: cluster.brokers.len(),
             fenced: fenced.map(|broker| broker.info.id).collect(),
             partitions: topics.iter().map(|topic| topic.partitions.len()).sum(),
-            ill: all.filter_map(|(topic, info)| ill(&topic.name, info)).collect(),
+            ill,
             no_quorum: None,
         }
     }
