@@ -286,6 +286,22 @@ fn a_run_that_never_ends_is_given_up() {
 }
 
 #[test]
+fn a_task_that_goes_round_without_waiting_is_found() {
+    let outcome = simulate(19, |world| async move {
+        world.add_node("broker", ip(1), || async {
+            let due = time::now();
+            loop {
+                time::sleep_until(due).await;
+                time::now();
+            }
+        });
+        std::future::pending::<()>().await;
+    });
+    let Err(Failure::Panicked { message }) = outcome.result else { panic!("it must fail") };
+    assert!(message.contains("a task of node 1 goes round without waiting"), "{message}");
+}
+
+#[test]
 fn timers_are_exact_can_be_moved_and_leave_nothing_behind() {
     value(simulate(12, |_| async move {
         let start = time::now();

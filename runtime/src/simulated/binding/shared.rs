@@ -22,6 +22,10 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
 }
 
+/// How often the nodes may look at the clock in a millisecond. Each step of a task takes 50 ns at least, so that nobody who waits
+/// for anything comes near it.
+const LOOKS_AT_CLOCK_MAX: u64 = 2_000_000;
+
 /// One simulation. It belongs to one thread; the locks are there because the product's types are `Send` and `Sync`.
 ///
 /// Nothing is woken, sent or dropped that could run foreign code while a lock is held.
@@ -30,6 +34,9 @@ pub(crate) struct Shared {
     time: TimeHandle,
     waits: Mutex<Waits>,
     tasks: AtomicU64,
+    /// The millisecond in which nodes looked at the clock last, and how often they did.
+    looked_in_ms: AtomicU64,
+    looks: AtomicU64,
 }
 
 #[derive(Default)]
@@ -54,6 +61,8 @@ impl Shared {
             time: TimeHandle::current(),
             waits: Mutex::default(),
             tasks: AtomicU64::new(0),
+            looked_in_ms: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
         })
     }
 
@@ -81,6 +90,21 @@ impl Shared {
 
     pub(super) fn now(&self) -> Instant {
         Instant::from_origin(self.time.elapsed())
+    }
+
+    /// What a node sees when it looks at the clock.
+    ///
+    /// # Panics
+    /// If a task goes round without waiting for anything, so that the clock stands still: the simulation would never end.
+    pub(super) fn look_at_clock(&self) -> Instant {
+        let now = self.now();
+        let ms = now.as_nanos() / 1_000_000;
+        if self.looked_in_ms.swap(ms, Ordering::Relaxed) != ms {
+            self.looks.store(0, Ordering::Relaxed);
+        }
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        assert!(looks < LOOKS_AT_CLOCK_MAX, "a task of node {} goes round without waiting", self.node());
+        now
     }
 
     /// The number of the node whose task this is.

@@ -7,7 +7,7 @@ use super::shared::Shared;
 use crate::time::{Instant, TimerId};
 
 pub(crate) fn now_ns() -> u64 {
-    Shared::current().now().as_nanos()
+    Shared::current().look_at_clock().as_nanos()
 }
 
 pub(crate) fn wall_ms() -> i64 {
