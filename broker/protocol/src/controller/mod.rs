@@ -124,7 +124,7 @@ impl Controller {
         controller.watch_all(image);
         controller.ask(now, image, effects);
         controller.grow(image, effects);
-        controller.set_timer(image, effects);
+        controller.set_timer(now, image, effects);
         controller
     }
 
@@ -156,7 +156,7 @@ impl Controller {
             Input::ProposalRefused { command } => self.on_proposal_refused(now, command, effects),
             Input::Tick => self.on_tick(now, image, effects),
         }
-        self.set_timer(image, effects);
+        self.set_timer(now, image, effects);
     }
 
     /// This node controls no longer: whoever waits has to ask elsewhere.
@@ -357,12 +357,14 @@ impl Controller {
     }
 
     /// Asks to be woken when the next thing is due. A timer that is early stays as it is.
-    fn set_timer(&mut self, image: &Image, effects: &mut Vec<Effect>) {
+    fn set_timer(&mut self, now: Duration, image: &Image, effects: &mut Vec<Effect>) {
         let sessions = self.sessions.iter().filter(|(id, _)| {
             let serves = image.broker(**id).is_some_and(|broker| !broker.fenced);
             serves && !self.busy.contains(&Subject::Broker(**id))
         });
-        let ends = sessions.map(|(_, session)| session.ends);
+        // What was refused just now is tried again then, and not at once.
+        let waits = |ends: &Duration| *ends > now || self.retry_at.is_none();
+        let ends = sessions.map(|(_, session)| session.ends).filter(waits);
         let Some(due) = ends.chain(self.recover_at).chain(self.balance_at).chain(self.retry_at).min() else {
             return;
         };

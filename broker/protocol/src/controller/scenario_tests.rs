@@ -341,6 +341,7 @@ fn what_the_quorum_refuses_is_tried_again() {
     let (command, _) = world.proposed.pop_front().expect("a fence");
     world.step(Input::ProposalRefused { command: command.expect("the controller's own") });
     assert!(world.proposed.is_empty());
+    assert!(world.timer.is_none_or(|at| at > world.now), "not at once, for ever");
     world.commits = true;
     world.pass_with(ms(300), &[2]);
     assert_eq!(world.broker_state(1), "Fenced");
