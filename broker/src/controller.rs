@@ -20,7 +20,7 @@ use weir_protocol::controller::{
 };
 use weir_protocol::metadata::{Change, ClusterCommand, Command, FEATURE_LEVEL_MAX, Image, Record, Rejected};
 use weir_protocol::raft::{ChangeRefusal, Index, VoterChange};
-use weir_protocol::types::BrokerId;
+use weir_protocol::types::{BrokerId, VoterId};
 use weir_runtime::time::{self, Alarm, Instant};
 use weir_runtime::{random, simulation, task};
 
@@ -88,7 +88,7 @@ pub(crate) enum Event {
     /// Nodes have asked.
     Questions(Vec<Asked<ControllerQuestion, ControllerReply>>),
     /// The control lane from a node broke.
-    Lost(BrokerId),
+    Lost(VoterId),
     /// A broker has answered how far its replicas reach, or has not.
     Tails {
         /// Which.
@@ -104,7 +104,7 @@ pub(crate) enum Event {
 pub(crate) struct Controlling {
     peers: Peers,
     arrivals: mpsc::Receiver<Asked<ControllerQuestion, ControllerReply>>,
-    lost: mpsc::UnboundedReceiver<BrokerId>,
+    lost: mpsc::UnboundedReceiver<VoterId>,
     timing: Timing,
     limits: Limits,
     /// While this node leads the quorum and knows everything that was committed before.
@@ -136,7 +136,7 @@ impl Controlling {
     pub(crate) fn new(
         peers: Peers,
         arrivals: mpsc::Receiver<Asked<ControllerQuestion, ControllerReply>>,
-        lost: mpsc::UnboundedReceiver<BrokerId>,
+        lost: mpsc::UnboundedReceiver<VoterId>,
         timing: Timing,
         limits: Limits,
     ) -> Controlling {
@@ -194,10 +194,15 @@ impl Controlling {
                     self.on_question(asked, image, &mut todos);
                 }
             }
-            Event::Lost(broker) if self.core.is_none() => {
-                self.lost_lately.insert(broker, time::now());
+            // It may be another node that claims its number.
+            Event::Lost(node)
+                if image.broker(node.broker).is_some_and(|known| known.folder != node.folder) => {}
+            Event::Lost(node) if self.core.is_none() => {
+                self.lost_lately.insert(node.broker, time::now());
             }
-            Event::Lost(broker) => self.step(image, Input::ConnectionLost { broker }, &mut todos),
+            Event::Lost(node) => {
+                self.step(image, Input::ConnectionLost { broker: node.broker }, &mut todos);
+            }
             Event::Tails { broker, reply } => self.on_tails(broker, reply, image, &mut todos),
             Event::Timer => {
                 for _ in 0..QUESTIONS_PER_TICK {
@@ -270,7 +275,7 @@ impl Controlling {
     /// A change of voters was committed in the entry at this index, or refused.
     pub(crate) fn on_voters(&mut self, ticket: Ticket, outcome: Result<Index, ChangeRefusal>) {
         if let Ticket::Request(request) = ticket {
-            self.reply(request, ControllerReply::Voters(outcome.map_err(|refusal| refusal.to_string())));
+            self.reply(request, ControllerReply::Voters(outcome));
         }
     }
 

@@ -19,6 +19,7 @@ use weir_protocol::types::BrokerId;
 use weir_runtime::disk::Disk;
 use weir_runtime::task::{self, JoinHandle};
 
+use crate::membership::Session;
 use crate::metadata::ImageReader;
 use crate::shard::Shards;
 
@@ -91,6 +92,8 @@ pub(crate) struct GroupSetup {
     pub(crate) shards: Shards,
     pub(crate) disk: Disk,
     pub(crate) limits: Limits,
+    /// Past it another broker may coordinate.
+    pub(crate) session: Session,
 }
 
 /// The group coordinators, from outside.

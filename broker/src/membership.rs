@@ -4,6 +4,7 @@
 //! It begins to serve when its own image shows it registered and not fenced. A broker that was fenced, because it was not
 //! heard, keeps its epoch and is unfenced when it is heard again. One whose epoch another process has taken must not go on.
 
+mod session;
 pub(crate) mod tails;
 
 #[cfg(test)]
@@ -12,7 +13,7 @@ mod tests;
 
 use std::time::Duration;
 
-use weir_protocol::controller::{Refused, Wants};
+use weir_protocol::controller::{Refused, Timing, Wants};
 use weir_protocol::metadata::{Command, FEATURE_LEVEL_MAX, LastStop, Registration, Rejected};
 use weir_protocol::types::BrokerId;
 use weir_runtime::task::{self, JoinHandle};
@@ -25,6 +26,8 @@ use crate::metadata::ImageReader;
 use crate::node::{Failure, FailureFlag};
 use crate::peer::message::{ControllerQuestion, ControllerReply};
 
+pub(crate) use session::Session;
+
 /// The name of the endpoint that the cluster's other nodes connect to.
 pub(crate) const INTERNAL: &str = "INTERNAL";
 
@@ -33,7 +36,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How often it is said for what a start waits.
 const SAY_EVERY: Duration = Duration::from_secs(5);
 /// How long the broker of this number that is said to be alive has to end: it may have been killed a moment ago.
-const DUPLICATE_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const DUPLICATE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long one heartbeat waits for its answer.
 const HEARTBEAT_MAX: Duration = Duration::from_secs(1);
 /// Between two heartbeats of a broker that wants to go.
@@ -71,6 +74,10 @@ pub(crate) struct MembershipSetup {
     pub(crate) failure: FailureFlag,
     /// `broker.heartbeat.interval.ms`.
     pub(crate) heartbeat: Duration,
+    /// What this broker knows of its session.
+    pub(crate) session: Session,
+    /// How long an answered heartbeat counts: see [`lease`].
+    pub(crate) lease: Duration,
     /// Whether this node is a cluster of its own: it may raise the feature level by itself.
     pub(crate) alone: bool,
 }
@@ -150,6 +157,12 @@ impl Membership {
     pub(crate) fn stop(&self) {
         self.task.abort();
     }
+}
+
+/// How long a heartbeat that was answered lets a broker take it that it is not fenced. A controller that is cut off answers
+/// until it notices, for which it has two election timeouts, while another one is elected after one.
+pub(crate) fn lease(timing: &Timing, election: Duration, heartbeat: Duration) -> Duration {
+    timing.session.min(timing.first_session).saturating_sub(election).max(heartbeat)
 }
 
 /// What the last stop has left, for the cluster (contract 5).
@@ -279,13 +292,14 @@ impl Member {
     /// Shows that this broker is there, until it must register anew.
     async fn show(&mut self) -> Result<(), Ended> {
         let mut client = self.setup.client.clone();
+        let mut lanes = client.lanes();
         loop {
             let Some(broker_epoch) = self.setup.image.own_epoch() else { return self.gone() };
             let wants = self.wants();
             let applied = self.setup.image.current().image.applied().unwrap_or(-1);
             let question = ControllerQuestion::Heartbeat { broker: self.me(), broker_epoch, applied, wants };
-            let next =
-                time::now() + if wants == Wants::Leave { LEAVE_INTERVAL } else { self.setup.heartbeat };
+            let asked_at = time::now();
+            let next = asked_at + if wants == Wants::Leave { LEAVE_INTERVAL } else { self.setup.heartbeat };
             let answered = weir_runtime::select! {
                 answered = client.ask(question, time::now() + HEARTBEAT_MAX) => answered,
                 changed = self.changed() => match changed {
@@ -295,6 +309,8 @@ impl Member {
             };
             match answered {
                 Ok(ControllerReply::Heartbeat(Ok(standing))) => {
+                    let applied = self.setup.image.current().image.applied().unwrap_or(-1);
+                    self.setup.session.extend(asked_at + self.setup.lease, standing.applied, applied);
                     self.state.send_replace(State::Member { told: wants, may_go: standing.may_go });
                 }
                 Ok(ControllerReply::Heartbeat(Err(refused))) => {
@@ -309,6 +325,8 @@ impl Member {
                 () = time::sleep(next - time::now()) => {}
                 // A new controller waits for a sign of everybody.
                 () = client.leader_changed() => {}
+                // The controller may have noticed it too, and waits for a sign.
+                () = lanes.lost() => self.setup.session.shorten(Timing::default().reconnect),
                 changed = self.changed() => match changed {
                     true => {}
                     false => return Err(Ended::Stopping),

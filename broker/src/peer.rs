@@ -20,8 +20,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 use weir_protocol::raft::Envelope;
-use weir_protocol::types::BrokerId;
-use weir_runtime::task;
+use weir_protocol::types::{BrokerId, VoterId};
+use weir_runtime::{task, watch};
 use weir_wire::peer_frame::FrameLimits;
 
 use crate::config::{Config, Secret};
@@ -77,7 +77,7 @@ pub(crate) struct Inboxes {
     quorum: mpsc::Sender<Asked<QuorumQuestion, QuorumReply>>,
     controller: mpsc::Sender<Asked<ControllerQuestion, ControllerReply>>,
     broker: mpsc::Sender<Asked<BrokerQuestion, BrokerReply>>,
-    lost: mpsc::UnboundedSender<BrokerId>,
+    lost: mpsc::UnboundedSender<VoterId>,
 }
 
 /// What has arrived, for those who answer it.
@@ -92,7 +92,7 @@ pub(crate) struct Arrivals {
     /// For this broker.
     pub(crate) broker: mpsc::Receiver<Asked<BrokerQuestion, BrokerReply>>,
     /// Nodes whose control lane to this node broke. Bounded by the connections.
-    pub(crate) lost: mpsc::UnboundedReceiver<BrokerId>,
+    pub(crate) lost: mpsc::UnboundedReceiver<VoterId>,
 }
 
 impl Inboxes {
@@ -132,7 +132,7 @@ impl Inboxes {
     }
 
     /// The control lane from that node broke.
-    pub(crate) fn lost(&self, node: BrokerId) {
+    pub(crate) fn lost(&self, node: VoterId) {
         // A driver that has ended needs no news.
         let _ = self.lost.send(node);
     }
@@ -329,6 +329,11 @@ impl Peers {
         }
     }
 
+    /// Watches the control lanes to others from now on.
+    pub(crate) fn lanes(&self) -> Lanes {
+        Lanes { broken: self.net.as_ref().map(|net| net.ground.broken.subscribe()) }
+    }
+
     /// Ends all control lanes to others: what is under way is not answered any more.
     pub(crate) fn close(&self) {
         if let Some(net) = &self.net {
@@ -368,6 +373,24 @@ impl Peers {
             net.ground.count_lost(&what, &error);
             error
         })
+    }
+}
+
+/// Tells of control lanes that break.
+pub(crate) struct Lanes {
+    broken: Option<watch::Receiver<u64>>,
+}
+
+impl Lanes {
+    /// Waits until a control lane of this node to another one breaks; for ever, if there is none. Cancel-safe.
+    pub(crate) async fn lost(&mut self) {
+        let ended = match &mut self.broken {
+            Some(broken) => broken.changed().await.is_err(),
+            None => true,
+        };
+        if ended {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

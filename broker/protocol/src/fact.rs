@@ -125,6 +125,13 @@ pub enum Fact {
         /// In which term.
         term: Term,
     },
+    /// Whom a node takes for the leader of the metadata quorum from now on.
+    QuorumLeader {
+        /// Who; `None`: nobody that it has heard of.
+        leader: Option<BrokerId>,
+        /// In which term.
+        term: Term,
+    },
     /// A node knows that an entry of the metadata log is committed.
     Committed {
         /// Which.

@@ -61,7 +61,7 @@ async fn change(
     check_cluster(&api.image.current().image, cluster)?;
     match api.metadata.ask(ControllerQuestion::ChangeVoters(change), time::now() + limit).await {
         Ok(ControllerReply::Voters(Ok(_))) => Ok(()),
-        Ok(ControllerReply::Voters(Err(text))) => Err((of_refusal(&text), text)),
+        Ok(ControllerReply::Voters(Err(refusal))) => Err((of_refusal(refusal), refusal.to_string())),
         Ok(_) => Err((ResponseError::RequestTimedOut, "The voters may change later.".to_owned())),
         Err(error) => Err((errors::of_ask(&error), error.to_string())),
     }
@@ -79,18 +79,15 @@ fn check_cluster(image: &Image, named: Option<&StrBytes>) -> Result<(), Refusal>
     }
 }
 
-/// The quorum says in words why it refuses; the words are those of [`ChangeRefusal`].
-fn of_refusal(text: &str) -> ResponseError {
-    let is = |refusal: ChangeRefusal| text == refusal.to_string();
-    if is(ChangeRefusal::VoterExists) {
-        ResponseError::DuplicateVoter
-    } else if is(ChangeRefusal::NoSuchVoter) {
-        ResponseError::VoterNotFound
-    } else if is(ChangeRefusal::BadNumberOfVoters) {
-        ResponseError::InvalidRequest
-    } else {
+fn of_refusal(refusal: ChangeRefusal) -> ResponseError {
+    match refusal {
+        ChangeRefusal::VoterExists => ResponseError::DuplicateVoter,
+        ChangeRefusal::NoSuchVoter => ResponseError::VoterNotFound,
+        ChangeRefusal::BadNumberOfVoters => ResponseError::InvalidRequest,
         // It passes: clients try again.
-        ResponseError::RequestTimedOut
+        ChangeRefusal::TermNotCommitted | ChangeRefusal::ChangeUnderWay | ChangeRefusal::NotCaughtUp => {
+            ResponseError::RequestTimedOut
+        }
     }
 }
 
@@ -101,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_refused_change_of_voters_says_whether_it_is_worth_trying_again() {
-        let of = |refusal: ChangeRefusal| of_refusal(&refusal.to_string());
+        let of = of_refusal;
         assert_eq!(of(ChangeRefusal::VoterExists), ResponseError::DuplicateVoter);
         assert_eq!(of(ChangeRefusal::NoSuchVoter), ResponseError::VoterNotFound);
         assert_eq!(of(ChangeRefusal::BadNumberOfVoters), ResponseError::InvalidRequest);

@@ -10,7 +10,7 @@ use weir_runtime::watch;
 
 use crate::metadata::LeaderView;
 use crate::peer::message::{ControllerQuestion, ControllerReply, NotDone};
-use crate::peer::{PeerError, Peers};
+use crate::peer::{Lanes, PeerError, Peers};
 
 /// How long to wait before the same question is asked again, unless another leader is heard of before.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -61,6 +61,11 @@ impl ControllerClient {
         let me = self.peers.me();
         let voters = voters.into_iter().filter(|id| *id != me).collect();
         ControllerClient { voters, ..self }
+    }
+
+    /// Watches this node's connections from now on.
+    pub(crate) fn lanes(&self) -> Lanes {
+        self.peers.lanes()
     }
 
     /// Waits until this node hears of another leader of the quorum; cancel-safe. For ever, once the node stops.

@@ -75,7 +75,7 @@ fn a_leader_that_cannot_be_reached_is_given_up_for_another() {
         let mut town = town(Some(BrokerId(2)));
         let asked = asking(&town.client, heartbeat(), soon());
         town.leader.send_replace(view(Some(ME)));
-        let standing = Standing { fenced: false, may_go: false };
+        let standing = Standing { fenced: false, may_go: false, applied: 0 };
         let question = town.questions.recv().await.unwrap();
         question.reply.send(ControllerReply::Heartbeat(Ok(standing))).unwrap();
         assert_eq!(asked.await.unwrap(), Ok(ControllerReply::Heartbeat(Ok(standing))));

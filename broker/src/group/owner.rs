@@ -9,13 +9,14 @@ use weir_protocol::group::{Coordinator, Input, Limits, Name};
 use weir_protocol::metadata::names;
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId};
 use weir_runtime::disk::Disk;
-use weir_runtime::select;
 use weir_runtime::task::{self, JoinHandle};
 use weir_runtime::time::{Alarm, Instant};
+use weir_runtime::{select, simulation};
 
 use super::active::{Active, Fate, Writer, Written};
 use super::load::{LoadError, Loader};
 use super::{Ask, GroupSetup, Message, Unavailable, What};
+use crate::membership::Session;
 use crate::metadata::{ImageReader, View};
 
 /// Questions that wait until a coordinator is loaded; more are refused.
@@ -55,6 +56,7 @@ pub(super) struct Owner {
     seen: Arc<View>,
     disk: Disk,
     limits: Limits,
+    session: Session,
     writer: Writer,
     written: mpsc::Receiver<Written>,
     loaded_to: mpsc::Sender<Loaded>,
@@ -74,6 +76,7 @@ impl Owner {
             seen: setup.image.current(),
             disk: setup.disk.clone(),
             limits: setup.limits,
+            session: setup.session.clone(),
             writer: Writer { shards: setup.shards.clone(), written: written_to },
             written,
             loaded_to,
@@ -147,6 +150,15 @@ impl Owner {
         }
     }
 
+    /// Whether others may coordinate by now without this broker's having heard of it. What it knows is kept: it may be right.
+    fn is_cut_off(&self) -> bool {
+        let is_over = self.session.is_over(self.seen.image.applied().unwrap_or(-1));
+        if is_over {
+            simulation::situation("coordinator past its session");
+        }
+        is_over
+    }
+
     fn on_ask(&mut self, ask: Ask) {
         let Ask { partition, what } = ask;
         // Whoever asks may know already what this task has not been woken for.
@@ -160,7 +172,7 @@ impl Owner {
                 _ => self.drop_entry(partition),
             }
         }
-        let Some((log, epoch)) = led else {
+        let Some((log, epoch)) = led.filter(|_| !self.is_cut_off()) else {
             what.refuse(Unavailable::NotCoordinator);
             return;
         };
@@ -192,7 +204,11 @@ impl Owner {
                 for topic in deleted {
                     active.step(Input::TopicDeleted { topic }, &self.writer);
                 }
-                waiting.into_iter().for_each(|what| answer(&mut active, what, &self.writer));
+                let is_over = self.is_cut_off();
+                waiting.into_iter().for_each(|what| match is_over {
+                    true => what.refuse(Unavailable::NotCoordinator),
+                    false => answer(&mut active, what, &self.writer),
+                });
                 self.entries.insert(partition, Entry::Active(active));
             }
             Err(error) => {

@@ -53,6 +53,8 @@ impl Town {
             store,
             failure: failure.clone(),
             heartbeat: Duration::from_millis(5),
+            session: Session::of_cluster(),
+            lease: Duration::from_secs(1),
             alone: true,
         });
         let (image, next) = (Image::empty(), 0);
@@ -113,7 +115,7 @@ impl Town {
     }
 }
 
-const SERVES: Result<Standing, Refused> = Ok(Standing { fenced: false, may_go: false });
+const SERVES: Result<Standing, Refused> = Ok(Standing { fenced: false, may_go: false, applied: 0 });
 
 fn run(test: impl Future<Output = ()>) {
     weir_runtime::task::block_on(RuntimeOptions::default(), test).unwrap();
@@ -222,8 +224,10 @@ fn the_controller_is_told_of_a_wish_to_go_and_of_a_failed_folder() {
         town.register().await;
         town.heartbeat(SERVES).await;
         assert!(!town.membership.leave(Duration::ZERO).await);
-        while town.heartbeat(Ok(Standing { fenced: false, may_go: false })).await != Wants::Leave {}
-        town.heartbeat(Ok(Standing { fenced: true, may_go: true })).await;
+        while town.heartbeat(Ok(Standing { fenced: false, may_go: false, applied: 0 })).await != Wants::Leave
+        {
+        }
+        town.heartbeat(Ok(Standing { fenced: true, may_go: true, applied: 0 })).await;
         assert!(town.membership.leave(Duration::from_secs(10)).await);
         town.failure.report(Failure::Folder(std::sync::Arc::new(StorageError::Closed)));
         while town.heartbeat(SERVES).await != Wants::Fenced {}

@@ -1,8 +1,10 @@
 //! Applies what the quorum commits, publishes the image, and tells the shards.
 
+mod introductions;
+mod leaving;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 use weir_defect::defect;
@@ -12,10 +14,11 @@ use weir_protocol::raft::{Envelope, Index, Limits, Timing, Voters};
 use weir_protocol::types::{BrokerId, LogId, VoterId};
 use weir_runtime::disk::Disk;
 use weir_runtime::time::{self, Instant};
-use weir_runtime::{simulation, task, watch};
+use weir_runtime::{simulation, watch};
 use weir_storage::{LogConfig, StorageError, Store};
 use weir_wire::internal;
 
+use self::introductions::Twins;
 use super::error::MetadataError;
 use super::formation::{self, Forming};
 use super::news::{News, tell};
@@ -27,7 +30,7 @@ use crate::controller::{ControllerClient, Controlling, Todo};
 use crate::membership::INTERNAL;
 use crate::metrics::Metrics;
 use crate::node::{Failure, FailureFlag};
-use crate::peer::message::{Belongs, ControllerReply, NotDone, QuorumQuestion, QuorumReply};
+use crate::peer::message::{ControllerReply, NotDone, QuorumQuestion, QuorumReply};
 use crate::peer::{Asked, Peers};
 use crate::shard::{Message, Shards};
 
@@ -35,12 +38,6 @@ use crate::shard::{Message, Shards};
 const MESSAGES_PER_WAKE: usize = 64;
 /// Messages that are taken in before the time is looked at.
 const MESSAGES_PER_TICK: usize = 4_096;
-/// Nodes that have introduced themselves, voters and registered brokers aside.
-const INTRODUCED_MAX: usize = 64;
-/// For how long an introduction counts: who hears nothing introduces itself again.
-const INTRODUCED_FOR: Duration = Duration::from_secs(60);
-/// How long a node that only follows waits for a leader's messages before it introduces itself.
-const SILENCE_MAX: Duration = Duration::from_secs(1);
 /// What an entry takes besides its payload, roughly.
 const ENTRY_OVERHEAD_BYTES: u64 = 100;
 
@@ -84,6 +81,7 @@ pub(crate) struct Driver {
     is_registered: bool,
     /// Nodes that want the log and may be in no image yet.
     introduced: BTreeMap<BrokerId, (VoterId, Instant)>,
+    twins: Twins,
     /// Who gets the log may have changed.
     observers_changed: bool,
     /// When a leader was heard last.
@@ -128,6 +126,7 @@ impl Driver {
             news: News::default(),
             is_registered: false,
             introduced: BTreeMap::new(),
+            twins: Twins::new(),
             observers_changed: false,
             heard: time::now(),
             since_snapshot_bytes: 0,
@@ -207,39 +206,12 @@ impl Driver {
                 }
                 Some(asked) = self.questions.recv() => self.on_question(Some(quorum), asked),
                 () = silence.wait() => self.introduce(quorum),
+                Some(twin) = self.twins.heard.recv() => self.on_twin(twin),
                 _ = stop.recv() => return self.hand_over(quorum).await,
             }
             self.watch_observers(quorum)?;
             self.settle(shards).await;
         }
-    }
-
-    /// This node stops. If it leads, the voter that has most takes over before, so that nobody waits for an election timeout;
-    /// whoever takes over may need this one's vote.
-    async fn hand_over(&mut self, quorum: &mut Quorum) -> Result<(), MetadataError> {
-        let led = quorum.leader().leader == Some(self.me.broker);
-        let progress = quorum.hand_over()?;
-        self.take_in(quorum, progress)?;
-        let mut patience = time::Alarm::new();
-        patience.set(Some(time::now() + quorum.hand_over_max()));
-        while led && !quorum.has_handed_over() {
-            weir_runtime::select! {
-                event = quorum.event() => {
-                    let progress = quorum.on_event(event)?;
-                    self.take_in(quorum, progress)?;
-                }
-                Some(envelope) = self.raft.recv() => self.on_message(quorum, envelope)?,
-                event = self.controlling.event() => {
-                    let todos = self.controlling.on_event(event, &self.image);
-                    self.carry_out(quorum, todos)?;
-                }
-                () = patience.wait() => return Ok(()),
-            }
-        }
-        if led {
-            simulation::situation("metadata leader handed over");
-        }
-        Ok(())
     }
 
     /// Takes in what has arrived before the time is looked at: a leader that was heard in time is there, even if this task
@@ -286,6 +258,7 @@ impl Driver {
             self.note_registered();
         }
         self.heard = time::now();
+        simulation::observe(|| Fact::QuorumLeader { leader: None, term: 0 });
         opened.join(&self.store, &self.disk, self.peers.clone(), voters).map(Some)
     }
 
@@ -315,34 +288,12 @@ impl Driver {
         }
     }
 
-    fn configured_voters(&self) -> Vec<BrokerId> {
-        self.config.quorum_voters.iter().map(|voter| BrokerId(voter.node_id)).collect()
-    }
-
     fn on_message(&mut self, quorum: &mut Quorum, envelope: Envelope) -> Result<(), MetadataError> {
         if envelope.to == self.me && envelope.message.is_of_leader() {
             self.heard = time::now();
         }
         let progress = quorum.on_message(envelope)?;
         self.take_in(quorum, progress)
-    }
-
-    fn on_question(&mut self, quorum: Option<&Quorum>, asked: Asked<QuorumQuestion, QuorumReply>) {
-        let QuorumQuestion::Introduce { me: who, at, .. } = asked.question;
-        let belongs = self.first_voters.as_ref().map(|voters| Belongs {
-            cluster_id: self.image.cluster_id(),
-            first_voters: voters.ids().to_vec(),
-            leader: quorum.and_then(Quorum::leading_voter),
-        });
-        // Whoever asked may have gone.
-        let _ = asked.reply.send(QuorumReply::Introduced { me: self.me, belongs });
-        self.introduced.retain(|_, (_, at)| at.elapsed() < INTRODUCED_FOR);
-        let has_room = self.introduced.len() < INTRODUCED_MAX || self.introduced.contains_key(&who.broker);
-        if who.broker != self.me.broker && who.broker == asked.from && has_room {
-            self.introduced.insert(who.broker, (who, time::now()));
-            self.peers.set_addresses(at.map(|at| (who.broker, at)));
-            self.observers_changed = true;
-        }
     }
 
     /// Gives the log to every broker of the image, and to nodes that are on their way into it.
@@ -367,29 +318,6 @@ impl Driver {
             Some((id, (endpoint.host.clone(), endpoint.port)))
         });
         self.peers.set_addresses(internal);
-    }
-
-    /// When this node has heard no leader for so long that it introduces itself.
-    fn silence_ends(&self, quorum: &Quorum) -> Option<Instant> {
-        let alone = quorum.voters().ids() == [self.me] && self.config.quorum_voters.is_empty();
-        if alone || quorum.leader().leader == Some(self.me.broker) {
-            None
-        } else {
-            Some(self.heard + SILENCE_MAX)
-        }
-    }
-
-    /// The leader may not know that this node follows.
-    fn introduce(&mut self, quorum: &Quorum) {
-        self.heard = time::now();
-        let voters = quorum.voters().ids().iter().map(|voter| voter.broker);
-        let mut others: Vec<_> = self.configured_voters().into_iter().chain(voters).collect();
-        others.sort_unstable();
-        others.dedup();
-        others.retain(|id| *id != self.me.broker);
-        let introduction =
-            formation::introduce(self.me, self.config.roles.controller, others, self.peers.clone());
-        task::spawn("introduction", introduction);
     }
 
     /// Takes in what the quorum has brought, and what is done about that.
@@ -448,6 +376,7 @@ impl Driver {
             Happening::Unknown(ticket) => self.controlling.on_unknown(ticket),
             Happening::Read(ticket, commit) => self.controlling.on_read(ticket, commit),
             Happening::Leader(view) => {
+                simulation::observe(|| Fact::QuorumLeader { leader: view.leader, term: view.term });
                 self.leader.send_replace(view);
                 self.controlling.set_leader(view.leader);
                 self.observers_changed = true;

@@ -175,14 +175,27 @@ fn introduction(me: VoterId, may_vote: bool, peers: &Peers) -> QuorumQuestion {
     QuorumQuestion::Introduce { me, may_vote, at: peers.address(me.broker) }
 }
 
-/// Introduces a node that only follows to all of `others`, so that the leader among them gives it the log.
-pub(super) async fn introduce(me: VoterId, may_vote: bool, others: Vec<BrokerId>, peers: Peers) {
+/// Introduces a node that only follows to all of `others`, so that the leader among them gives it the log. Returns whom one of
+/// them takes for the leader that has this node's number and another folder.
+pub(super) async fn introduce(
+    me: VoterId,
+    may_vote: bool,
+    others: Vec<BrokerId>,
+    peers: Peers,
+) -> Option<VoterId> {
+    let mut twin = None;
     for other in others {
         let question = introduction(me, may_vote, &peers);
         let asked: Result<Result<QuorumReply, PeerError>, _> =
             time::timeout(ROUND, peers.ask(other, question)).await;
-        if !matches!(asked, Ok(Ok(_))) {
-            tracing::debug!(%other, "does not answer an introduction");
+        match asked {
+            Ok(Ok(QuorumReply::Introduced { belongs, .. })) => {
+                let leader = belongs.and_then(|belongs| belongs.leader);
+                let is_twin = |leader: &VoterId| leader.broker == me.broker && leader.folder != me.folder;
+                twin = twin.or(leader.filter(is_twin));
+            }
+            _ => tracing::debug!(%other, "does not answer an introduction"),
         }
     }
+    twin
 }

@@ -21,7 +21,7 @@ use crate::complaints::Complaints;
 use crate::config::Config;
 use crate::controller::{ControllerClient, Controlling, PartitionChanges};
 use crate::group::{GroupSetup, Groups};
-use crate::membership::{self, INTERNAL, Membership, MembershipSetup, tails};
+use crate::membership::{self, INTERNAL, Membership, MembershipSetup, Session, tails};
 use crate::metadata::ImageReader;
 use crate::metadata::driver::{Driver, DriverSetup};
 use crate::metrics::Metrics;
@@ -194,12 +194,15 @@ impl Ground {
         let (mailboxes, followed) = Mailboxes::new();
         let changes = PartitionChanges::new(self.me, client.clone(), image.clone());
         let (shards, owners) = Shards::start(&self.shard_setup(image.clone(), mailboxes, changes));
+        let is_clustered = self.config.is_clustered();
+        let session = if is_clustered { Session::of_cluster() } else { Session::default() };
         let (groups, coordinators) = Groups::start(&GroupSetup {
             me: self.me,
             image: image.clone(),
             shards: shards.clone(),
             disk: self.disk.clone(),
             limits: group_limits(&self.config),
+            session: session.clone(),
         });
         let (driver_stop, stop) = mpsc::channel(1);
         let driver = task::spawn("metadata", driver.run(shards.clone(), stop));
@@ -209,17 +212,7 @@ impl Ground {
         if let Some((listener, _)) = internal {
             self.replicate(listener, &shards, &image, followed);
         }
-        let membership = self.config.roles.broker.then(|| {
-            Membership::start(MembershipSetup {
-                registration,
-                client,
-                image: image.clone(),
-                store: self.store.clone(),
-                failure: self.failure.clone(),
-                heartbeat: self.config.heartbeat_interval,
-                alone: !self.config.is_clustered(),
-            })
-        });
+        let membership = self.config.roles.broker.then(|| self.join(registration, client, &image, session));
         let api = Arc::new(Api {
             budget: Budget::new(
                 self.config.queued_request_bytes_max,
@@ -252,7 +245,6 @@ impl Ground {
         let owners = owners.into_iter().map(|owner| watch(owner, "a shard")).collect();
         let coordinators = coordinators.into_iter().map(|task| watch(task, "a group coordinator")).collect();
         let driver = watch(driver, "the metadata driver");
-        let is_clustered = self.config.is_clustered();
         let others = self.config.quorum_voters.iter().map(|voter| BrokerId(voter.node_id));
         let node = Node {
             address,
@@ -277,12 +269,38 @@ impl Ground {
         Ok((node, entrance))
     }
 
+    /// Begins to be a member of the cluster.
+    fn join(
+        &self,
+        registration: Registration,
+        client: ControllerClient,
+        image: &ImageReader,
+        session: Session,
+    ) -> Membership {
+        let heartbeat = self.config.heartbeat_interval;
+        Membership::start(MembershipSetup {
+            registration,
+            client,
+            image: image.clone(),
+            store: self.store.clone(),
+            failure: self.failure.clone(),
+            heartbeat,
+            session,
+            lease: membership::lease(&self.timing(), self.config.election_timeout, heartbeat),
+            alone: !self.config.is_clustered(),
+        })
+    }
+
     /// How long the controller waits for what.
     fn timing(&self) -> controller::Timing {
+        let default = controller::Timing::default();
+        // A heartbeat to a new controller is on its way as soon as the broker hears of that one.
+        let first_session = self.config.election_timeout + 2 * self.config.heartbeat_interval;
         controller::Timing {
             session: self.config.session_timeout,
+            first_session: default.first_session.max(first_session),
             balance: self.config.leader_balance,
-            ..controller::Timing::default()
+            ..default
         }
     }
 

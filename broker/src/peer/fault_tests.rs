@@ -33,7 +33,7 @@ async fn node(me: i32, notes: Arc<Mutex<Vec<Note>>>, lost: Arc<Mutex<Vec<BrokerI
         weir_runtime::select! {
             Some(asked) = arrivals.quorum.recv() => drop(asked.reply.send(introduced(me))),
             Some(envelope) = arrivals.raft.recv() => locked(&notes).push(Note::Raft(envelope)),
-            Some(node) = arrivals.lost.recv() => locked(&lost).push(node),
+            Some(node) = arrivals.lost.recv() => locked(&lost).push(node.broker),
             else => return,
         }
     }

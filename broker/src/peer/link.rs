@@ -66,12 +66,15 @@ pub(super) struct Ground {
     pub(super) addresses: Mutex<BTreeMap<BrokerId, (String, u16)>>,
     /// Why nodes did not talk to this one when that was tried last, where another try ends in the same way.
     pub(super) refusals: watch::Sender<BTreeMap<BrokerId, Refusal>>,
+    /// Counts control lanes that broke.
+    pub(super) broken: watch::Sender<u64>,
 }
 
 impl Ground {
     pub(super) fn new(setup: PeerSetup) -> Ground {
         let refusals = watch::Sender::new(BTreeMap::new());
-        Ground { setup, cluster: Mutex::default(), addresses: Mutex::default(), refusals }
+        let broken = watch::Sender::new(0);
+        Ground { setup, cluster: Mutex::default(), addresses: Mutex::default(), refusals, broken }
     }
 
     /// Counts what does not go out.
@@ -179,6 +182,7 @@ pub(super) async fn run(to: BrokerId, ground: std::sync::Arc<Ground>, mut queue:
                 let Some(error) = end else { return };
                 ground.setup.metrics.peer_connections_failed.increment();
                 failures.lost(&error);
+                ground.broken.send_modify(|broken| *broken += 1);
             }
             Err(error) => {
                 ground.setup.metrics.peer_connections_failed.increment();

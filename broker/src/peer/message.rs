@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use weir_protocol::controller::{Question as TailQuestion, Refused, Standing, Tail, Wants};
 use weir_protocol::metadata::{Change, ClusterCommand, Record, Registration, Rejected};
-use weir_protocol::raft::{Envelope, Index, Term, VoterChange};
+use weir_protocol::raft::{ChangeRefusal, Envelope, Index, Term, VoterChange};
 use weir_protocol::types::{BrokerId, VoterId};
 
 /// What needs no answer. It may be lost.
@@ -119,7 +119,7 @@ pub(crate) enum ControllerReply {
         outcome: Result<Change, Rejected>,
     },
     /// The voters have changed in the entry at this index, or why they have not.
-    Voters(Result<Index, String>),
+    Voters(Result<Index, ChangeRefusal>),
     /// The state machine must have applied everything below.
     Read(Index),
     /// See [`QuorumState`].

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use uuid::Uuid;
-use weir_protocol::types::BrokerId;
+use weir_protocol::types::VoterId;
 use weir_runtime::net::{Listener, Stream};
 use weir_runtime::time::{self, Alarm};
 use weir_runtime::{task, watch};
@@ -69,7 +69,7 @@ struct Server {
     complaints: Complaints,
     stage: watch::Receiver<Stage>,
     /// The newest control lane of each node: only its end says that the node is lost.
-    newest: Mutex<BTreeMap<BrokerId, u64>>,
+    newest: Mutex<BTreeMap<VoterId, u64>>,
 }
 
 /// Serves the cluster's other nodes until the connections are cut; then each connection ends by itself. A node without peers
@@ -161,7 +161,8 @@ impl Server {
         address: SocketAddr,
         serial: u64,
     ) {
-        locked(&self.newest).insert(from.node, serial);
+        let node = VoterId { broker: from.node, folder: from.folder };
+        locked(&self.newest).insert(node, serial);
         self.peers.heard(from);
         let mut session = Session::new((from, cluster), lane, &self.peers.inboxes, &self.ground);
         let end = session.run().await;
@@ -172,9 +173,9 @@ impl Server {
             _ => self.complaints.about(address, &format_args!("node {} is cut off: {end}", from.node)),
         }
         let mut newest = locked(&self.newest);
-        if newest.get(&from.node) == Some(&serial) {
-            newest.remove(&from.node);
-            self.peers.inboxes.lost(from.node);
+        if newest.get(&node) == Some(&serial) {
+            newest.remove(&node);
+            self.peers.inboxes.lost(node);
         }
     }
 }

@@ -210,8 +210,12 @@ impl Cluster {
 
     /// A node that does not lead the metadata quorum.
     fn follower(&self) -> usize {
-        let leads = |id: &usize| self.log(*id).contains("leads the metadata quorum");
-        [1, 2, 3].into_iter().find(|id| !leads(id)).expect("one leads")
+        [1, 2, 3].into_iter().find(|id| !self.leads(*id)).expect("one leads")
+    }
+
+    /// Whether a node has begun to lead the metadata quorum, which nobody has taken over since.
+    fn leads(&self, id: usize) -> bool {
+        self.log(id).contains("leads the metadata quorum")
     }
 }
 
@@ -338,12 +342,18 @@ async fn refused(cluster: &Cluster, settings: &str) -> (Option<i32>, String) {
 fn a_second_node_of_the_same_number_is_refused() {
     run(async {
         let mut cluster = Cluster::start().await;
-        let id = cluster.follower();
-        let text = settings_of(id as i32, &cluster.voters, 0, &cluster.folders.path().join("other"));
-        let (code, said) = refused(&cluster, &text).await;
-        assert_eq!(code, Some(7), "{said}");
-        assert!(said.contains(&format!("broker {id} is alive with another data folder")), "{said}");
-        cluster.end(id, SIGTERM);
+        let follower = cluster.follower();
+        let leader = [1, 2, 3].into_iter().find(|id| cluster.leads(*id)).expect("one leads");
+        // Nobody gives the quorum's log to a node that has its leader's number.
+        for id in [follower, leader] {
+            let folder = cluster.folders.path().join(format!("other-{id}"));
+            let text = settings_of(id as i32, &cluster.voters, 0, &folder);
+            let (code, said) = refused(&cluster, &text).await;
+            assert_eq!(code, Some(7), "{said}");
+            assert!(said.contains(&format!("broker {id} is alive with another data folder")), "{said}");
+        }
+        cluster.end(leader, SIGTERM);
+        cluster.end(follower, SIGTERM);
     });
 }
 

@@ -274,7 +274,7 @@ impl World {
 fn describe(answer: &Answer) -> String {
     match answer {
         Answer::Registered(Ok(epoch)) => format!("broker epoch {epoch}"),
-        Answer::Heartbeat(Ok(Standing { fenced, may_go })) => {
+        Answer::Heartbeat(Ok(Standing { fenced, may_go, .. })) => {
             format!(
                 "it {}{}",
                 if *fenced { "is fenced" } else { "serves" },

@@ -159,6 +159,8 @@ pub struct Standing {
     pub fenced: bool,
     /// It may stop now: its leaders have moved, and the others know.
     pub may_go: bool,
+    /// The last metadata entry that the controller had applied when it said so.
+    pub applied: i64,
 }
 
 /// Why a broker does not get what it asked for.

@@ -109,11 +109,12 @@ impl Controller {
 
     /// Where the broker stands: it may go when its leaders have moved and the others know, or when it leads nothing.
     pub(super) fn standing(&self, id: BrokerId, now: Duration, image: &Image) -> Standing {
+        let applied = image.applied().unwrap_or(-1);
         let (Some(session), Some(known)) = (self.sessions.get(&id), image.broker(id)) else {
-            return Standing { fenced: true, may_go: false };
+            return Standing { fenced: true, may_go: false, applied };
         };
         let done = known.fenced || self.others_know(id, known, now, image);
-        Standing { fenced: known.fenced, may_go: session.wants == Wants::Leave && done }
+        Standing { fenced: known.fenced, may_go: session.wants == Wants::Leave && done, applied }
     }
 
     /// Whether every other broker that is alive has applied the entry with which this one's leaders moved: from then on a

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::message::{Entry, Envelope, HardState, Index, Message, Snapshot, Term};
@@ -338,7 +339,7 @@ pub enum Refusal {
 }
 
 /// Why the voters are not changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum ChangeRefusal {
     /// A leader that has not committed an entry of its term does not know whether it may change the voters.
     #[error("the leader's term has no committed entry yet")]
