@@ -61,6 +61,8 @@ pub struct Invariants {
     /// The high watermark that each process has told last.
     told: BTreeMap<(LogId, Process), Offset>,
     quorum_leaders: BTreeMap<Term, Process>,
+    /// Whom each node takes for the quorum's leader.
+    quorum_views: BTreeMap<u32, Option<BrokerId>>,
     committed: BTreeMap<Index, (Term, Bytes)>,
     broker_epochs: BTreeMap<BrokerId, (i64, Process)>,
     votes: BTreeMap<(VoterId, Term), VoterId>,
@@ -133,6 +135,11 @@ impl Invariants {
     /// What keeps the cluster from being whole again; `None`: nothing.
     pub fn lacks(&self, brokers: &[BrokerId]) -> Option<String> {
         self.town.lacks(brokers)
+    }
+
+    /// Whether a node leads the metadata quorum, as far as it knows.
+    pub fn quorum_is_led(&self) -> bool {
+        self.quorum_views.iter().any(|(node, leader)| *leader == Some(BrokerId(*node as i32)))
     }
 
     /// Holds the replicas against each other once the cluster is whole again: each has every committed record that it retains.
@@ -209,6 +216,10 @@ impl Invariants {
                 one_of_each(&mut self.quorum_leaders, *term, process).map(|other| {
                     ("two-quorum-leaders", format!("term {term} has two leaders, {other:?} too"))
                 })
+            }
+            Fact::QuorumLeader { leader, .. } => {
+                self.quorum_views.insert(node, *leader);
+                None
             }
             Fact::Committed { index, term, payload } => self.committed(*index, *term, payload),
             Fact::Registered { broker, epoch } => self.registered(process, *broker, *epoch),

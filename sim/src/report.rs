@@ -103,6 +103,10 @@ pub mod situation {
     pub const LEADER_FROM_ELR: &str = "leader from the eligible replicas";
     /// A replica leads that was not certain of its tail: the longest log among enough answers (contract 5).
     pub const LEADER_FROM_UNCERTAIN: &str = "leader from the uncertain replicas";
+    /// The same, where several were uncertain and their answers were held against each other.
+    pub const LEADER_FROM_SEVERAL_UNCERTAIN: &str = "leader from several uncertain replicas";
+    /// A leader could not keep what others may hold, and leads on in a new epoch (contract 4).
+    pub const EPOCH_RENEWED: &str = "leader took a new epoch";
     /// Fewer replicas were in sync than acknowledgements need.
     pub const TOO_FEW_IN_SYNC: &str = "fewer in sync than needed";
     /// A replica came into sync again.
@@ -113,6 +117,10 @@ pub mod situation {
     pub const TRUNCATED_THEN_CRASH: &str = "truncation followed by a crash";
     /// Another node leads the metadata quorum.
     pub const QUORUM_MOVED: &str = "quorum leader moved";
+    /// A leader of the metadata quorum that was stopped let another node take over.
+    pub const QUORUM_HANDED_OVER: &str = "metadata leader handed over";
+    /// A broker that was cut off sent a group's members away.
+    pub const COORDINATOR_CUT_OFF: &str = "coordinator past its session";
     /// A broker's session ended.
     pub const FENCED: &str = "broker fenced";
 
@@ -144,11 +152,15 @@ pub mod situation {
         NO_LEADER,
         LEADER_FROM_ELR,
         LEADER_FROM_UNCERTAIN,
+        LEADER_FROM_SEVERAL_UNCERTAIN,
+        EPOCH_RENEWED,
         TOO_FEW_IN_SYNC,
         JOINED_ISR,
         TRUNCATED,
         TRUNCATED_THEN_CRASH,
         QUORUM_MOVED,
+        QUORUM_HANDED_OVER,
+        COORDINATOR_CUT_OFF,
         FENCED,
         SNAPSHOT_TAKEN,
         SNAPSHOT_INSTALLED,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use weir_defect::{Defect, switch_on};
-use weir_jepsen::checkers::{self, Anomaly, AnomalyKind};
+use weir_jepsen::checkers::{self, AnomalyKind};
 use weir_jepsen::history::{Acks, Done, Event, History, Operation, Outcome as Ending, ProcessId, Recorder};
 use weir_jepsen::workload::{Damage, Flush, Idempotence, Liveness, Promise, Values};
 use weir_runtime::simulation::{self, NodeId, Outcome, SimulationOptions, TraceEvent, World};
@@ -29,8 +29,6 @@ const LIVENESS_BOUND: Duration = Duration::from_secs(60);
 const REPAIR_MAX: Duration = Duration::from_secs(10);
 /// How long brokers may take to serve for the first time.
 const START_MAX: Duration = Duration::from_secs(30);
-/// How long a broker may take to hear, once it can, that it was deposed.
-const NEWS_MAX: Duration = Duration::from_secs(1);
 /// When a run is given up.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 
@@ -105,6 +103,7 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
     nemesis.strike(&plan.faults).await;
     time::sleep_until(end).await;
     nemesis.heal();
+    watch.healed();
     let healed_at_ns = Shared::now_ns();
     stop.send_replace(true);
     let deadline = time::now() + LIVENESS_BOUND;
@@ -301,10 +300,7 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
                 && remains.exits.iter().any(|exit| exit.code == DAMAGED)
                 && !remains.deeds.damaged.is_empty();
             report.findings.extend(unrepaired(plan, &history));
-            let found = verdict.anomalies.iter().filter(|anomaly| {
-                let is_excused = refuses && is_absence(anomaly.kind);
-                !is_excused && !is_stale_read(plan, anomaly, remains.healed_at_ns)
-            });
+            let found = verdict.anomalies.iter().filter(|anomaly| !(refuses && is_absence(anomaly.kind)));
             report
                 .findings
                 .extend(found.map(|anomaly| Finding::new(anomaly.kind.to_string(), anomaly.to_string())));
@@ -327,15 +323,6 @@ fn unrepaired(plan: &Plan, history: &History) -> Option<Finding> {
     };
     let (log, span) = history.operations().iter().find_map(corrupt).filter(|_| !plan.cluster.is_lone())?;
     Some(Finding::new("unrepaired", format!("{log:?} is still damaged in the end, at {span:?}")))
-}
-
-/// Whether a coordinator told what a group had committed once, while faults went on or had hardly ended. One that is cut off from the
-/// others does not know that it is deposed, and clients may reach it still: it takes no commits, but it answers.
-fn is_stale_read(plan: &Plan, anomaly: &Anomaly, healed_at_ns: u64) -> bool {
-    let is_read = anomaly.kind == AnomalyKind::OffsetRegression && anomaly.what.contains("is told to stand");
-    let asked_at_ns = anomaly.proof.last().map(|evidence| evidence.invoked_ns);
-    let known_at_ns = healed_at_ns + NEWS_MAX.as_nanos() as u64;
-    !plan.cluster.is_lone() && is_read && asked_at_ns.is_some_and(|at_ns| at_ns < known_at_ns)
 }
 
 /// Whether the anomaly is that something did not come. A broker whose only copy of the metadata is damaged says so and

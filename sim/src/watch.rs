@@ -17,6 +17,8 @@ use crate::report::Finding;
 
 /// How often a look is taken.
 const EVERY: Duration = Duration::from_millis(50);
+/// How long the metadata quorum may have no leader once everything is healed; nodes may start meanwhile.
+const LEADERLESS_MAX: Duration = Duration::from_secs(5);
 
 /// Everything that the nodes have told so far. Clones see the same.
 #[derive(Clone)]
@@ -27,6 +29,16 @@ pub struct Watch {
     brokers: Arc<Vec<BrokerId>>,
     /// What was told, if it is to be shown.
     told: Option<Arc<Mutex<Vec<Told>>>>,
+    /// When everything was healed, and since when the quorum has had no leader then.
+    leaderless: Arc<Mutex<Leaderless>>,
+}
+
+/// How long the metadata quorum has no leader although it could.
+#[derive(Debug, Default)]
+struct Leaderless {
+    is_healed: bool,
+    since: Option<Instant>,
+    longest: Duration,
 }
 
 impl Watch {
@@ -42,6 +54,7 @@ impl Watch {
             partitions: Arc::new(plan.load.topics.iter().flat_map(of_topic).collect()),
             brokers: Arc::new(plan.cluster.serving().map(|node| BrokerId(node as i32 + 1)).collect()),
             told: traced.then(Arc::default),
+            leaderless: Arc::default(),
         }
     }
 
@@ -81,9 +94,29 @@ impl Watch {
     /// Looks again and again, so that little waits to be looked at.
     pub async fn run(&self) {
         loop {
-            drop(self.look());
+            let is_led = self.look().quorum_is_led();
+            self.note_led(is_led);
             time::sleep(EVERY).await;
         }
+    }
+
+    /// Everything is healed.
+    pub fn healed(&self) {
+        self.leaderless().is_healed = true;
+    }
+
+    fn leaderless(&self) -> MutexGuard<'_, Leaderless> {
+        self.leaderless.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_led(&self, is_led: bool) {
+        let mut leaderless = self.leaderless();
+        if is_led || !leaderless.is_healed {
+            leaderless.since = None;
+            return;
+        }
+        let since = *leaderless.since.get_or_insert_with(time::now);
+        leaderless.longest = leaderless.longest.max(since.elapsed());
     }
 
     /// Waits until every broker serves and every partition has a leader and all its replicas in sync.
@@ -120,6 +153,13 @@ impl Watch {
         if is_whole {
             invariants.compare_replicas();
         }
-        invariants.findings()
+        let longest = self.leaderless().longest;
+        let mut findings = invariants.findings();
+        if longest > LEADERLESS_MAX {
+            let text =
+                format!("the metadata quorum had no leader for {longest:?} although everything was healed");
+            findings.push(Finding::new("no-quorum-leader", text));
+        }
+        findings
     }
 }

@@ -33,6 +33,11 @@ fn met(was: &PartitionState, now: &PartitionState, needed: usize) -> Vec<&'stati
         (now.leader.is_none(), situation::NO_LEADER),
         (is_among(&was.elr) && !is_among(&was.isr), situation::LEADER_FROM_ELR),
         (is_among(&was.uncertain), situation::LEADER_FROM_UNCERTAIN),
+        (is_among(&was.uncertain) && was.uncertain.len() > 1, situation::LEADER_FROM_SEVERAL_UNCERTAIN),
+        (
+            now.leader.is_some() && now.leader == was.leader && now.leader_epoch > was.leader_epoch,
+            situation::EPOCH_RENEWED,
+        ),
         (!was.isr.is_empty() && now.isr.len() < needed, situation::TOO_FEW_IN_SYNC),
         (now.isr.len() > was.isr.len(), situation::JOINED_ISR),
     ];
