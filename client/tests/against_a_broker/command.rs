@@ -320,7 +320,7 @@ fn json_has_the_documented_parts() {
     assert_eq!(keys(&cluster["brokers"][0]), broker);
     assert_eq!(json(&["cluster"])["id"], cluster["id"]);
     let health = json(&["cluster", "health", "--wait", "10s"]);
-    assert_eq!(keys(&health), ["brokers", "fenced", "healthy", "partition_count", "partitions"]);
+    assert_eq!(keys(&health), ["brokers", "fenced", "healthy", "partition_count", "partitions", "quorum"]);
     assert_eq!((&health["healthy"], &health["partitions"]), (&json!(true), &json!([])));
 
     assert_eq!(json(&["group", "delete", &group]), json!({ "deleted": [group] }));
