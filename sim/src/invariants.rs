@@ -23,6 +23,9 @@ use crate::report::{Finding, situation};
 /// A process: the number of its node, and how many that has had. A broker's id is the number of its node.
 type Process = (u32, u64);
 
+/// A process that tells nothing for longer may stand still.
+const STANDSTILL_MS: f64 = 200.0;
+
 /// What is broken, and how.
 type Broken = Option<(&'static str, String)>;
 
@@ -33,6 +36,8 @@ pub struct Premises {
     pub is_lone: bool,
     /// Nodes whose disks lie, or forget what a plan lets them forget: they may know less after a restart than before.
     pub forgetful: BTreeSet<u32>,
+    /// How long a leader of the metadata quorum may work on that has been replaced, in ms, if there is a limit.
+    pub deposed_ms_max: Option<f64>,
 }
 
 impl Premises {
@@ -44,7 +49,14 @@ impl Premises {
             let cuts = plan.faults.iter().filter(|fault| fault.fault.takes_power());
             forgetful.extend(cuts.flat_map(|fault| fault.fault.nodes()));
         }
-        Premises { is_lone, forgetful: forgetful.into_iter().map(|node| node + 1).collect() }
+        let election = plan.cluster.settings.get("controller.quorum.election.timeout.ms");
+        let election_ms: f64 = election.and_then(|value| value.parse().ok()).unwrap_or(1_000.0);
+        Premises {
+            is_lone,
+            forgetful: forgetful.into_iter().map(|node| node + 1).collect(),
+            // It notices after two election timeouts that no majority hears it.
+            deposed_ms_max: Some(4.0 * election_ms + 500.0),
+        }
     }
 }
 
@@ -63,12 +75,19 @@ pub struct Invariants {
     quorum_leaders: BTreeMap<Term, Process>,
     /// Whom each node takes for the quorum's leader.
     quorum_views: BTreeMap<u32, Option<BrokerId>>,
+    /// Who leads the quorum as far as it knows itself. When it has been replaced: how long it has worked on since, and when it told
+    /// something last, in ms.
+    reigns: BTreeMap<Process, Option<(f64, f64)>>,
     committed: BTreeMap<Index, (Term, Bytes)>,
     broker_epochs: BTreeMap<BrokerId, (i64, Process)>,
     votes: BTreeMap<(VoterId, Term), VoterId>,
     images: BTreeMap<i64, u64>,
     /// Replicas that were cut since they were opened, and by which process.
     cut: BTreeMap<(LogId, u32), u64>,
+    /// Which process has opened a replica last.
+    opened: BTreeMap<(LogId, u32), u64>,
+    /// Under which broker epoch a member of an ISR came into it last.
+    joined: BTreeMap<(LogId, BrokerId), i64>,
     met: BTreeSet<&'static str>,
     findings: Vec<Finding>,
 }
@@ -132,6 +151,11 @@ impl Invariants {
         })
     }
 
+    /// The latest epoch of a broker that its process has told.
+    pub fn broker_epoch(&self, broker: BrokerId) -> Option<i64> {
+        self.broker_epochs.get(&broker).map(|(epoch, _)| *epoch)
+    }
+
     /// What keeps the cluster from being whole again; `None`: nothing.
     pub fn lacks(&self, brokers: &[BrokerId]) -> Option<String> {
         self.town.lacks(brokers)
@@ -173,11 +197,15 @@ impl Invariants {
 
     fn check(&mut self, process: Process, at_ms: f64, fact: &Fact) {
         let (node, incarnation) = process;
+        if let Some((name, text)) = self.works_on(process, at_ms) {
+            self.report(name, text);
+        }
         let broken = match fact {
             Fact::Opened { log, start, end } => {
                 if self.cut.remove(&(*log, node)).is_some_and(|process| process != incarnation) {
                     self.met.insert(situation::TRUNCATED_THEN_CRASH);
                 }
+                self.opened.insert((*log, node), incarnation);
                 self.opened(node, *log, *start, *end)
             }
             Fact::Appended { log, .. }
@@ -210,6 +238,8 @@ impl Invariants {
                 self.high_watermark(process, *log, *high_watermark, *durable_end)
             }
             Fact::LeadsQuorum { term } => {
+                self.reigns.values_mut().for_each(|reign| *reign = reign.or(Some((0.0, at_ms))));
+                self.reigns.insert(process, None);
                 if self.quorum_leaders.values().next_back().is_some_and(|(last, _)| *last != node) {
                     self.met.insert(situation::QUORUM_MOVED);
                 }
@@ -219,6 +249,11 @@ impl Invariants {
             }
             Fact::QuorumLeader { leader, .. } => {
                 self.quorum_views.insert(node, *leader);
+                if *leader == Some(BrokerId(node as i32)) {
+                    self.reigns.entry(process).or_insert(None);
+                } else {
+                    self.reigns.remove(&process);
+                }
                 None
             }
             Fact::Committed { index, term, payload } => self.committed(*index, *term, payload),
@@ -242,14 +277,30 @@ impl Invariants {
         }
     }
 
+    /// A leader of the quorum that has been replaced, and does not hear from the others, notices that nobody follows it. While it stands
+    /// still it notices nothing, and tells nothing.
+    fn works_on(&mut self, process: Process, at_ms: f64) -> Broken {
+        let max_ms = self.premises.deposed_ms_max?;
+        let (worked_ms, last_ms) = self.reigns.get_mut(&process)?.as_mut()?;
+        *worked_ms += (at_ms - *last_ms).min(STANDSTILL_MS);
+        *last_ms = at_ms;
+        let worked_ms = *worked_ms;
+        (worked_ms > max_ms).then(|| {
+            (
+                "deposed-leader",
+                format!("node {} has led on for {worked_ms:.0} ms after it was replaced", process.0),
+            )
+        })
+    }
+
     /// What was durable is there after a restart, and whoever counts as in sync or eligible holds what was shown.
     fn opened(&mut self, node: u32, log: LogId, start: Offset, end: Offset) -> Broken {
         let durable = self.logs.opened(log, node, start, end);
-        if self.is_forgetful(node) {
+        let (shown, broker) = (self.logs.committed_end(log), BrokerId(node as i32));
+        if self.is_excused(log, broker) {
             return None;
         }
-        let shown = self.logs.committed_end(log);
-        let is_member = self.premises.is_lone || self.town.members(log).contains(&BrokerId(node as i32));
+        let is_member = self.premises.is_lone || self.town.members(log).contains(&broker);
         if end < shown && is_member {
             return Some((
                 "lost-watermark",
@@ -326,11 +377,22 @@ impl Invariants {
         self.members_hold(log)
     }
 
+    /// A disk that lies excuses its broker for a log, but not once the broker's present process has been taken into the ISR: it was
+    /// found to hold everything.
+    fn is_excused(&self, log: LogId, broker: BrokerId) -> bool {
+        let node = broker.0 as u32;
+        let joined = self.joined.get(&(log, broker)).copied();
+        let vouched = self.broker_epochs.get(&broker).is_some_and(|(epoch, (_, process))| {
+            joined == Some(*epoch) && self.opened.get(&(log, node)) == Some(process)
+        });
+        self.is_forgetful(node) && (self.premises.is_lone || !vouched)
+    }
+
     /// Every member of ISR and ELR holds on its disk what was ever shown, unless that disk lies.
     fn members_hold(&self, log: LogId) -> Broken {
         let shown = self.logs.committed_end(log);
         let members = self.town.members(log).into_iter();
-        let mut sound = members.filter(|member| !self.is_forgetful(member.0 as u32));
+        let mut sound = members.filter(|member| !self.is_excused(log, *member));
         let without = sound.find(|member| !self.logs.holds(log, member.0 as u32, shown))?;
         let text = format!(
             "{log}: broker {without} counts as in sync or eligible without records below {shown}: {:?}",
@@ -353,6 +415,7 @@ impl Invariants {
         }
         let decided = self.town.commit(index, payload);
         self.met.extend(&decided.met);
+        self.joined.extend(decided.joined.iter().map(|(log, broker, epoch)| ((*log, *broker), *epoch)));
         let holds = || decided.members_changed.iter().find_map(|log| self.members_hold(*log));
         decided.broken.or_else(|| if self.premises.is_lone { None } else { holds() })
     }

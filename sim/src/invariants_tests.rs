@@ -42,7 +42,7 @@ fn registered(epoch: i64) -> Fact {
 /// The names of what these facts break.
 fn broken(forgetful: bool, facts: &[(Process, Fact)]) -> Vec<String> {
     let forgetful = if forgetful { BTreeSet::from([1]) } else { BTreeSet::new() };
-    let mut invariants = Invariants::new(Premises { is_lone: true, forgetful });
+    let mut invariants = Invariants::new(Premises { is_lone: true, forgetful, ..Premises::default() });
     for (process, fact) in facts {
         invariants.check(*process, 0.0, fact);
     }

@@ -257,9 +257,9 @@ pub enum Fault {
     Chase { whom: Whom, blow: Blow, times: u32, after_ms: u64, for_ms: u64 },
     /// A node dies and comes back with an empty disk. Only where the atlas allows.
     Wipe { broker: u32, down_ms: u64 },
-    /// A node dies, comes back after `away_ms`, and loses its disk when it has hardly caught up, while whoever leads the quorum dies as
-    /// well, for `quorum_ms`. Only where the atlas allows.
-    Relapse { broker: u32, away_ms: u64, down_ms: u64, quorum_ms: u64 },
+    /// A node dies and comes back after `away_ms`; then whoever leads the quorum dies, for `quorum_ms`, and the node loses its disk
+    /// `after_ms` after it has caught up. Only where the atlas allows.
+    Relapse { broker: u32, away_ms: u64, after_ms: u64, down_ms: u64, quorum_ms: u64 },
     /// The next write to these files reports success and does nothing. Only where the atlas allows.
     LostWrite { broker: u32, files: Files, after_ms: u64, down_ms: u64 },
 }

@@ -91,6 +91,11 @@ impl Watch {
         self.look().has_caught_up(BrokerId(node as i32 + 1))
     }
 
+    /// The latest broker epoch of a node, counted from 0.
+    pub fn broker_epoch(&self, node: u32) -> Option<i64> {
+        self.look().broker_epoch(BrokerId(node as i32 + 1))
+    }
+
     /// Looks again and again, so that little waits to be looked at.
     pub async fn run(&self) {
         loop {

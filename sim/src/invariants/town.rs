@@ -49,6 +49,8 @@ fn met(was: &PartitionState, now: &PartitionState, needed: usize) -> Vec<&'stati
 pub(super) struct Decided {
     /// Partitions whose in-sync or eligible replicas have changed.
     pub(super) members_changed: Vec<LogId>,
+    /// Who came into sync, and under which broker epoch.
+    pub(super) joined: Vec<(LogId, BrokerId, i64)>,
     /// What must not be.
     pub(super) broken: Option<(&'static str, String)>,
     /// Situations that the entry shows.
@@ -99,6 +101,14 @@ impl Town {
             decided.met.extend(met(was, now, needed));
             if was.isr != now.isr || was.elr != now.elr {
                 decided.members_changed.push(log);
+            }
+            for member in now.isr.iter().filter(|member| !was.isr.contains(member)) {
+                decided.joined.extend(image.broker(*member).map(|broker| (log, *member, broker.epoch)));
+                // KIP-841: a broker that nobody hears comes into no ISR.
+                if !image.can_lead(*member) {
+                    let text = format!("{log}: broker {member} joins: {now:?}");
+                    decided.broken = Some(("fenced-in-sync", text));
+                }
             }
             if now.leader_epoch < was.leader_epoch || now.partition_epoch < was.partition_epoch {
                 decided.broken =

@@ -8,6 +8,7 @@ use weir_runtime::{task, time};
 use super::{Nemesis, sleep_ms};
 use crate::plan::{Blow, Fault, Files, Whom};
 use crate::report::situation;
+use crate::watch::Watch;
 
 /// How fast a bad link is.
 const BAD_LINK_BYTES_PER_SECOND: u64 = 10_000_000;
@@ -208,26 +209,38 @@ impl Nemesis {
         }
     }
 
-    /// A node that has just come back into its partitions' company loses its disk.
+    /// A node has just come back, and nobody can take it into the company of the others: there it loses its disk.
     pub(super) async fn relapse(&self, fault: &Fault, node: NodeId) {
-        let Fault::Relapse { broker, away_ms, down_ms, quorum_ms } = *fault else { return };
+        let Fault::Relapse { broker, away_ms, after_ms, down_ms, quorum_ms } = *fault else { return };
+        let before = self.watch.broker_epoch(broker);
         self.stop_and_start_quietly(&Fault::Kill { broker, down_ms: away_ms }).await;
-        let deadline = time::now() + CHASE_MAX;
-        while !self.watch.has_caught_up(broker) {
-            if time::now() >= deadline {
-                return;
-            }
-            sleep_ms(2).await;
-        }
-        if !self.is_up(broker) {
+        if !self.comes_true(|watch| watch.broker_epoch(broker) > before).await {
             return;
         }
-        self.struck(fault);
         if let Some(leads) = self.find(Whom::Quorum).filter(|leads| *leads != broker) {
             let nemesis = self.clone();
             task::spawn("fault", async move { nemesis.blow(leads, Blow::Kill, quorum_ms).await });
         }
-        self.empty_disk(broker, node, down_ms).await;
+        if !self.comes_true(|watch| watch.has_caught_up(broker)).await {
+            return;
+        }
+        sleep_ms(after_ms).await;
+        if self.is_up(broker) {
+            self.struck(fault);
+            self.empty_disk(broker, node, down_ms).await;
+        }
+    }
+
+    /// Waits for something that may come true. Returns whether it has.
+    async fn comes_true(&self, is_true: impl Fn(&Watch) -> bool) -> bool {
+        let deadline = time::now() + CHASE_MAX;
+        while !is_true(&self.watch) {
+            if time::now() >= deadline {
+                return false;
+            }
+            sleep_ms(2).await;
+        }
+        true
     }
 
     async fn empty_disk(&self, broker: u32, node: NodeId, down_ms: u64) {

@@ -222,7 +222,7 @@ fn hunt(rng: &mut Rng, blows: &[Blow]) -> Fault {
     let place = rng.u32(0..9);
     let whom =
         [Whom::Leader(place), Whom::Leader(place), Whom::Follower(place), Whom::Quorum][rng.usize(0..4)];
-    Fault::Hunt { whom, blow: blows[rng.usize(0..blows.len())], for_ms: down(rng) + 100 }
+    Fault::Hunt { whom, blow: blows[rng.usize(0..blows.len())], for_ms: away(rng) }
 }
 
 fn chase(rng: &mut Rng, blows: &[Blow]) -> Fault {
@@ -233,7 +233,22 @@ fn chase(rng: &mut Rng, blows: &[Blow]) -> Fault {
         blow: blows[rng.usize(0..blows.len())],
         times: rng.u32(2..5),
         after_ms: pick(rng, &[0, 10, 60, 300]),
-        for_ms: down(rng) + 100,
+        for_ms: away(rng),
+    }
+}
+
+/// Often so short that nobody notices before it is over.
+fn away(rng: &mut Rng) -> u64 {
+    down(rng) + pick(rng, &[0, 100])
+}
+
+/// A node that is behind, and hard to follow, when leaders begin to change.
+fn laggard(rng: &mut Rng, nodes: u32) -> Fault {
+    Fault::BadLinks {
+        broker: rng.u32(0..nodes),
+        delay_ms: pick(rng, &[20, 50, 100, 200]),
+        loss_percent: 0,
+        for_ms: rng.u64(500..4_000),
     }
 }
 
@@ -292,6 +307,9 @@ fn faults(rng: &mut Rng, cluster: &Cluster, load: &Load, promise: Promise) -> Ve
         } else {
             several[rng.usize(0..several.len())](rng, cluster)
         };
+        if matches!(fault, Fault::Chase { .. }) && rng.bool() {
+            faults.push(TimedFault { at_ms: at_ms - 100, fault: laggard(rng, cluster.brokers) });
+        }
         faults.push(TimedFault { at_ms, fault });
     }
     for _ in 0..rng.u32(1..4) {
@@ -301,6 +319,9 @@ fn faults(rng: &mut Rng, cluster: &Cluster, load: &Load, promise: Promise) -> Ve
             Promise::Unsynced { node: Some(broker) } => Fault::PowerLoss { broker, down_ms: down(rng) },
             _ => continue,
         };
+        if fault.damages() && rng.bool() {
+            faults.push(TimedFault { at_ms: at_ms - 500, fault: laggard(rng, cluster.brokers) });
+        }
         faults.push(TimedFault { at_ms, fault });
     }
     faults.sort_by_key(|fault| fault.at_ms);
@@ -313,7 +334,8 @@ fn harm(rng: &mut Rng, clients: u32, node: u32) -> Fault {
         0 | 1 => Fault::Wipe { broker: node, down_ms: down(rng) },
         6 | 7 => Fault::Relapse {
             broker: node,
-            away_ms: rng.u64(100..3_000),
+            away_ms: rng.u64(400..3_500),
+            after_ms: pick(rng, &[1, 15, 50]),
             down_ms: pick(rng, &[0, 20, 100]),
             quorum_ms: pick(rng, &[20, 300, 1_000]),
         },
