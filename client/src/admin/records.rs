@@ -81,7 +81,8 @@ impl Admin {
     /// `before` may be -1: everything up to the high watermark. Repeating it does no harm.
     ///
     /// # Errors
-    /// What the leader says, such as OFFSET_OUT_OF_RANGE for an offset behind the high watermark.
+    /// What the leader says, such as OFFSET_OUT_OF_RANGE for an offset behind the high watermark; [`Error::Unsettled`] if an
+    /// earlier leader may have deleted them.
     pub async fn delete_records(&self, partition: &TopicPartition, before: i64) -> Result<i64, Error> {
         let mut attempts = Attempts::new(&self.client);
         loop {
@@ -89,6 +90,9 @@ impl Admin {
                 Ok(start) => return Ok(start),
                 Err(error) => {
                     self.client.mark_stale(&partition.topic);
+                    // A leader that has moved the log's start and is replaced while it waits for its followers says that
+                    // it does not lead.
+                    attempts.maybe_done |= error.is_retriable() && error.kafka().is_some();
                     attempts.wait_after(error).await?;
                 }
             }
