@@ -127,6 +127,28 @@ fn a_log_whose_flushing_is_left_to_the_system_survives_a_kill() {
 }
 
 #[test]
+fn an_epoch_that_was_cut_before_a_kill_does_not_hide_what_came_after() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let mut folder = Folder::open(dir.path(), small()).await;
+        let config = LogConfig { flush: Flush::Os, ..segments_of(2048) };
+        let mut log = folder.log(log_id(1, 0), config).await;
+        append_to(&mut log, 4, 60, 7, 50);
+        folder.durable(&mut [&mut log]).await;
+        // It led without writing, and then followed a leader of the epoch before (KAFKA-10706).
+        log.begin_epoch(5);
+        log.truncate(60);
+        append_to(&mut log, 4, 90, 7, 50);
+        folder.cut(&mut log).await;
+        folder.durable(&mut [&mut log]).await;
+        drop(log);
+        let folder = folder.kill(small()).await;
+        let log = folder.log(log_id(1, 0), config).await;
+        assert_holds(&folder.disk, &log, 0..90, 4).await;
+    });
+}
+
+#[test]
 fn a_cut_tail_does_not_come_back() {
     let dir = tempfile::tempdir().unwrap();
     run(async {

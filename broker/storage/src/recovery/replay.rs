@@ -338,7 +338,10 @@ impl Replay<'_> {
         position: u64,
     ) -> Result<(), StorageError> {
         if let Some(state) = self.state(slot).filter(|state| state.os) {
-            // What followed is in the segments alone, and so was the cut if it was acknowledged.
+            // What followed is in the segments alone, and so was the cut if it was acknowledged. Epochs are known from the journal
+            // also where they begin beyond the end that it knows.
+            state.epochs.truncate(end);
+            state.producers.cut(end);
             if end <= state.end {
                 state.cut(end, segment_base, position);
                 state.tail = Tail::AtLeast;
