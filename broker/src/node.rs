@@ -151,9 +151,15 @@ impl Node {
     pub async fn stop(mut self) -> Result<(), StorageError> {
         if let Some(membership) = &self.membership
             && !self.leave_max.is_zero()
-            && !membership.leave(self.leave_max).await
         {
-            tracing::warn!("stops although nobody has taken over what this broker leads");
+            let has_left = weir_runtime::select! {
+                has_left = membership.leave(self.leave_max) => has_left,
+                // Nobody waits for a node that cannot go on: the others notice that it has ended.
+                _ = self.failure.wait() => false,
+            };
+            if !has_left {
+                tracing::warn!("stops although nobody has taken over what this broker leads");
+            }
         }
         self.stage.send_replace(Stage::Draining);
         if let Some(mut accepting) = self.accepting.take()
