@@ -195,7 +195,7 @@ fn after_a_power_loss_the_largest_of_enough_answers_leads() {
             0 ms     commits unfence 2 → nobody leads 1, isr , uncertain 1,2
             0 ms     asks 2 for 1 tails
             0 ms     2 has 7 records, the last of epoch 0
-            0 ms     commits recovered 2, as [], [1] less → 2 leads 2, isr 2"#]],
+            0 ms     commits recovered 2, as [], [1] less → 2 leads 2, isr 2, uncertain 1"#]],
     );
 }
 
@@ -234,7 +234,7 @@ fn a_lost_disk_counts_as_an_answer_and_a_question_is_asked_again() {
             1100 ms  commits unfence 1 → nobody leads 3, isr , uncertain 2,3
             1300 ms  asks 3 for 1 tails
             1350 ms  3 has 4 records, the last of epoch 0
-            1350 ms  commits recovered 3, as [], [2] less → 3 leads 4, isr 3"#]],
+            1350 ms  commits recovered 3, as [], [2] less → 3 leads 4, isr 3, uncertain 2"#]],
     );
 }
 

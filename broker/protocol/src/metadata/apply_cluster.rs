@@ -304,7 +304,8 @@ impl Image {
             return Err(Rejected::NoEligibleLeader(log));
         }
         self.alter(log, |partition| {
-            partition.uncertain.retain(|id| !ids.contains(id));
+            // Who has less stays on the list until m are in sync: the leader may lose what it has before, and m must answer again.
+            partition.uncertain.retain(|id| !ids.contains(id) || behind.contains(id));
             partition.elr.extend(equals.iter().map(|member| member.broker));
             partition.lead_alone(leader.broker);
             Touch::Settle

@@ -92,7 +92,7 @@ pub enum ClusterCommand {
         leader: IsrMember,
         /// Others that answered with as much: they stay eligible.
         equals: Vec<IsrMember>,
-        /// Others that answered with less, a lost disk included: they are known to be damaged.
+        /// Others that answered with less, a lost disk included: they stay uncertain.
         behind: Vec<BrokerId>,
     },
     /// Adds replicas to a topic's partitions (contract 3). They catch up and join the ISR as any follower does.

@@ -149,6 +149,36 @@ fn in_an_os_topic_only_a_clean_stop_leaves_the_tail_certain() {
 }
 
 #[test]
+fn who_had_less_is_asked_again_when_the_leader_comes_back_with_less_still() {
+    // Contract 5: broker 1 has told how far it reaches, and loses power before it leads.
+    let mut town = Town::new(2, &[("flush.messages", "1000")]);
+    town.start(1, LastStop::Certain);
+    town.start(2, LastStop::Certain);
+    town.unfence(1);
+    town.unfence(2);
+    town.recovered(1, &[], &[2]).unwrap();
+    town.start(1, LastStop::Certain);
+    town.unfence(1);
+    town.recovered(1, &[], &[]).unwrap_err();
+    town.recovered(2, &[], &[1]).unwrap();
+    town.in_sync(&[1, 2]).unwrap();
+    check(
+        &town,
+        &expect![[r#"
+            1 starts, last stop Certain        2 leads 1, isr 2, uncertain 1
+            2 starts, last stop Certain        nobody leads 2, isr , uncertain 1,2
+            1 has caught up                    nobody leads 2, isr , uncertain 1,2
+            2 has caught up                    nobody leads 2, isr , uncertain 1,2
+            1 has most, as [], [2] less        1 leads 3, isr 1, uncertain 2
+            1 starts, last stop Certain        nobody leads 4, isr , uncertain 1,2
+            1 has caught up                    nobody leads 4, isr , uncertain 1,2
+            1 has most, as [], [] less         refused: invalid in-sync replicas: too few have answered
+            2 has most, as [], [1] less        2 leads 5, isr 2, uncertain 1
+            the leader has [1, 2] in sync      2 leads 5, isr 1,2"#]],
+    );
+}
+
+#[test]
 fn a_topic_that_became_sync_in_this_life_is_not_certain_yet() {
     let mut town = Town::new(2, &[("flush.messages", "1000")]);
     let changes = [("flush.messages".to_owned(), None)].into();
@@ -220,15 +250,15 @@ fn when_all_lost_power_the_largest_of_enough_answers_leads() {
     check(
         &town,
         &expect![[r#"
-        the leader has [1, 2] in sync      1 leads 0, isr 1,2
-        3 is fenced                        1 leads 0, isr 1,2
-        1 starts, last stop Uncertain      2 leads 1, isr 2, uncertain 1
-        2 starts with an empty disk        nobody leads 2, isr , uncertain 1,2
-        1 has caught up                    nobody leads 2, isr , uncertain 1,2
-        2 has caught up                    nobody leads 2, isr , uncertain 1,2
-        1 has most, as [], [] less         refused: invalid in-sync replicas: too few have answered
-        1 has most, as [], [3] less        refused: invalid in-sync replicas: who answered is not one of the uncertain, or stands there twice
-        1 has most, as [], [2] less        1 leads 3, isr 1"#]],
+            the leader has [1, 2] in sync      1 leads 0, isr 1,2
+            3 is fenced                        1 leads 0, isr 1,2
+            1 starts, last stop Uncertain      2 leads 1, isr 2, uncertain 1
+            2 starts with an empty disk        nobody leads 2, isr , uncertain 1,2
+            1 has caught up                    nobody leads 2, isr , uncertain 1,2
+            2 has caught up                    nobody leads 2, isr , uncertain 1,2
+            1 has most, as [], [] less         refused: invalid in-sync replicas: too few have answered
+            1 has most, as [], [3] less        refused: invalid in-sync replicas: who answered is not one of the uncertain, or stands there twice
+            1 has most, as [], [2] less        1 leads 3, isr 1, uncertain 2"#]],
     );
 }
 
@@ -245,15 +275,15 @@ fn who_answered_with_as_much_as_the_leader_stays_eligible() {
     check(
         &town,
         &expect![[r#"
-        1 starts, last stop Uncertain      2 leads 1, isr 2,3, uncertain 1
-        2 starts, last stop Uncertain      3 leads 2, isr 3, uncertain 1,2
-        3 starts, last stop Uncertain      nobody leads 3, isr , uncertain 1,2,3
-        1 has caught up                    nobody leads 3, isr , uncertain 1,2,3
-        2 has caught up                    nobody leads 3, isr , uncertain 1,2,3
-        3 has caught up                    nobody leads 3, isr , uncertain 1,2,3
-        2 has most, as [3], [1] less       2 leads 4, isr 2, elr 3
-        3 has most, as [2], [1] less       refused: partition 00000000-0000-0000-0000-000000000007-0 needs no election
-        2 is fenced                        3 leads 5, isr 3, elr 2"#]],
+            1 starts, last stop Uncertain      2 leads 1, isr 2,3, uncertain 1
+            2 starts, last stop Uncertain      3 leads 2, isr 3, uncertain 1,2
+            3 starts, last stop Uncertain      nobody leads 3, isr , uncertain 1,2,3
+            1 has caught up                    nobody leads 3, isr , uncertain 1,2,3
+            2 has caught up                    nobody leads 3, isr , uncertain 1,2,3
+            3 has caught up                    nobody leads 3, isr , uncertain 1,2,3
+            2 has most, as [3], [1] less       2 leads 4, isr 2, elr 3, uncertain 1
+            3 has most, as [2], [1] less       refused: partition 00000000-0000-0000-0000-000000000007-0 needs no election
+            2 is fenced                        3 leads 5, isr 3, elr 2, uncertain 1"#]],
     );
 }
 

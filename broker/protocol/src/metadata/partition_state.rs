@@ -36,7 +36,8 @@ pub struct PartitionState {
     /// Eligible leader replicas (KIP-966): they left the ISR when it had fewer than m members, and their logs are certain.
     /// Invariant: a subset of `replicas`, in their order, none of them in sync; empty while the ISR has m members.
     pub elr: Vec<BrokerId>,
-    /// Members of ISR or ELR that came back without a certain tail, or with another folder (contract 5).
+    /// Members of ISR or ELR that came back without a certain tail, or with another folder (contract 5), until they have caught
+    /// up or m others are in sync: also beside a leader that had more than they had.
     /// Invariant: as `elr`, and none of them in it.
     pub uncertain: Vec<BrokerId>,
     /// Replicas that came back with another folder and have not been in sync since: an unclean election prefers any other.
