@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
+use weir_defect::defect;
 use weir_protocol::group::{AppendSeq, CallId, Coordinator, Effect, Input, Name, Record, Reply, Request};
 use weir_protocol::partition::{Acks, FailReason};
 use weir_protocol::types::{LeaderEpoch, LogId};
@@ -153,12 +154,25 @@ impl Active {
                 self.waiting.clear();
                 self.step(Input::AppendFailed { seq: first }, writer);
             }
+            // Z29: what is not unloaded outlives its leadership, as if only the last records had been lost with it.
+            Err(ShardError::Refused(_)) if defect!(keep_state_on_reload) => self.outlive(first),
             Err(error) => {
                 tracing::info!(log = %self.log, %error, "a coordinator ends");
                 return Fate::Ends;
             }
         }
         Fate::Stays
+    }
+
+    /// Takes back what was not committed, and keeps what follows from that until somebody asks again. Whoever waits is not told.
+    fn outlive(&mut self, first: AppendSeq) {
+        let (mut effects, waiting) = (Vec::new(), std::mem::take(&mut self.waiting));
+        tracing::info!(log = %self.log, lost = waiting.len() + 1, "a coordinator outlives its leadership");
+        self.core.step(now(), Input::AppendFailed { seq: first }, &mut effects);
+        self.waiting.extend(effects.into_iter().filter_map(|effect| match effect {
+            Effect::Append { seq, records } => Some((seq, records)),
+            Effect::Reply { .. } => None,
+        }));
     }
 
     /// Answers everybody that another broker, or a later load, is in charge.

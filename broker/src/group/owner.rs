@@ -114,11 +114,16 @@ impl Owner {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = self.entries.values().filter_map(|entry| match entry {
-            Entry::Active(active) => active.core.next_deadline(),
-            Entry::Loading { .. } => None,
+        let deadlines = self.entries.iter().filter_map(|(partition, entry)| match entry {
+            Entry::Active(active) if !self.is_left_over(*partition, active) => active.core.next_deadline(),
+            Entry::Active(_) | Entry::Loading { .. } => None,
         });
         deadlines.min().map(Instant::from_origin)
+    }
+
+    /// Z29: whether it should have been unloaded. Nobody asks it, so that it lies there as it was.
+    fn is_left_over(&self, partition: i32, active: &Active) -> bool {
+        defect!(keep_state_on_reload) && self.led(partition) != Some((active.log, active.epoch))
     }
 
     /// The log of a partition, and the leader epoch under which this broker leads it.
@@ -223,7 +228,8 @@ impl Owner {
     fn on_written(&mut self, written: Written) {
         let partition = written.partition;
         let Some(Entry::Active(active)) = self.entries.get_mut(&partition) else { return };
-        if active.epoch == written.epoch && active.on_written(written, &self.writer) == Fate::Ends {
+        let is_of_now = active.epoch == written.epoch || defect!(keep_state_on_reload);
+        if is_of_now && active.on_written(written, &self.writer) == Fate::Ends {
             self.drop_entry(partition);
         }
     }
@@ -241,10 +247,17 @@ impl Owner {
 
     fn on_deadline(&mut self) {
         let now = weir_runtime::time::now().since_origin();
-        for entry in self.entries.values_mut() {
-            if let Entry::Active(active) = entry
-                && active.core.next_deadline().is_some_and(|at| at <= now)
-            {
+        let is_due = |entry: &Entry, partition: i32| match entry {
+            Entry::Active(active) => {
+                active.core.next_deadline().is_some_and(|at| at <= now)
+                    && !self.is_left_over(partition, active)
+            }
+            Entry::Loading { .. } => false,
+        };
+        let partitions = self.entries.iter().filter(|(partition, entry)| is_due(entry, **partition));
+        let due: Vec<i32> = partitions.map(|(partition, _)| *partition).collect();
+        for partition in due {
+            if let Some(Entry::Active(active)) = self.entries.get_mut(&partition) {
                 active.step(Input::Tick, &self.writer);
             }
         }
