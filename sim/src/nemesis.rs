@@ -180,6 +180,7 @@ impl Nemesis {
             | Fault::Deaf { .. }
             | Fault::Swizzle { .. }
             | Fault::BadLinks { .. }
+            | Fault::Uneven { .. }
             | Fault::HalfOpen { .. }
             | Fault::Blackout { .. }
             | Fault::Rolling { .. }

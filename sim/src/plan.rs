@@ -245,6 +245,8 @@ pub enum Fault {
     Swizzle { order: Vec<u32>, back: Vec<u32>, step_ms: u64 },
     /// A node's links to the other nodes are slow, and lose what opens connections, for a while.
     BadLinks { broker: u32, delay_ms: u64, loss_percent: u32, for_ms: u64 },
+    /// What the first of two nodes sends to the second takes so many milliseconds longer, for a while.
+    Uneven { links: Vec<(u32, u32, u64)>, for_ms: u64 },
     /// A node forgets its connections to the other nodes, which do not hear of it.
     HalfOpen { broker: u32, for_ms: u64 },
     /// Several nodes die at once; each comes back after its own time.
@@ -291,6 +293,7 @@ impl Fault {
             Fault::Deaf { .. } => "deaf",
             Fault::Swizzle { .. } => "swizzle",
             Fault::BadLinks { .. } => "bad-links",
+            Fault::Uneven { .. } => "uneven",
             Fault::HalfOpen { .. } => "half-open",
             Fault::Blackout { .. } => "blackout",
             Fault::Rolling { .. } => "rolling",
@@ -468,6 +471,7 @@ impl Fault {
             Fault::Split { groups, .. } | Fault::Flap { groups, .. } => {
                 groups.iter().flatten().copied().collect()
             }
+            Fault::Uneven { links, .. } => links.iter().flat_map(|(from, to, _)| [*from, *to]).collect(),
             Fault::Swizzle { order, back, .. } => order.iter().chain(back).copied().collect(),
             Fault::Blackout { brokers, .. } => brokers.clone(),
             Fault::Rolling { order, .. } => order.clone(),
@@ -513,6 +517,7 @@ impl Fault {
             | Fault::Split { .. }
             | Fault::Flap { .. }
             | Fault::Swizzle { .. }
+            | Fault::Uneven { .. }
             | Fault::Blackout { .. }
             | Fault::Rolling { .. }
             | Fault::Hunt { .. }

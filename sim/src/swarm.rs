@@ -51,7 +51,7 @@ pub fn by_name(name: &str) -> Result<u64, String> {
 pub fn plan(seed: u64) -> Plan {
     let rng = &mut Rng::with_seed(seed);
     if is_cluster(seed) {
-        let (cluster, load, faults) = cluster::draw(rng);
+        let (cluster, load, faults) = cluster::draw(rng, &mut Rng::with_seed(!seed));
         return Plan { format: FORMAT, seed, cluster, load, faults };
     }
     let world = World::draw(rng);
@@ -303,7 +303,7 @@ mod tests {
             .flat_map(|seed| plan(seed).faults)
             .map(|fault| fault.fault.name())
             .collect();
-        assert_eq!(kinds.len(), 33, "{kinds:?}");
+        assert_eq!(kinds.len(), 34, "{kinds:?}");
     }
 
     #[test]

@@ -15,6 +15,17 @@ const BAD_LINK_BYTES_PER_SECOND: u64 = 10_000_000;
 /// How long somebody else may take to play the part of one who was struck.
 const CHASE_MAX: Duration = Duration::from_secs(3);
 
+/// A link on which everything takes between so long and twice as long.
+fn slow(delay_ms: u64, loss: f64) -> LinkQuality {
+    let delay = Duration::from_millis(delay_ms);
+    LinkQuality {
+        latency: (delay, delay * 2),
+        loss,
+        duplication: 0.0,
+        bytes_per_second: BAD_LINK_BYTES_PER_SECOND,
+    }
+}
+
 impl Nemesis {
     pub(super) async fn trouble_several(&self, fault: &Fault) {
         match fault {
@@ -37,19 +48,14 @@ impl Nemesis {
             Fault::Swizzle { order, back, step_ms } => self.swizzle(fault, order, back, *step_ms).await,
             Fault::BadLinks { broker, delay_ms, loss_percent, for_ms } => {
                 self.struck(fault);
-                let delay = Duration::from_millis(*delay_ms);
-                let bad = LinkQuality {
-                    latency: (delay, delay * 2),
-                    loss: f64::from(*loss_percent) / 100.0,
-                    duplication: 0.0,
-                    bytes_per_second: BAD_LINK_BYTES_PER_SECOND,
-                };
+                let bad = slow(*delay_ms, f64::from(*loss_percent) / 100.0);
                 let links = self.links_to_peers(*broker);
                 let net = self.world.net();
                 links.iter().for_each(|(from, to)| net.set_link(*from, *to, Some(bad.clone())));
                 sleep_ms(*for_ms).await;
                 links.iter().for_each(|(from, to)| net.set_link(*from, *to, None));
             }
+            Fault::Uneven { links, for_ms } => self.unsettle(fault, links, *for_ms).await,
             Fault::HalfOpen { broker, for_ms } => {
                 self.struck(fault);
                 let net = self.world.net();
@@ -97,6 +103,16 @@ impl Nemesis {
         links.iter().for_each(|(from, to)| net.cut(*from, *to));
         sleep_ms(for_ms).await;
         links.iter().for_each(|(from, to)| net.mend(*from, *to));
+    }
+
+    async fn unsettle(&self, fault: &Fault, links: &[(u32, u32, u64)], for_ms: u64) {
+        self.struck(fault);
+        let net = self.world.net();
+        for (from, to, delay_ms) in links {
+            net.set_link(self.node(*from), self.node(*to), Some(slow(*delay_ms, 0.0)));
+        }
+        sleep_ms(for_ms).await;
+        links.iter().for_each(|(from, to, _)| net.set_link(self.node(*from), self.node(*to), None));
     }
 
     async fn swizzle(&self, fault: &Fault, order: &[u32], back: &[u32], step_ms: u64) {

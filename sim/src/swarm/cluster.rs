@@ -26,14 +26,16 @@ enum Promise {
     },
 }
 
-/// Draws a cluster, its load and its faults.
-pub(super) fn draw(rng: &mut Rng) -> (Cluster, Load, Vec<TimedFault>) {
+/// Draws a cluster, its load and its faults. What came later is drawn from `late`, so that seeds keep the rest of their plans.
+pub(super) fn draw(rng: &mut Rng, late: &mut Rng) -> (Cluster, Load, Vec<TimedFault>) {
     let members = members(rng);
     let mut cluster = Cluster { brokers: members.len() as u32, settings: BTreeMap::new(), members };
     let promise = promise(rng, &cluster);
     cluster.settings = settings(rng, promise);
     let load = load(rng, &cluster, promise);
-    let faults = faults(rng, &cluster, &load, promise);
+    let mut faults = faults(rng, &cluster, &load, promise);
+    faults.extend(uneven(late, &cluster, &load));
+    faults.sort_by_key(|fault| fault.at_ms);
     (cluster, load, faults)
 }
 
@@ -250,6 +252,35 @@ fn laggard(rng: &mut Rng, nodes: u32) -> Fault {
         loss_percent: 0,
         for_ms: rng.u64(500..4_000),
     }
+}
+
+/// Every third cluster of three and more has links of which each has a delay of its own, while leaders change: what one of
+/// them has said arrives when another one is listened to.
+fn uneven(rng: &mut Rng, cluster: &Cluster, load: &Load) -> Vec<TimedFault> {
+    let nodes = cluster.brokers;
+    if nodes < 3 || rng.u32(0..3) > 0 {
+        return Vec::new();
+    }
+    let mut faults = Vec::new();
+    for _ in 0..rng.u32(1..4) {
+        let pairs = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
+        let pairs = pairs.filter(|(from, to)| from != to);
+        let mut links: Vec<_> =
+            pairs.map(|(from, to)| (from, to, pick(rng, &[0, 0, 0, 30, 100, 300, 450]))).collect();
+        links.retain(|(_, _, delay_ms)| *delay_ms > 0);
+        if links.is_empty() {
+            continue;
+        }
+        let (at_ms, for_ms) = (rng.u64(200..load.duration_ms), rng.u64(1_500..5_000));
+        faults.push(TimedFault { at_ms, fault: Fault::Uneven { links, for_ms } });
+        for _ in 0..rng.u32(1..3) {
+            let at_ms = (at_ms + rng.u64(300..for_ms)).min(load.duration_ms - 1);
+            let blow = [Blow::Kill, Blow::Kill, Blow::Stop, Blow::Pause, Blow::Isolate][rng.usize(0..5)];
+            let fault = Fault::Hunt { whom: Whom::Leader(rng.u32(0..9)), blow, for_ms: away(rng) };
+            faults.push(TimedFault { at_ms, fault });
+        }
+    }
+    faults
 }
 
 fn blackout(rng: &mut Rng, nodes: u32, power: bool) -> Fault {
