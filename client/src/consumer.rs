@@ -127,10 +127,11 @@ pub struct PartitionFailure {
     pub partition: TopicPartition,
     /// The position at which it happened.
     pub offset: i64,
-    /// What happened: [`Error::Corrupt`], [`Error::OffsetOutOfRange`], or what a broker refuses for good.
+    /// What happened: [`Error::Corrupt`], [`Error::OffsetOutOfRange`], [`Error::Truncated`], or what a broker refuses for
+    /// good.
     pub error: Error,
     /// Nothing more is read from the partition until a seek. Otherwise the consumer has already gone where
-    /// [`ConsumerConfig::out_of_range`] sends it.
+    /// [`ConsumerConfig::out_of_range`] sends it, or, where the log was cut, to the cut.
     pub stopped: bool,
 }
 

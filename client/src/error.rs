@@ -216,6 +216,16 @@ pub enum Error {
         /// The position.
         offset: i64,
     },
+    /// Records that were handed out are not in the log any more: it was cut, and others may stand in their place (KIP-320).
+    #[error("{partition} was cut at {end}, below offset {offset}")]
+    Truncated {
+        /// The partition.
+        partition: TopicPartition,
+        /// The position.
+        offset: i64,
+        /// Where the log that was read ends in the one that is there.
+        end: i64,
+    },
     /// The record, or the request, is larger than what may be sent.
     #[error("{what} has {bytes} bytes; at most {limit} may be sent")]
     TooLarge {
@@ -265,6 +275,7 @@ impl Error {
             Error::Version { .. }
             | Error::Corrupt { .. }
             | Error::OffsetOutOfRange { .. }
+            | Error::Truncated { .. }
             | Error::TooLarge { .. }
             | Error::Invalid(_)
             | Error::NotOwned { .. }
@@ -290,6 +301,7 @@ impl Error {
             | Error::NoLeader { .. }
             | Error::Corrupt { .. }
             | Error::OffsetOutOfRange { .. }
+            | Error::Truncated { .. }
             | Error::TooLarge { .. }
             | Error::Invalid(_)
             | Error::NotOwned { .. }

@@ -24,6 +24,7 @@ mod stuck;
 mod tenures;
 mod unexcused_damage;
 mod unseen;
+mod unseen_cut;
 mod verdict;
 mod walks;
 mod zombie_commit;
@@ -54,6 +55,7 @@ const CHECKERS: &[Checker] = &[
     poll_skip::CHECKER,
     nonmonotonic_poll::CHECKER,
     nonmonotonic_send::CHECKER,
+    unseen_cut::CHECKER,
     offset_regression::CHECKER,
     phantom_offset::CHECKER,
     zombie_commit::CHECKER,

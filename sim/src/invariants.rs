@@ -36,6 +36,8 @@ pub struct Premises {
     pub is_lone: bool,
     /// Nodes whose disks lie, or forget what a plan lets them forget: they may know less after a restart than before.
     pub forgetful: BTreeSet<u32>,
+    /// A node alone loses what it has not synced.
+    pub loses_records: bool,
     /// How long a leader of the metadata quorum may work on that has been replaced, in ms, if there is a limit.
     pub deposed_ms_max: Option<f64>,
 }
@@ -53,6 +55,7 @@ impl Premises {
         let election_ms: f64 = election.and_then(|value| value.parse().ok()).unwrap_or(1_000.0);
         Premises {
             is_lone,
+            loses_records: plan.loses_records(),
             forgetful: forgetful.into_iter().map(|node| node + 1).collect(),
             // It notices after two election timeouts that no majority hears it.
             deposed_ms_max: Some(4.0 * election_ms + 500.0),
@@ -100,7 +103,7 @@ impl Invariants {
 
     /// None of the damage was done that is planned for a node alone.
     pub fn trust_a_lone_disk(&mut self) {
-        if self.premises.is_lone {
+        if self.premises.is_lone && !self.premises.loses_records {
             self.premises.forgetful.clear();
         }
     }

@@ -373,6 +373,12 @@ impl Plan {
         self.faults.iter().any(|fault| fault.fault.damages())
     }
 
+    /// Whether it takes power from the only node, which has not synced its topics.
+    pub fn loses_records(&self) -> bool {
+        let mut faults = self.faults.iter();
+        self.cluster.is_lone() && self.cluster.is_unsynced() && faults.any(|fault| fault.fault.takes_power())
+    }
+
     /// Whether it fits together, and asks nothing of a cluster that no cluster promises.
     ///
     /// # Errors

@@ -224,7 +224,7 @@ fn promise(plan: &Plan, deeds: &Deeds, healed_at_ns: u64) -> Promise {
         },
         flush: if unsynced { Flush::Os } else { Flush::Sync },
         // In a cluster of such topics power is taken only from brokers without which enough copies are left.
-        power_loss: !unsynced,
+        power_loss: !unsynced || plan.loses_records(),
         damage: damage(plan, deeds),
         deletion_is_immediate: is_lone,
         idempotent: idempotence(plan),

@@ -56,9 +56,14 @@ pub fn plan(seed: u64) -> Plan {
     }
     let world = World::draw(rng);
     let cluster = Cluster { brokers: 1, settings: settings(rng, world), members: Vec::new() };
-    let load = load(rng, world);
+    let mut load = load(rng, world);
     let clients = load.producers.len() as u32 + load.consumers + crate::load::members(&load);
-    let faults = faults(rng, world, load.duration_ms, clients);
+    let mut faults = faults(rng, world, load.duration_ms, clients);
+    let late = &mut Rng::with_seed(!seed);
+    if world == World::Unsynced && late.bool() {
+        faults.extend(power_losses(late, &mut load));
+        faults.sort_by_key(|fault| fault.at_ms);
+    }
     Plan { format: FORMAT, seed, cluster, load, faults }
 }
 
@@ -69,7 +74,7 @@ enum World {
     Synced,
     /// Synced topics and damage at rest, of which one replica can only say so: reported, not served, no panic.
     Damaged,
-    /// Topics that are not synced: nothing acknowledged is lost while the kernel lives.
+    /// Topics that are not synced: nothing acknowledged is lost while the kernel lives. Where it does not, what is lost is noticed.
     Unsynced,
 }
 
@@ -234,6 +239,17 @@ fn faults(rng: &mut Rng, world: World, duration_ms: u64, clients: u32) -> Vec<Ti
     faults.extend(crashes);
     faults.sort_by_key(|fault| fault.at_ms);
     faults
+}
+
+/// Power fails although topics are not synced: records are lost, and consumers must notice. Nothing else is promised.
+fn power_losses(rng: &mut Rng, load: &mut Load) -> Vec<TimedFault> {
+    (load.groups, load.delete_records_every_ms, load.topic_churn_every_ms) = (Vec::new(), 0, 0);
+    load.consumers = rng.u32(1..4);
+    let power_loss = |rng: &mut Rng| TimedFault {
+        at_ms: rng.u64(1_000..load.duration_ms),
+        fault: Fault::PowerLoss { broker: 0, down_ms: down(rng) },
+    };
+    (0..rng.u32(2..6)).map(|_| power_loss(rng)).collect()
 }
 
 /// Every second full disk sees its broker crash: what was refused for want of room must not be there when it is back.

@@ -224,6 +224,31 @@ fn a_position_that_is_not_in_the_log_stops_or_goes_where_it_was_told() {
 }
 
 #[test]
+fn a_log_that_was_cut_below_the_position_is_told_and_read_from_the_cut_on_where_that_is_wanted() {
+    run(async {
+        let (cluster, mut consumer) = start(ConsumerConfig::default()).await;
+        append(&cluster, 0, &["a", "b"], 0);
+        consumer.assign([(at(0), Start::Beginning)]);
+        assert_eq!(read(&mut consumer, 2).await, ["a", "b"]);
+        let cut = |at| cluster.state().topics.get_mut("t").unwrap()[0].cut = at;
+        let (_, epoch) = consumer.position_and_epoch(&at(0)).unwrap();
+        cut(Some((epoch.unwrap(), 1)));
+        let polled = consumer.poll(SOON).await;
+        let failure = &polled.failures[0];
+        assert!(matches!(failure.error, Error::Truncated { offset: 2, end: 1, .. }), "{failure:?}");
+        assert!(failure.stopped, "it has no orders where to go");
+
+        cut(None);
+        consumer.config.out_of_range = Some(Start::Beginning);
+        consumer.assign([(at(0), Start::Beginning)]);
+        assert_eq!(read(&mut consumer, 2).await, ["a", "b"]);
+        cut(Some((epoch.unwrap(), 1)));
+        assert!(!consumer.poll(SOON).await.failures[0].stopped, "it is told, and goes on");
+        assert_eq!(read(&mut consumer, 1).await, ["b"], "from the cut on");
+    });
+}
+
+#[test]
 fn errors_that_pass_are_sat_out_and_a_leader_that_moved_is_found() {
     run(async {
         let (cluster, mut consumer) = start(ConsumerConfig::default()).await;

@@ -25,6 +25,8 @@ pub(super) struct Asked {
     partition: TopicPartition,
     session: u64,
     offset: i64,
+    /// The leader epoch of the record before, if one was handed out.
+    last_epoch: Option<i32>,
 }
 
 /// What a request ends with.
@@ -50,15 +52,15 @@ impl Consumer {
                 assigned.not_before = now + backoff.before(1);
                 continue;
             };
-            let session = assigned.session;
+            let (session, last_epoch) = (assigned.session, assigned.last_epoch);
             match assigned.place {
                 Place::At(offset) if !self.fetching.contains(&leader.broker) => {
-                    let asked = Asked { partition: partition.clone(), session, offset };
+                    let asked = Asked { partition: partition.clone(), session, offset, last_epoch };
                     to_fetch.entry(leader.broker).or_default().push((asked, leader));
                 }
                 Place::At(_) => continue,
                 Place::Wanted(start) => {
-                    let asked = Asked { partition: partition.clone(), session, offset: -1 };
+                    let asked = Asked { partition: partition.clone(), session, offset: -1, last_epoch };
                     to_locate.entry(leader.broker).or_default().push((asked, leader, spec(start)));
                 }
             }
@@ -85,6 +87,7 @@ impl Consumer {
                 .with_partition(one.partition.partition)
                 .with_current_leader_epoch(leader.epoch)
                 .with_fetch_offset(one.offset)
+                .with_last_fetched_epoch(one.last_epoch.unwrap_or(-1))
                 .with_partition_max_bytes(self.config.partition_bytes_max);
             topics.entry(one.partition.topic.clone()).or_default().push(partition);
             asked.push(one);
@@ -218,6 +221,11 @@ impl Consumer {
             };
             return self.on_error(asked, error);
         }
+        if data.diverging_epoch.epoch >= 0 {
+            let (partition, offset) = (asked.partition.clone(), asked.offset);
+            let end = data.diverging_epoch.end_offset.min(offset);
+            return self.on_error(asked, Error::Truncated { partition, offset, end });
+        }
         let decompressed_bytes_max = self.config.batch_decompressed_bytes_max;
         let read_committed = self.config.isolation == IsolationLevel::ReadCommitted;
         let Some(assigned) = self.current(asked) else { return };
@@ -266,7 +274,11 @@ impl Consumer {
             assigned.not_before = now + backoff.before(assigned.attempts);
             return;
         }
-        let elsewhere = elsewhere.filter(|_| matches!(error, Error::OffsetOutOfRange { .. }));
+        let elsewhere = match error {
+            Error::OffsetOutOfRange { .. } => elsewhere,
+            Error::Truncated { end, .. } => elsewhere.map(|_| Start::Offset(end)),
+            _ => None,
+        };
         match elsewhere {
             Some(start) => *assigned = Assigned::new(start, assigned.session),
             None => assigned.stopped = true,

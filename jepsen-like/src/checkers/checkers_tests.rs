@@ -352,6 +352,21 @@ fn nonmonotonic_poll_between_polls_inside_one_and_in_the_final_read() {
 }
 
 #[test]
+fn unseen_cut_when_a_consumer_reads_on_behind_what_replaced_its_last_record() {
+    let promise = Promise { flush: Flush::Os, ..Promise::default() };
+    let cut = || {
+        let script = Script::default().send(1, 10, 0).send(1, 11, 1).poll(2, 0, &[(0, 10), (1, 11)]);
+        script.send(1, 12, 1).send(1, 13, 2)
+    };
+    let end = |script: Script| script.final_read(3, &[(0, 10), (1, 12), (2, 13)]).judge(&promise).kinds();
+    assert_eq!(end(cut().poll(2, 2, &[(2, 13)])), [AnomalyKind::UnseenCut]);
+    assert_eq!(end(cut().seek(2, SeekTo::Offset(2)).poll(2, 2, &[(2, 13)])), [], "it was told");
+    let early = Script::default().send(1, 10, 0).send(1, 11, 1).send_unknown(1, 13);
+    let early = early.poll(2, 0, &[(0, 10), (1, 11)]).send(1, 12, 1).poll(2, 2, &[(2, 13)]);
+    assert_eq!(end(early), [], "it may have been read before the cut");
+}
+
+#[test]
 fn nonmonotonic_send_when_a_later_send_gets_an_earlier_offset() {
     let back = Script::default().send(1, 10, 1).send(1, 11, 0).final_read(2, &[(0, 11), (1, 10)]);
     assert_eq!(back.kinds(), [AnomalyKind::NonmonotonicSend]);

@@ -47,6 +47,18 @@ pub(super) struct StepBack {
     pub(super) after: Option<OpAt>,
 }
 
+/// A poll that went on where the one before had stopped.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Onward {
+    /// The last record before.
+    pub(super) last: Record,
+    /// The poll that gave it.
+    pub(super) after: OpAt,
+    /// The first record of this one.
+    pub(super) first: Record,
+    pub(super) by: OpAt,
+}
+
 /// The last final read of a log that succeeded.
 #[derive(Clone, Copy)]
 pub(super) struct FinalRead<'a> {
@@ -73,6 +85,7 @@ pub(super) struct LogIndex<'a> {
     pub(super) unreadable: Vec<(i64, OpAt)>,
     pub(super) gaps: Vec<Gap>,
     pub(super) steps_back: Vec<StepBack>,
+    pub(super) onwards: Vec<Onward>,
     /// What the broker answered with CORRUPT_MESSAGE, in polls and final reads.
     pub(super) corrupt: Vec<(Span, OpAt)>,
     pub(super) final_read: Option<FinalRead<'a>>,
@@ -233,6 +246,7 @@ impl<'a> LogIndex<'a> {
             unreadable: Vec::new(),
             gaps: Vec::new(),
             steps_back: Vec::new(),
+            onwards: Vec::new(),
             corrupt: Vec::new(),
             final_read: None,
             ordered_start: 0,

@@ -32,6 +32,8 @@ pub enum AnomalyKind {
     PollSkip,
     /// A consumer's successive records go back.
     NonmonotonicPoll,
+    /// A log was cut and written anew below a consumer's position, and it reads on as if nothing had happened.
+    UnseenCut,
     /// A producer's successive sends get offsets that go back.
     NonmonotonicSend,
     /// A group's committed offset goes back without an order to.
@@ -59,6 +61,7 @@ impl fmt::Display for AnomalyKind {
             AnomalyKind::UnexcusedDamage => "unexcused-damage",
             AnomalyKind::PollSkip => "poll-skip",
             AnomalyKind::NonmonotonicPoll => "nonmonotonic-poll",
+            AnomalyKind::UnseenCut => "unseen-cut",
             AnomalyKind::NonmonotonicSend => "nonmonotonic-send",
             AnomalyKind::OffsetRegression => "offset-regression",
             AnomalyKind::PhantomOffset => "phantom-offset",

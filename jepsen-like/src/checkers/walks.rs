@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::index::{Gap, LogIndex, OpAt, StepBack};
+use super::index::{Gap, LogIndex, Onward, OpAt, StepBack};
 use crate::history::{Done, Log, Op, Operation, Outcome, ProcessId, Record, SeekTo, Span};
 
 /// Walks the history in the order of its events, and puts down what it finds with the logs.
@@ -49,6 +49,8 @@ struct Position {
     assignment: u32,
     next: Option<i64>,
     set_by: OpAt,
+    /// The record before, where a poll set the position.
+    last: Option<Record>,
     /// When it was last set by anything but a poll, as the number of an event.
     moved: usize,
 }
@@ -90,7 +92,8 @@ impl Walks<'_> {
     fn go_to(&mut self, process: ProcessId, log: &Log, next: Option<i64>, now: usize, at: OpAt) {
         let Some(place) = self.places.get(log).copied() else { return };
         let assignment = self.assignments.get(&process).copied().unwrap_or_default().number;
-        self.positions.insert((process, place), Position { assignment, next, set_by: at, moved: now });
+        self.positions
+            .insert((process, place), Position { assignment, next, set_by: at, last: None, moved: now });
     }
 
     fn poll(
@@ -111,6 +114,10 @@ impl Walks<'_> {
         let held = held.copied().filter(|_| !moved_meanwhile);
         let mut next = held.and_then(|position| position.next).or(from);
         let mut after = held.map(|position| position.set_by);
+        let before = held.and_then(|position| Some((position.last?, position.set_by)));
+        if let (Some((last, after)), Some(&first)) = (before, records.first()) {
+            log.onwards.push(Onward { last, after, first, by: at });
+        }
         for &record in records {
             if let Some(position) = next {
                 if record.offset < position {
@@ -126,6 +133,7 @@ impl Walks<'_> {
             assignment: assignment.number,
             next: next.filter(|_| !moved_meanwhile),
             set_by: if records.is_empty() { held.map_or(at, |p| p.set_by) } else { at },
+            last: records.last().copied().filter(|_| !moved_meanwhile).or(before.map(|(last, _)| last)),
             moved: held.map_or(assignment.since, |position| position.moved),
         };
         self.positions.insert((process, place), position);
