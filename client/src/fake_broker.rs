@@ -72,8 +72,7 @@ pub(crate) struct FakePartition {
     pub(crate) epoch: i32,
     pub(crate) start: i64,
     pub(crate) end: i64,
-    /// The epoch that was cut, and where.
-    pub(crate) cut: Option<(i32, i64)>,
+    pub(crate) cut_at: Option<(i32, i64)>,
     /// Base offset, next offset, bytes.
     pub(crate) batches: Vec<(i64, i64, Bytes)>,
     /// By producer id: the epoch, and its last five batches.
@@ -467,12 +466,10 @@ impl State {
                 match self.led_by(node, &topic.topic, asked.partition) {
                     _ if code != 0 => {}
                     Err(code) => (answer.error_code, answer.current_leader) = (code, hint),
-                    Ok(log) if log.cut.is_some_and(|(epoch, _)| epoch == asked.last_fetched_epoch) => {
-                        answer.diverging_epoch = log.cut;
-                    }
                     Ok(log) if !(log.start..=log.end).contains(&asked.fetch_offset) => answer.error_code = 1,
                     Ok(log) => {
                         answer.high_watermark = log.end;
+                        answer.diverging_epoch = log.cut_at.filter(|cut| cut.0 == asked.last_fetched_epoch);
                         let wanted = log.batches.iter().filter(|(_, next, _)| *next > asked.fetch_offset);
                         answer.records = wanted.map(|(_, _, bytes)| bytes.clone()).collect();
                     }

@@ -230,7 +230,7 @@ fn a_log_that_was_cut_below_the_position_is_told_and_read_from_the_cut_on_where_
         append(&cluster, 0, &["a", "b"], 0);
         consumer.assign([(at(0), Start::Beginning)]);
         assert_eq!(read(&mut consumer, 2).await, ["a", "b"]);
-        let cut = |at| cluster.state().topics.get_mut("t").unwrap()[0].cut = at;
+        let cut = |at| cluster.state().topics.get_mut("t").unwrap()[0].cut_at = at;
         let (_, epoch) = consumer.position_and_epoch(&at(0)).unwrap();
         cut(Some((epoch.unwrap(), 1)));
         let polled = consumer.poll(SOON).await;
