@@ -143,15 +143,32 @@ impl Invariants {
         found.map(|broker| broker.0 as u32)
     }
 
-    /// Whether a broker holds all that is committed of a partition in which it is not in sync: it is about to be.
-    pub fn has_caught_up(&self, broker: BrokerId) -> bool {
-        let mut partitions = self.town.partitions().filter(|(_, _, partition)| {
+    /// Whether a broker holds all that is committed of a partition in which it is not in sync: it is about to be. If a leader is
+    /// named, the partition is one of its.
+    pub fn has_caught_up(&self, broker: BrokerId, leader: Option<BrokerId>) -> bool {
+        self.outside(broker).any(|(log, known)| {
+            let end = self.logs.committed_end(log);
+            (leader.is_none() || known == leader) && end > 0 && self.logs.holds(log, broker.0 as u32, end)
+        })
+    }
+
+    /// Who leads a partition with committed records in which a broker is not in sync, other than `except`.
+    pub fn awaits(&self, broker: BrokerId, except: BrokerId) -> Option<BrokerId> {
+        let with_records = self.outside(broker).filter(|(log, _)| self.logs.committed_end(*log) > 0);
+        with_records.filter_map(|(_, leader)| leader).find(|leader| ![broker, except].contains(leader))
+    }
+
+    /// Whether the quorum lets a broker lead and come into sync.
+    pub fn serves(&self, broker: BrokerId) -> bool {
+        self.town.serves(broker)
+    }
+
+    /// The partitions in which a broker is not in sync although it is a replica, and their leaders.
+    fn outside(&self, broker: BrokerId) -> impl Iterator<Item = (LogId, Option<BrokerId>)> + '_ {
+        let partitions = self.town.partitions().filter(move |(_, _, partition)| {
             partition.replicas.contains(&broker) && !partition.isr.contains(&broker)
         });
-        partitions.any(|(_, log, _)| {
-            let end = self.logs.committed_end(log);
-            end > 0 && self.logs.holds(log, broker.0 as u32, end)
-        })
+        partitions.map(|(_, log, partition)| (log, partition.leader))
     }
 
     /// The latest epoch of a broker that its process has told.

@@ -138,6 +138,7 @@ impl Nemesis {
             | Fault::BitRot { .. }
             | Fault::Wipe { .. }
             | Fault::Relapse { .. }
+            | Fault::Overtake { .. }
             | Fault::LostWrite { .. }
             | Fault::Pause { .. }
                 if !running => {} // somebody else's fault holds it down: this one does not strike
@@ -149,6 +150,7 @@ impl Nemesis {
             Fault::BitRot { .. } => self.rot(fault, node).await,
             Fault::Wipe { .. } | Fault::LostWrite { .. } => self.harm(fault, node).await,
             Fault::Relapse { .. } => self.relapse(fault, node).await,
+            Fault::Overtake { .. } => self.overtake(fault, node).await,
             Fault::Pause { for_ms, .. } => {
                 self.world.pause(node);
                 self.struck(fault);

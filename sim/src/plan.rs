@@ -262,6 +262,9 @@ pub enum Fault {
     /// A node dies and comes back after `away_ms`; then whoever leads the quorum dies, for `quorum_ms`, and the node loses its disk
     /// `after_ms` after it has caught up. Only where the atlas allows.
     Relapse { broker: u32, away_ms: u64, after_ms: u64, down_ms: u64, quorum_ms: u64 },
+    /// A node dies and comes back after `away_ms`. From then on the words of a leader that it follows take `delay_ms` to the quorum's
+    /// leader, until the node, `after_ms` after it has caught up, has got another disk and serves again. Only where the atlas allows.
+    Overtake { broker: u32, away_ms: u64, after_ms: u64, delay_ms: u64 },
     /// The next write to these files reports success and does nothing. Only where the atlas allows.
     LostWrite { broker: u32, files: Files, after_ms: u64, down_ms: u64 },
 }
@@ -303,6 +306,7 @@ impl Fault {
             Fault::Chase { .. } => "chase",
             Fault::Wipe { .. } => "wipe",
             Fault::Relapse { .. } => "relapse",
+            Fault::Overtake { .. } => "overtake",
             Fault::LostWrite { .. } => "lost-write",
         }
     }
@@ -311,7 +315,11 @@ impl Fault {
     pub fn damages(&self) -> bool {
         matches!(
             self,
-            Fault::BitRot { .. } | Fault::Wipe { .. } | Fault::Relapse { .. } | Fault::LostWrite { .. }
+            Fault::BitRot { .. }
+                | Fault::Wipe { .. }
+                | Fault::Relapse { .. }
+                | Fault::Overtake { .. }
+                | Fault::LostWrite { .. }
         )
     }
 
@@ -518,6 +526,7 @@ impl Fault {
             | Fault::HalfOpen { broker, .. }
             | Fault::Wipe { broker, .. }
             | Fault::Relapse { broker, .. }
+            | Fault::Overtake { broker, .. }
             | Fault::LostWrite { broker, .. } => Some(broker),
             Fault::Deaf { .. }
             | Fault::Split { .. }

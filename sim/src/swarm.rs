@@ -319,7 +319,7 @@ mod tests {
             .flat_map(|seed| plan(seed).faults)
             .map(|fault| fault.fault.name())
             .collect();
-        assert_eq!(kinds.len(), 34, "{kinds:?}");
+        assert_eq!(kinds.len(), 35, "{kinds:?}");
     }
 
     #[test]

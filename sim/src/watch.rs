@@ -86,9 +86,23 @@ impl Watch {
         self.look().whom(whom, &self.partitions)?.checked_sub(1)
     }
 
-    /// Whether a node, counted from 0, holds all that is committed of a partition in which it is not in sync.
-    pub fn has_caught_up(&self, node: u32) -> bool {
-        self.look().has_caught_up(BrokerId(node as i32 + 1))
+    /// Whether a node, counted from 0, holds all that is committed of a partition in which it is not in sync, and which `leader`
+    /// leads, if one is named.
+    pub fn has_caught_up(&self, node: u32, leader: Option<u32>) -> bool {
+        let broker = |node: u32| BrokerId(node as i32 + 1);
+        self.look().has_caught_up(broker(node), leader.map(broker))
+    }
+
+    /// Who leads a partition in which a node is not in sync, other than `except`; nodes are counted from 0.
+    pub fn awaits(&self, node: u32, except: u32) -> Option<u32> {
+        let broker = |node: u32| BrokerId(node as i32 + 1);
+        let leader = self.look().awaits(broker(node), broker(except))?;
+        u32::try_from(leader.0 - 1).ok()
+    }
+
+    /// Whether the quorum lets a node, counted from 0, lead and come into sync.
+    pub fn serves(&self, node: u32) -> bool {
+        self.look().serves(BrokerId(node as i32 + 1))
     }
 
     /// The latest broker epoch of a node, counted from 0.

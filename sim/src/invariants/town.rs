@@ -152,6 +152,11 @@ impl Town {
         Some((LogId::new(topic.id, number), topic.partition(number)?))
     }
 
+    /// Whether a broker may lead and come into sync.
+    pub(super) fn serves(&self, broker: BrokerId) -> bool {
+        !self.is_blind && self.image.can_lead(broker)
+    }
+
     /// What keeps the cluster from being whole again; `None`: nothing.
     pub(super) fn lacks(&self, brokers: &[BrokerId]) -> Option<String> {
         if let Some(missing) = brokers.iter().find(|broker| !self.image.can_lead(**broker)) {

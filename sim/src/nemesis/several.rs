@@ -237,7 +237,7 @@ impl Nemesis {
             let nemesis = self.clone();
             task::spawn("fault", async move { nemesis.blow(leads, Blow::Kill, quorum_ms).await });
         }
-        if !self.comes_true(|watch| watch.has_caught_up(broker)).await {
+        if !self.comes_true(|watch| watch.has_caught_up(broker, None)).await {
             return;
         }
         sleep_ms(after_ms).await;
@@ -245,6 +245,31 @@ impl Nemesis {
             self.struck(fault);
             self.empty_disk(broker, node, down_ms).await;
         }
+    }
+
+    /// Who leads a partition asks for a node to be taken into sync, and the node comes back with an empty disk before the quorum hears
+    /// that.
+    pub(super) async fn overtake(&self, fault: &Fault, node: NodeId) {
+        let Fault::Overtake { broker, away_ms, after_ms, delay_ms } = *fault else { return };
+        let before = self.watch.broker_epoch(broker);
+        self.stop_and_start_quietly(&Fault::Kill { broker, down_ms: away_ms }).await;
+        if !self.comes_true(|watch| watch.broker_epoch(broker) > before).await {
+            return;
+        }
+        let Some(quorum) = self.find(Whom::Quorum).filter(|quorum| *quorum != broker) else { return };
+        let Some(leader) = self.watch.awaits(broker, quorum) else { return };
+        let (from, to) = (self.node(leader), self.node(quorum));
+        self.world.net().set_link(from, to, Some(slow(delay_ms, 0.0)));
+        if self.comes_true(|watch| watch.has_caught_up(broker, Some(leader)) && watch.serves(broker)).await {
+            sleep_ms(after_ms).await;
+            if self.is_up(broker) {
+                self.struck(fault);
+                let first = self.watch.broker_epoch(broker);
+                self.replace_disk(broker, node).await;
+                self.comes_true(|watch| watch.broker_epoch(broker) > first && watch.serves(broker)).await;
+            }
+        }
+        self.world.net().set_link(from, to, None);
     }
 
     /// Waits for something that may come true. Returns whether it has.
@@ -265,6 +290,15 @@ impl Nemesis {
         self.crash(node, true);
         self.world.disk(node).replace();
         sleep_ms(down_ms).await;
+        self.let_go(broker);
+    }
+
+    /// The process dies, which ends its session soon, and starts with another disk.
+    async fn replace_disk(&self, broker: u32, node: NodeId) {
+        self.deeds().damaged.push(format!("all of {node}"));
+        self.hold(broker, 1);
+        self.crash(node, false);
+        self.world.disk(node).replace();
         self.let_go(broker);
     }
 

@@ -1,5 +1,7 @@
 //! Plans of clusters: which nodes there are, and what happens to several of them.
 
+mod comeback;
+
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
@@ -26,8 +28,10 @@ enum Promise {
     },
 }
 
-/// Draws a cluster, its load and its faults. What came later is drawn from `late`, so that seeds keep the rest of their plans.
+/// Draws a cluster, its load and its faults. What came later is drawn from `late`, so that seeds keep the rest of their plans; comebacks
+/// have a stream of their own.
 pub(super) fn draw(rng: &mut Rng, late: &mut Rng) -> (Cluster, Load, Vec<TimedFault>) {
+    let own = &mut Rng::with_seed(late.get_seed().rotate_left(32));
     let members = members(rng);
     let mut cluster = Cluster { brokers: members.len() as u32, settings: BTreeMap::new(), members };
     let promise = promise(rng, &cluster);
@@ -35,6 +39,9 @@ pub(super) fn draw(rng: &mut Rng, late: &mut Rng) -> (Cluster, Load, Vec<TimedFa
     let load = load(rng, &cluster, promise);
     let mut faults = faults(rng, &cluster, &load, promise);
     faults.extend(uneven(late, &cluster, &load));
+    if let Promise::Damaged { node } = promise {
+        faults.extend(comeback::draw(own, &cluster, load.duration_ms, node));
+    }
     faults.sort_by_key(|fault| fault.at_ms);
     (cluster, load, faults)
 }
