@@ -263,7 +263,7 @@ pub enum Fault {
     /// `after_ms` after it has caught up. Only where the atlas allows.
     Relapse { broker: u32, away_ms: u64, after_ms: u64, down_ms: u64, quorum_ms: u64 },
     /// A node dies and comes back after `away_ms`. From then on the words of a leader that it follows take `delay_ms` to the quorum's
-    /// leader, until the node, `after_ms` after it has caught up, has got another disk and serves again. Only where the atlas allows.
+    /// leader, until the node, `after_ms` after it has caught up, has got another disk and serves again, and then to the node as well. Only where the atlas allows.
     Overtake { broker: u32, away_ms: u64, after_ms: u64, delay_ms: u64 },
     /// The next write to these files reports success and does nothing. Only where the atlas allows.
     LostWrite { broker: u32, files: Files, after_ms: u64, down_ms: u64 },

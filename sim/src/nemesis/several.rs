@@ -258,18 +258,23 @@ impl Nemesis {
         }
         let Some(quorum) = self.find(Whom::Quorum).filter(|quorum| *quorum != broker) else { return };
         let Some(leader) = self.watch.awaits(broker, quorum) else { return };
-        let (from, to) = (self.node(leader), self.node(quorum));
-        self.world.net().set_link(from, to, Some(slow(delay_ms, 0.0)));
+        let (net, from, to) = (self.world.net(), self.node(leader), self.node(quorum));
+        net.set_link(from, to, Some(slow(delay_ms, 0.0)));
         if self.comes_true(|watch| watch.has_caught_up(broker, Some(leader)) && watch.serves(broker)).await {
             sleep_ms(after_ms).await;
             if self.is_up(broker) {
                 self.struck(fault);
                 let first = self.watch.broker_epoch(broker);
                 self.replace_disk(broker, node).await;
-                self.comes_true(|watch| watch.broker_epoch(broker) > first && watch.serves(broker)).await;
+                self.comes_true(|watch| watch.broker_epoch(broker) > first).await;
+                // Not even the leader itself fills the disk before its request arrives.
+                net.set_link(from, node, Some(slow(delay_ms, 0.0)));
+                self.comes_true(|watch| watch.serves(broker)).await;
+                sleep_ms(2 * delay_ms).await;
+                net.set_link(from, node, None);
             }
         }
-        self.world.net().set_link(from, to, None);
+        net.set_link(from, to, None);
     }
 
     /// Waits for something that may come true. Returns whether it has.
