@@ -387,9 +387,13 @@ impl Invariants {
             return None;
         }
         let partition = self.town.partition(log)?;
-        let copies =
-            partition.replicas.iter().filter(|broker| self.logs.holds(log, broker.0 as u32, high_watermark));
-        let (copies, needed) = (copies.count(), self.town.copies(log)?);
+        // A disk that lies may be lost between a replica's report and the moment in which the leader counts it.
+        let has_kept = |node: u32| {
+            let held = || self.is_forgetful(node) && self.logs.held(log, node, high_watermark);
+            self.logs.holds(log, node, high_watermark) || held()
+        };
+        let copies = partition.replicas.iter().filter(|broker| has_kept(broker.0 as u32)).count();
+        let needed = self.town.copies(log)?;
         if copies < needed {
             let text = format!("{log}: {copies} replicas hold what is shown, {needed} must: {partition:?}");
             return Some(("too-few-copies", text));

@@ -166,7 +166,11 @@ fn keeps(process: Process, batch: BatchName) -> [(Process, Fact); 2] {
 }
 
 fn broken_in_a_cluster(facts: impl IntoIterator<Item = (Process, Fact)>) -> Vec<String> {
-    let mut invariants = Invariants::new(Premises::default());
+    broken_under(Premises::default(), facts)
+}
+
+fn broken_under(premises: Premises, facts: impl IntoIterator<Item = (Process, Fact)>) -> Vec<String> {
+    let mut invariants = Invariants::new(premises);
     for (process, fact) in three_brokers().into_iter().chain(facts) {
         invariants.check(process, 0.0, &fact);
     }
@@ -196,6 +200,17 @@ fn what_is_shown_is_on_the_disk_of_every_member() {
     assert_eq!(broken_in_a_cluster(alone), ["too-few-copies"]);
     let two = [keeps(FIRST, one), keeps(SECOND, one)].concat().into_iter().chain([(FIRST, watermark(2, 2))]);
     assert_eq!(broken_in_a_cluster(two), ["member-without-committed"]);
+}
+
+#[test]
+fn a_disk_that_is_lost_after_its_report_was_a_copy() {
+    let (one, other) = (batch(0, 0, 7), batch(2, 0, 8));
+    let forgetful = || Premises { forgetful: BTreeSet::from([2, 3]), ..Premises::default() };
+    let lost = [keeps(FIRST, one), keeps(SECOND, one)].concat().into_iter().chain([((2, 2), opened(0))]);
+    let counted = lost.clone().chain([(FIRST, watermark(2, 2))]);
+    assert_eq!(broken_under(forgetful(), counted), Vec::<String>::new());
+    let more = lost.chain(keeps(FIRST, other)).chain([(FIRST, watermark(4, 4))]);
+    assert_eq!(broken_under(forgetful(), more), ["too-few-copies"]);
 }
 
 #[test]

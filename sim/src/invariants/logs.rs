@@ -13,6 +13,8 @@ pub(super) struct Replica {
     durable: Offset,
     /// By the offset of their first record.
     batches: BTreeMap<Offset, BatchName>,
+    /// What it had when its disk was lost last.
+    lost: Option<Box<Replica>>,
 }
 
 /// What no replica may lose.
@@ -40,6 +42,12 @@ impl Replica {
         self.batches.split_off(&end)
     }
 
+    /// Whether its disk has everything below `end`, as far as the last batch below that tells.
+    fn holds(&self, end: Offset, last: Option<(&Offset, &BatchName)>) -> bool {
+        self.durable >= end
+            && last.is_none_or(|(base, batch)| *base < self.start || self.batches.get(base) == Some(batch))
+    }
+
     /// Whether every committed record from this one's start on stands here; else the first that does not.
     fn lacks(&self, committed: &Committed) -> Option<BatchName> {
         let from_start = committed.batches.range(self.start..).map(|(_, batch)| *batch);
@@ -56,6 +64,10 @@ impl Logs {
     pub(super) fn opened(&mut self, log: LogId, node: u32, start: Offset, end: Offset) -> Offset {
         let replica = self.replica(log, node);
         let durable = replica.durable;
+        if end < durable {
+            let batches = replica.batches.clone();
+            replica.lost = Some(Box::new(Replica { batches, lost: None, ..*replica }));
+        }
         replica.cut(end);
         (replica.start, replica.end, replica.durable) = (start, end, end);
         durable
@@ -136,11 +148,17 @@ impl Logs {
     /// Whether a node's disk holds everything below `end`, as far as the last committed batch tells.
     pub(super) fn holds(&self, log: LogId, node: u32, end: Offset) -> bool {
         let Some(replica) = self.replicas.get(&(log, node)) else { return end <= 0 };
-        if replica.durable < end {
-            return false;
-        }
-        let last = self.committed.get(&log).and_then(|committed| committed.batches.range(..end).next_back());
-        last.is_none_or(|(base, batch)| *base < replica.start || replica.batches.get(base) == Some(batch))
+        replica.holds(end, self.last_below(log, end))
+    }
+
+    /// Whether a node's disk held everything below `end` before it was lost: the leader may hear of that later.
+    pub(super) fn held(&self, log: LogId, node: u32, end: Offset) -> bool {
+        let lost = self.replicas.get(&(log, node)).and_then(|replica| replica.lost.as_ref());
+        lost.is_some_and(|lost| lost.holds(end, self.last_below(log, end)))
+    }
+
+    fn last_below(&self, log: LogId, end: Offset) -> Option<(&Offset, &BatchName)> {
+        self.committed.get(&log).and_then(|committed| committed.batches.range(..end).next_back())
     }
 
     /// A committed batch that a replica should have and does not.
