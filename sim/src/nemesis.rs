@@ -3,6 +3,7 @@
 mod several;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct Nemesis {
     deeds: Arc<Mutex<Deeds>>,
     /// Brokers that a fault keeps down; the supervisor leaves them alone.
     held: Arc<Mutex<BTreeMap<u32, u32>>>,
+    /// Everything was healed: what would strike again does not.
+    over: Arc<AtomicBool>,
 }
 
 impl Nemesis {
@@ -55,6 +58,7 @@ impl Nemesis {
             clients: Arc::new(clients),
             deeds: Arc::default(),
             held: Arc::default(),
+            over: Arc::default(),
         }
     }
 
@@ -93,6 +97,7 @@ impl Nemesis {
 
     /// Ends every fault for good and starts every broker.
     pub fn heal(&self) {
+        self.over.store(true, Ordering::Relaxed);
         self.world.net().heal();
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for broker in self.brokers.iter() {
@@ -103,6 +108,10 @@ impl Nemesis {
                 self.world.restart(broker.node);
             }
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     fn is_held(&self, broker: u32) -> bool {
