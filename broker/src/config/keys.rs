@@ -478,6 +478,13 @@ static KEYS: &[Key] = &[
         |c| shown_ms(c.producer_id_expiration_check)
     ),
     key!(
+        "log.cleaner.backoff.ms",
+        Long,
+        "how often each shard looks for logs that are worth compacting (default 15000)",
+        |c, v| millis(v, 1).map(|d| c.log_cleaner_backoff = d),
+        |c| shown_ms(c.log_cleaner_backoff)
+    ),
+    key!(
         "max.incremental.fetch.session.cache.slots",
         Int,
         "incremental fetch sessions that are remembered, of all clients together (default 1000)",
