@@ -253,6 +253,7 @@ impl Invariants {
                 self.logs.durable(*log, node, *end);
                 None
             }
+            Fact::Compacted { log, below } => self.compacted(*log, *below),
             Fact::Leads { log, epoch } => self.leads(process, *log, *epoch),
             Fact::HighWatermark { log, high_watermark, durable_end, .. } => {
                 self.high_watermark(process, *log, *high_watermark, *durable_end)
@@ -360,6 +361,18 @@ impl Invariants {
         let is_present = decided.leader_epoch == epoch && decided.unclean_epoch != Some(epoch);
         let missing = self.logs.lacks(log, node).filter(|_| is_present)?;
         Some(("leader-without-committed", format!("{log} lacks {missing:?}, which was committed")))
+    }
+
+    /// A replica drops nothing that may still be cut: the newer record with the same key would be lost, and the older one with it.
+    fn compacted(&mut self, log: LogId, below: Offset) -> Broken {
+        self.logs.compacted(log, below);
+        let shown = self.logs.committed_end(log);
+        (below > shown).then(|| {
+            (
+                "compacted-uncommitted",
+                format!("{log} is compacted below {below}, committed is what lies below {shown}"),
+            )
+        })
     }
 
     /// Only what is durable in enough places is ever shown, and a leader never takes back what it has shown.

@@ -253,3 +253,36 @@ fn a_voter_votes_once_in_a_term() {
     assert_eq!(broken_in_a_cluster([(FIRST, vote(2)), (RESTARTED, vote(2))]), Vec::<String>::new());
     assert_eq!(broken_in_a_cluster([(FIRST, vote(2)), (RESTARTED, vote(3))]), ["two-votes"]);
 }
+
+#[test]
+fn a_compacted_log_may_have_gaps_and_other_checksums_below_what_was_compacted() {
+    let both = |batches: [BatchName; 3]| {
+        let of = |process| batches.into_iter().flat_map(move |batch| keeps(process, batch));
+        of(SECOND).chain(of(THIRD)).collect::<Vec<_>>()
+    };
+    let [first, second, third] = [batch(0, 1, 1), batch(2, 1, 2), batch(4, 1, 3)];
+    let written = both([first, second, third]);
+    let shown = (FIRST, Fact::HighWatermark { log: log(), epoch: 1, high_watermark: 6, durable_end: 6 });
+    let compacted = (FIRST, Fact::Compacted { log: log(), below: 4 });
+    let of_first = [first, second, third].into_iter().flat_map(|batch| keeps(FIRST, batch));
+    let life: Vec<_> = of_first.chain(written).chain([shown, compacted]).collect();
+    // The third replica has lost its log, and gets the compacted one: the first batch is gone, the second is smaller.
+    let again = |second, third| {
+        let emptied = (THIRD, Fact::Cut { log: log(), end: 0 });
+        let fetched = [second, third].into_iter().flat_map(|batch| keeps(THIRD, batch));
+        life.iter().cloned().chain([emptied]).chain(fetched).collect::<Vec<_>>()
+    };
+    let smaller = BatchName { checksum: 9, ..second };
+    assert_eq!(broken_in_a_cluster(again(smaller, third)), Vec::<String>::new());
+    let changed = BatchName { checksum: 9, ..third };
+    assert_eq!(broken_in_a_cluster(again(smaller, changed)), ["two-records"], "nothing compacts it");
+    let longer = BatchName { next: 5, ..smaller };
+    assert_eq!(broken_in_a_cluster(again(longer, third)), ["two-records"], "its borders stay");
+}
+
+#[test]
+fn what_is_not_committed_is_not_compacted() {
+    let compacted = (FIRST, Fact::Compacted { log: log(), below: 5 });
+    assert_eq!(broken(false, &[(FIRST, watermark(4, 4)), compacted.clone()]), ["compacted-uncommitted"]);
+    assert_eq!(broken(false, &[(FIRST, watermark(5, 5)), compacted]), Vec::<String>::new());
+}

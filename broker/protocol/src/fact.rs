@@ -104,6 +104,13 @@ pub enum Fact {
         /// Records below are kept.
         end: Offset,
     },
+    /// Records of a replica's log may be gone, because newer ones have the same key. Told before anything changes on disk.
+    Compacted {
+        /// Whose.
+        log: LogId,
+        /// Only records below are.
+        below: Offset,
+    },
     /// A voter is bound to a candidate: the answer may leave from now on.
     Voted {
         /// Who votes. With another folder it is another voter.

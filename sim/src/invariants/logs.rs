@@ -33,6 +33,14 @@ pub(super) struct Logs {
     committed: BTreeMap<LogId, Committed>,
     /// The records that each epoch has named.
     names: BTreeMap<(LogId, LeaderEpoch), BTreeMap<Offset, BatchName>>,
+    /// Below these offsets some replica has compacted the log.
+    compacted: BTreeMap<LogId, Offset>,
+}
+
+/// Whether two names are of one batch. Below `compacted` it may have lost records, and then has another checksum.
+fn is_same(one: &BatchName, other: &BatchName, compacted: Offset) -> bool {
+    let unsummed = |batch: &BatchName| BatchName { checksum: 0, ..*batch };
+    one == other || one.base < compacted && unsummed(one) == unsummed(other)
 }
 
 impl Replica {
@@ -42,16 +50,21 @@ impl Replica {
         self.batches.split_off(&end)
     }
 
+    /// Whether the batch stands here, or may be gone.
+    fn has(&self, batch: &BatchName, compacted: Offset) -> bool {
+        let may_be_gone = batch.base < self.start.max(compacted);
+        self.batches.get(&batch.base).map_or(may_be_gone, |own| is_same(own, batch, compacted))
+    }
+
     /// Whether its disk has everything below `end`, as far as the last batch below that tells.
-    fn holds(&self, end: Offset, last: Option<(&Offset, &BatchName)>) -> bool {
-        self.durable >= end
-            && last.is_none_or(|(base, batch)| *base < self.start || self.batches.get(base) == Some(batch))
+    fn holds(&self, end: Offset, last: Option<&BatchName>, compacted: Offset) -> bool {
+        self.durable >= end && last.is_none_or(|batch| batch.base < self.start || self.has(batch, compacted))
     }
 
     /// Whether every committed record from this one's start on stands here; else the first that does not.
-    fn lacks(&self, committed: &Committed) -> Option<BatchName> {
-        let from_start = committed.batches.range(self.start..).map(|(_, batch)| *batch);
-        from_start.into_iter().find(|batch| self.batches.get(&batch.base) != Some(batch))
+    fn lacks(&self, committed: &Committed, compacted: Offset) -> Option<BatchName> {
+        let mut from_start = committed.batches.range(self.start..).map(|(_, batch)| *batch);
+        from_start.find(|batch| !self.has(batch, compacted))
     }
 }
 
@@ -81,11 +94,14 @@ impl Logs {
         batches: &[BatchName],
     ) -> Option<(BatchName, BatchName)> {
         let mut conflict = None;
+        let compacted = self.compacted_below(log);
         for batch in batches {
             let names = self.names.entry((log, batch.epoch)).or_default();
             let below = names.range(..batch.next).next_back().map(|(_, known)| *known);
             match below.filter(|known| known.next > batch.base) {
-                Some(known) if known != *batch => conflict = conflict.or(Some((known, *batch))),
+                Some(known) if !is_same(&known, batch, compacted) => {
+                    conflict = conflict.or(Some((known, *batch)))
+                }
                 Some(_) => {}
                 None => drop(names.insert(batch.base, *batch)),
             }
@@ -100,10 +116,13 @@ impl Logs {
     /// A log was cut. What was durable nowhere and stands nowhere else was never known by its name.
     pub(super) fn cut(&mut self, log: LogId, node: u32, end: Offset) {
         let durable = self.replica(log, node).durable;
+        let compacted = self.compacted_below(log);
         for (base, batch) in self.replica(log, node).cut(end) {
             let elsewhere = self.replicas.range((log, 0)..=(log, u32::MAX));
             let mut elsewhere = elsewhere.filter(|((_, other), _)| *other != node);
-            let is_known = elsewhere.any(|(_, other)| other.batches.get(&base) == Some(&batch));
+            let is_known = elsewhere.any(|(_, other)| {
+                other.batches.get(&base).is_some_and(|other| is_same(other, &batch, compacted))
+            });
             if base >= durable
                 && !is_known
                 && let Some(names) = self.names.get_mut(&(log, batch.epoch))
@@ -126,6 +145,7 @@ impl Logs {
 
     /// A leader's high watermark is here. Returns what it calls committed where something else was.
     pub(super) fn commit(&mut self, log: LogId, node: u32, end: Offset) -> Option<(BatchName, BatchName)> {
+        let compacted = self.compacted_below(log);
         let committed = self.committed.entry(log).or_default();
         let replica = self.replicas.entry((log, node)).or_default();
         let before = committed.end;
@@ -133,7 +153,7 @@ impl Logs {
         let mut conflict = None;
         for (base, batch) in replica.batches.range(before..end.max(before)) {
             let known = *committed.batches.entry(*base).or_insert(*batch);
-            if known != *batch {
+            if !is_same(&known, batch, compacted) {
                 conflict = conflict.or(Some((known, *batch)));
             }
         }
@@ -148,24 +168,35 @@ impl Logs {
     /// Whether a node's disk holds everything below `end`, as far as the last committed batch tells.
     pub(super) fn holds(&self, log: LogId, node: u32, end: Offset) -> bool {
         let Some(replica) = self.replicas.get(&(log, node)) else { return end <= 0 };
-        replica.holds(end, self.last_below(log, end))
+        replica.holds(end, self.last_below(log, end), self.compacted_below(log))
     }
 
     /// Whether a node's disk held everything below `end` before it was lost: the leader may hear of that later.
     pub(super) fn held(&self, log: LogId, node: u32, end: Offset) -> bool {
         let lost = self.replicas.get(&(log, node)).and_then(|replica| replica.lost.as_ref());
-        lost.is_some_and(|lost| lost.holds(end, self.last_below(log, end)))
+        lost.is_some_and(|lost| lost.holds(end, self.last_below(log, end), self.compacted_below(log)))
     }
 
-    fn last_below(&self, log: LogId, end: Offset) -> Option<(&Offset, &BatchName)> {
-        self.committed.get(&log).and_then(|committed| committed.batches.range(..end).next_back())
+    fn last_below(&self, log: LogId, end: Offset) -> Option<&BatchName> {
+        let committed = self.committed.get(&log)?;
+        committed.batches.range(..end).next_back().map(|(_, batch)| batch)
+    }
+
+    /// A replica compacts its log.
+    pub(super) fn compacted(&mut self, log: LogId, below: Offset) {
+        let compacted = self.compacted.entry(log).or_default();
+        *compacted = below.max(*compacted);
+    }
+
+    fn compacted_below(&self, log: LogId) -> Offset {
+        self.compacted.get(&log).copied().unwrap_or(0)
     }
 
     /// A committed batch that a replica should have and does not.
     pub(super) fn lacks(&self, log: LogId, node: u32) -> Option<BatchName> {
         let committed = self.committed.get(&log)?;
         match self.replicas.get(&(log, node)) {
-            Some(replica) => replica.lacks(committed),
+            Some(replica) => replica.lacks(committed, self.compacted_below(log)),
             None => committed.batches.values().next().copied(),
         }
     }
