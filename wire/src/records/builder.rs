@@ -1,8 +1,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    ATTRIBUTE_CONTROL, ATTRIBUTE_LOG_APPEND_TIME, ATTRIBUTE_TRANSACTIONAL, BatchError, BatchHeader,
-    CRC_START, HEADER_BYTES, LENGTH_OVERHEAD_BYTES, NO_PRODUCER_ID, NO_TIMESTAMP, varint,
+    ATTRIBUTE_CONTROL, ATTRIBUTE_DELETE_HORIZON, ATTRIBUTE_LOG_APPEND_TIME, ATTRIBUTE_TRANSACTIONAL,
+    BatchError, BatchHeader, CRC_START, HEADER_BYTES, LENGTH_OVERHEAD_BYTES, NO_PRODUCER_ID, NO_TIMESTAMP,
+    TimestampType, varint,
 };
 use crate::codec::{self, Compression};
 
@@ -47,6 +48,26 @@ impl BatchBuilder {
             count: 0,
         };
         BatchBuilder { out, compression, header }
+    }
+
+    /// A batch with the place, producer and settings of another, without its records. Timestamps count from `horizon_ms`, if there is
+    /// one, which is the batch's delete horizon then (KIP-534).
+    pub(super) fn like(header: &BatchHeader, horizon_ms: Option<i64>) -> Result<BatchBuilder, BatchError> {
+        let mut builder = BatchBuilder::new(header.compression()?);
+        let had_horizon = header.has_delete_horizon().then_some(header.base_timestamp_ms);
+        let horizon_ms = had_horizon.or(horizon_ms);
+        let is_log_append_time = header.timestamp_type() == TimestampType::LogAppendTime;
+        builder.header = BatchHeader {
+            length: 0,
+            crc: 0,
+            attributes: header.attributes | horizon_ms.map_or(0, |_| ATTRIBUTE_DELETE_HORIZON),
+            last_offset_delta: -1,
+            base_timestamp_ms: horizon_ms.unwrap_or(NO_TIMESTAMP),
+            max_timestamp_ms: if is_log_append_time { header.max_timestamp_ms } else { NO_TIMESTAMP },
+            count: 0,
+            ..*header
+        };
+        Ok(builder)
     }
 
     /// Sets the place in the log, for batches that a broker appends itself.
@@ -119,7 +140,8 @@ impl BatchBuilder {
         if offset_delta <= self.header.last_offset_delta {
             return Err(BatchError::OffsetDelta { index, offset_delta });
         }
-        let base_ms = if index == 0 { timestamp_ms } else { self.header.base_timestamp_ms };
+        let is_first = index == 0 && !self.header.has_delete_horizon();
+        let base_ms = if is_first { timestamp_ms } else { self.header.base_timestamp_ms };
         let Some(timestamp_delta) = timestamp_ms.checked_sub(base_ms) else {
             return Err(BatchError::Timestamp { index, timestamp_ms, min_ms: 0, max_ms: i64::MAX });
         };
@@ -166,6 +188,12 @@ impl BatchBuilder {
         headers: &[(&[u8], Option<&[u8]>)],
     ) -> usize {
         record_length(i64::MAX, i32::MAX, key, value, headers).saturating_add(5)
+    }
+
+    /// As [`finish`](Self::finish), for a batch whose last places in the log are without a record.
+    pub(super) fn finish_up_to(mut self, last_offset_delta: i32) -> Result<Bytes, BatchError> {
+        self.header.last_offset_delta = last_offset_delta;
+        self.finish()
     }
 
     /// Compresses the records and completes the header with length and CRC.

@@ -31,6 +31,7 @@ mod error;
 mod header;
 mod outside;
 mod record;
+mod retain;
 mod validate;
 pub(crate) mod varint;
 
@@ -44,6 +45,7 @@ pub use error::BatchError;
 pub use header::{BatchHeader, TimestampType};
 pub use outside::OutsideCrc;
 pub use record::{Headers, Record, Records, RecordsIter};
+pub use retain::Retained;
 pub use validate::{ProduceLimits, validate_produced};
 
 /// Bytes of a batch before its records.

@@ -376,3 +376,62 @@ fn numbers_of_every_length_survive_as_varints() {
     assert_eq!(varint::take_i64(&mut &[0xff; 10][..]), None);
     assert_eq!(varint::take_i32(&mut &[0xff, 0xff, 0xff, 0xff, 0x1f][..]), None);
 }
+
+#[test]
+fn a_batch_without_some_records_keeps_its_place_in_every_codec() {
+    for compression in Compression::ALL {
+        let batch = one_batch(three_records(compression));
+        let records = batch.records(1 << 20).unwrap();
+        assert_eq!(batch.retain(&records, &[true; 3], None).unwrap(), Retained::Whole);
+        assert_eq!(batch.retain(&records, &[false; 3], Some(5)).unwrap(), Retained::Nothing);
+        let Retained::Part(bytes) = batch.retain(&records, &[false, true, false], None).unwrap() else {
+            panic!("a part");
+        };
+        let part = one_batch(bytes);
+        part.verify_crc().unwrap();
+        assert_eq!((part.header.next_offset(), part.header.count), (batch.header.next_offset(), 1));
+        assert_eq!(part.header.compression().unwrap(), compression);
+        let all: Vec<_> = records.iter().map(Result::unwrap).collect();
+        let left = part.records(1 << 20).unwrap();
+        let left: Vec<_> = left.iter().map(Result::unwrap).collect();
+        assert_eq!((left[0].offset, left[0].timestamp_ms), (all[1].offset, all[1].timestamp_ms));
+        assert_eq!((left[0].key, left[0].value), (all[1].key, all[1].value));
+        assert!(left[0].headers.eq(all[1].headers));
+    }
+}
+
+#[test]
+fn a_delete_horizon_is_set_once_and_leaves_the_timestamps() {
+    let batch = one_batch(three_records(Compression::None));
+    let records = batch.records(1 << 20).unwrap();
+    let Retained::Part(bytes) = batch.retain(&records, &[true; 3], Some(77)).unwrap() else {
+        panic!("a part")
+    };
+    let marked = one_batch(bytes);
+    assert!(marked.header.has_delete_horizon());
+    assert_eq!(
+        (marked.header.base_timestamp_ms, marked.header.max_timestamp_ms),
+        (77, batch.header.max_timestamp_ms)
+    );
+    let again = marked.records(1 << 20).unwrap();
+    let times = |records: &Records| records.iter().map(|r| r.unwrap().timestamp_ms).collect::<Vec<_>>();
+    assert_eq!(times(&again), times(&records));
+    assert_eq!(marked.retain(&again, &[true; 3], Some(99)).unwrap(), Retained::Whole);
+    let Retained::Part(bytes) = marked.retain(&again, &[false, true, true], Some(99)).unwrap() else {
+        panic!("a part");
+    };
+    let less = one_batch(bytes);
+    assert_eq!((less.header.has_delete_horizon(), less.header.base_timestamp_ms), (true, 77));
+    assert_eq!(times(&less.records(1 << 20).unwrap()), times(&records)[1..]);
+}
+
+#[test]
+fn an_emptied_batch_is_whole_and_has_no_codec() {
+    let batch = one_batch(three_records(Compression::Zstd));
+    let emptied = one_batch(batch.emptied());
+    emptied.verify_crc().unwrap();
+    assert_eq!((emptied.bytes.len(), emptied.header.count), (HEADER_BYTES, 0));
+    assert_eq!(emptied.header.next_offset(), batch.header.next_offset());
+    assert_eq!(emptied.header.leader_epoch, batch.header.leader_epoch);
+    assert_eq!(emptied.records(0).unwrap().iter().count(), 0);
+}
