@@ -277,8 +277,39 @@ impl ImageReader {
                 settings::Flush::Sync => Flush::Sync,
                 settings::Flush::Os => Flush::Os,
             },
+            compact: settings.cleanup.compact,
         }
     }
+
+    /// How a partition's log is compacted; `None`: it is not.
+    pub(crate) fn compaction(&self, log: LogId) -> Option<Compaction> {
+        let view = self.view.borrow();
+        let settings = view.settings(log.topic).filter(|settings| settings.cleanup.compact)?;
+        let duration = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+        Some(Compaction {
+            segment_age_max: duration(settings.segment_ms.min(settings.max_compaction_lag_ms)),
+            delete_retention_ms: settings.delete_retention_ms,
+            min_lag_ms: settings.min_compaction_lag_ms,
+            lag_max: (settings.max_compaction_lag_ms < i64::MAX)
+                .then(|| duration(settings.max_compaction_lag_ms)),
+            dirty_ratio_min: settings.min_cleanable_dirty_ratio,
+        })
+    }
+}
+
+/// How a topic's logs are compacted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Compaction {
+    /// After so long a segment is sealed, `segment.ms` or earlier: what is appended to is not compacted.
+    pub(crate) segment_age_max: Duration,
+    /// `delete.retention.ms`.
+    pub(crate) delete_retention_ms: i64,
+    /// `min.compaction.lag.ms`.
+    pub(crate) min_lag_ms: i64,
+    /// `max.compaction.lag.ms`, if it is set.
+    pub(crate) lag_max: Option<Duration>,
+    /// `min.cleanable.dirty.ratio`.
+    pub(crate) dirty_ratio_min: f64,
 }
 
 /// Why a command was not committed, or may not have been.

@@ -112,6 +112,10 @@ pub struct Metrics {
     pub truncations: Counter,
     /// Times that a damaged log was cut, to be fetched again.
     pub replicas_repaired: Counter,
+    /// Logs that were compacted.
+    pub compactions: Counter,
+    /// Records that compaction has dropped.
+    pub compacted_records_dropped: Counter,
     /// Changes of in-sync replicas that were asked for.
     pub isr_proposals: Counter,
     /// Changes of in-sync replicas that were refused.
@@ -165,6 +169,8 @@ impl Default for Metrics {
             replica_answers_bad: Counter::default(),
             truncations: Counter::default(),
             replicas_repaired: Counter::default(),
+            compactions: Counter::default(),
+            compacted_records_dropped: Counter::default(),
             isr_proposals: Counter::default(),
             isr_refusals: Counter::default(),
             bytes_fetched: Counter::default(),
@@ -220,6 +226,8 @@ impl Metrics {
             ("replica_answers_bad", &self.replica_answers_bad),
             ("truncations", &self.truncations),
             ("replicas_repaired", &self.replicas_repaired),
+            ("compactions", &self.compactions),
+            ("compacted_records_dropped", &self.compacted_records_dropped),
             ("isr_proposals", &self.isr_proposals),
             ("isr_refusals", &self.isr_refusals),
             ("bytes_fetched", &self.bytes_fetched),

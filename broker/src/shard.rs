@@ -5,6 +5,7 @@
 //! arrives as an event of the store, and bytes are read by whoever asked, by a plan that the shard made.
 
 mod calls;
+mod compact;
 mod entry;
 mod owner;
 mod questions;
@@ -213,6 +214,8 @@ pub(crate) struct ReplicaReadCall {
 /// What is said to a follower's position.
 pub(crate) struct Judged {
     pub(crate) verdict: FetchVerdict,
+    /// Below, deletions may be forgotten here.
+    pub(crate) deletions_forgotten_to: Offset,
     /// How to read the records that go with it.
     pub(crate) plan: Option<ReadPlan>,
 }
@@ -221,6 +224,8 @@ pub(crate) struct Judged {
 pub(crate) struct FetchedPart {
     pub(crate) log: LogId,
     pub(crate) checked: Checked,
+    /// The leader has forgotten deletions below.
+    pub(crate) deletions_forgotten_to: Offset,
     /// Whether the leader now waits for another position.
     pub(crate) spent: bool,
 }
@@ -302,6 +307,8 @@ pub(crate) struct ShardSetup {
     pub(crate) count: usize,
     /// `producer.id.expiration.ms` and how often it is looked at.
     pub(crate) producer_expiry: ProducerExpiry,
+    /// `log.cleaner.backoff.ms`.
+    pub(crate) compact_every: Duration,
     /// Bounds of each replica.
     pub(crate) limits: Limits,
     /// Where replicas that follow post their positions.

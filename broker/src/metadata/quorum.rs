@@ -381,6 +381,8 @@ impl Quorum {
                 }
                 Ok(progress)
             }
+            // The metadata log is never compacted: it has snapshots.
+            StoreEvent::Replaced(_) => Ok(Vec::new()),
             StoreEvent::FolderFailed(error) => Ok(vec![Happening::Failed(error)]),
         }
     }

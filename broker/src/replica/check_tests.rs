@@ -28,6 +28,7 @@ fn answer(records: &Bytes) -> Answer {
         log: LogId::new(TopicId(Uuid::from_u128(1)), 0),
         position: FetchPosition { epoch: 9, offset: 7, last_epoch: 2, durable_end: 7 },
         verdict: FetchVerdict::Matches { high_watermark: 7, start: 0 },
+        deletions_forgotten_to: 0,
         records_bytes: records.len() as u32,
         outside_crc: outside_crc(std::slice::from_ref(records)),
     }

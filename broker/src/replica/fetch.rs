@@ -111,7 +111,8 @@ async fn hear(replication: &Replication, mut reader: PeerReader) -> Result<(), E
                 task::yield_now().await;
             }
             let checked = check(answer, &mut tail, replication.limits.append_bytes)?;
-            parts.push(FetchedPart { log: answer.log, checked, spent: answer.spends() });
+            let (log, deletions_forgotten_to) = (answer.log, answer.deletions_forgotten_to);
+            parts.push(FetchedPart { log, checked, deletions_forgotten_to, spent: answer.spends() });
         }
         if !tail.is_empty() {
             return Err(BadAnswer::TooLong(tail.len()).into());

@@ -46,6 +46,8 @@ pub(crate) struct Answer {
     pub(crate) position: FetchPosition,
     /// What the leader says to it.
     pub(crate) verdict: FetchVerdict,
+    /// Below, the leader may have forgotten deletions: a follower that ends there and holds records is fetched anew.
+    pub(crate) deletions_forgotten_to: Offset,
     /// How many bytes of the records behind the message are this partition's, in the order of the answers.
     pub(crate) records_bytes: u32,
     /// The checksum over what the batches' own leave out ([`weir_wire::records::OutsideCrc`]).

@@ -248,7 +248,7 @@ impl<'a> Gathering<'a> {
 
     /// Takes one partition's answer in; false if its records find no room.
     async fn take(&mut self, standing: &Standing, judged: Judged) -> bool {
-        let Judged { verdict, plan } = judged;
+        let Judged { verdict, deletions_forgotten_to, plan } = judged;
         let mut records = Vec::new();
         if let Some(plan) = plan {
             match self.read(standing.log, plan).await {
@@ -264,7 +264,8 @@ impl<'a> Gathering<'a> {
         let Ok(announced) = u32::try_from(records_bytes) else { return true };
         let Standing { log, position, .. } = *standing;
         let outside_crc = outside_crc(&records);
-        let answer = Answer { log, position, verdict, records_bytes: announced, outside_crc };
+        let records_bytes = announced;
+        let answer = Answer { log, position, verdict, deletions_forgotten_to, records_bytes, outside_crc };
         let told = match verdict {
             FetchVerdict::Matches { high_watermark, start } => Some((high_watermark, start)),
             _ => None,
@@ -272,7 +273,7 @@ impl<'a> Gathering<'a> {
         self.lane.answered(log, &position, told, answer.spends());
         self.says.answers.push(answer);
         self.tail.extend(records);
-        self.bytes += records_bytes;
+        self.bytes += announced as usize;
         true
     }
 

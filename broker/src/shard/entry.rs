@@ -10,6 +10,7 @@ use weir_protocol::partition::{self, FailReason, Input, Leadership, Limits, LogS
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
 use weir_storage::{Log, StorageError};
 
+use super::compact;
 use super::repair::Repair;
 use super::replicate::{Posted, Shown};
 use super::starts::Starts;
@@ -57,6 +58,7 @@ pub(super) struct Open {
     /// What is known of damage in the log, until it is repaired.
     pub(super) repair: Option<Repair>,
     pub(super) starts: Starts,
+    pub(super) compaction: compact::Progress,
 }
 
 impl Open {
@@ -87,6 +89,7 @@ impl Open {
             asking: false,
             repair: None,
             starts,
+            compaction: compact::Progress::default(),
         }
     }
 

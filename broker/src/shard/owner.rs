@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -13,6 +14,7 @@ use weir_runtime::{select, simulation, task};
 use weir_storage::{AppendInfo, Log, Port, StorageError, Store, StoreEvent, producer_batch};
 
 use super::calls::{Parked, Produces, Question, Slab, waiter_id};
+use super::compact::Compacted;
 use super::entry::{Decided, Entry, OPENING_QUEUE_MAX, Open, Queued};
 use super::repair::Looked;
 use super::{Message, ProduceCall, ProducerExpiry, ShardError, ShardSetup};
@@ -74,6 +76,14 @@ pub(super) struct Owner {
     pub(super) looking: bool,
     pub(super) looked_to: mpsc::Sender<(LogId, Looked)>,
     pub(super) looked: mpsc::Receiver<(LogId, Looked)>,
+    pub(super) compact_every: Duration,
+    pub(super) compact_alarm: Alarm,
+    /// Whether a log is being compacted.
+    pub(super) compacting: bool,
+    /// Where this round of compactions has got to; `None` between two rounds.
+    pub(super) compacted_last: Option<LogId>,
+    pub(super) compacted_to: mpsc::Sender<Compacted>,
+    pub(super) compacted: mpsc::Receiver<Compacted>,
     pub(super) limits: Limits,
     pub(super) mailboxes: Mailboxes,
     pub(super) changes: PartitionChanges,
@@ -88,6 +98,7 @@ impl Owner {
         let (opened_to, opened) = mpsc::channel(OPENS_MAX);
         let (changed_to, changed) = mpsc::unbounded_channel();
         let (looked_to, looked) = mpsc::channel(1);
+        let (compacted_to, compacted) = mpsc::channel(1);
         Owner {
             number,
             shards: setup.count.max(1),
@@ -120,6 +131,12 @@ impl Owner {
             looking: false,
             looked_to,
             looked,
+            compact_every: setup.compact_every,
+            compact_alarm: Alarm::new(),
+            compacting: false,
+            compacted_last: None,
+            compacted_to,
+            compacted,
             limits: setup.limits,
             mailboxes: setup.mailboxes.clone(),
             changes: setup.changes.clone(),
@@ -132,6 +149,7 @@ impl Owner {
     pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut taken = Vec::with_capacity(MESSAGES_PER_WAKE);
         self.expiry_alarm.set(Some(time::now() + self.expiry.check));
+        self.compact_alarm.set(Some(time::now() + self.compact_every));
         self.open_all_replicated();
         loop {
             self.alarm.set(self.produces.next_deadline());
@@ -171,6 +189,12 @@ impl Owner {
                 () = self.alarm.wait() => self.on_deadline(),
                 () = self.tick_alarm.wait() => self.tick(),
                 () = self.expiry_alarm.wait() => self.expire_producers(),
+                compacted = self.compacted.recv() => {
+                    if let Some(compacted) = compacted {
+                        self.on_compacted(compacted);
+                    }
+                }
+                () = self.compact_alarm.wait() => self.compact(),
             }
         }
         self.stop();
@@ -427,6 +451,7 @@ impl Owner {
                 }
                 self.show(log, false);
             }
+            StoreEvent::Replaced(replaced) => self.on_replaced(&replaced),
             StoreEvent::FolderFailed(error) => {
                 self.failure.report(Failure::Folder(Arc::clone(&error)));
                 let open: Vec<LogId> = self.entries.keys().copied().collect();

@@ -182,13 +182,14 @@ impl Owner {
         let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return None };
         let verdict = open.core.judge(lane.follower(), lane.broker_epoch(), &position);
         let end = open.core.end();
+        let deletions_forgotten_to = open.log.deletions_forgotten_to();
         match verdict {
             FetchVerdict::Matches { .. } if position.offset < end => {
                 match open.log.read(position.offset, bytes_max, end, true) {
                     Ok(plan) => {
                         // Said before anything leaves; that less may fit does no harm.
                         self.step(log, Input::Shipped { end }, None);
-                        Some(Judged { verdict, plan: Some(plan) })
+                        Some(Judged { verdict, deletions_forgotten_to, plan: Some(plan) })
                     }
                     Err(error) => {
                         self.complain(|left_out| {
@@ -199,10 +200,11 @@ impl Owner {
                 }
             }
             FetchVerdict::Matches { high_watermark, start } => {
-                (told != Some((high_watermark, start))).then_some(Judged { verdict, plan: None })
+                let is_news = told != Some((high_watermark, start));
+                is_news.then_some(Judged { verdict, deletions_forgotten_to, plan: None })
             }
             FetchVerdict::Diverges { .. } | FetchVerdict::OutOfRange { .. } => {
-                Some(Judged { verdict, plan: None })
+                Some(Judged { verdict, deletions_forgotten_to, plan: None })
             }
             FetchVerdict::Refused(refusal) => {
                 if refusal == FetchRefusal::Senseless {
@@ -218,11 +220,13 @@ impl Owner {
     }
 
     pub(super) fn on_fetched(&mut self, parts: Vec<FetchedPart>) {
-        for FetchedPart { log, checked, spent } in parts {
+        for FetchedPart { log, checked, deletions_forgotten_to, spent } in parts {
             let answered = checked.fetched.position;
-            self.appends = checked.appends;
-            self.step(log, Input::Fetched(Box::new(checked.fetched)), None);
-            self.appends.clear();
+            if !self.behind_deletions(log, &answered, deletions_forgotten_to) {
+                self.appends = checked.appends;
+                self.step(log, Input::Fetched(Box::new(checked.fetched)), None);
+                self.appends.clear();
+            }
             // Nothing was taken of what was said: it must be said again.
             if spent
                 && let Some(Entry::Open(open)) = self.entries.get(&log)

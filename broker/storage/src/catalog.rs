@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use weir_protocol::partition::producers::Producers;
 use weir_protocol::types::{LogId, Offset};
 
+use crate::journal::Compacted;
+
 use weir_protocol::partition::epochs::EpochHistory;
 
 /// The place of a log in the catalog. Never reused while the store is open.
@@ -30,7 +32,7 @@ pub(crate) enum Tail {
 pub(crate) struct LogState {
     /// Whether its appends bypass the journal.
     pub(crate) os: bool,
-    /// Whether its offsets may have gaps: an append above the end was taken (a compacted leader's log).
+    /// Whether its offsets may have gaps: it was compacted, or an append above the end was taken (a compacted leader's log).
     pub(crate) gaps: bool,
     pub(crate) start: Offset,
     /// Invariant: `start <= end` if the tail is known.
@@ -44,6 +46,7 @@ pub(crate) struct LogState {
     pub(crate) epochs: EpochHistory,
     /// Whoever appended the batches below the end, as far as it counts.
     pub(crate) producers: Producers,
+    pub(crate) compacted: Compacted,
     pub(crate) tail: Tail,
     /// Whether start and epochs must be read from the segments: the checkpoint was lost.
     pub(crate) rebuild: bool,
@@ -62,6 +65,7 @@ impl LogState {
             end_at_least: 0,
             epochs: EpochHistory::new(),
             producers: Producers::default(),
+            compacted: Compacted::default(),
             tail: Tail::Known,
             rebuild: false,
         }
@@ -72,6 +76,7 @@ impl LogState {
         (self.end, self.segment_base, self.position) = (end, segment_base, position);
         self.epochs.truncate(end);
         self.producers.cut(end);
+        self.compacted.cut(end);
     }
 
     /// The log begins at `start` now. A start beyond the end makes it an empty log there, if the end is known.

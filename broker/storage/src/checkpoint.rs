@@ -7,11 +7,13 @@ use weir_protocol::types::{FolderId, LogId, Offset, TopicId};
 
 use crate::blob::{self, BlobError, Kind};
 use crate::catalog::{Catalog, LogState, Tail};
+use crate::journal::Compacted;
 use weir_protocol::partition::epochs::EpochHistory;
 
-/// Version 2 has each log's producers.
-pub(crate) const KIND: Kind = Kind { magic: *b"WEIRchk\n", version: 2 };
+/// Version 2 has each log's producers, version 3 how far it was compacted.
+pub(crate) const KIND: Kind = Kind { magic: *b"WEIRchk\n", version: 3 };
 const VERSION_OF_PRODUCERS: u16 = 2;
+const VERSION_OF_COMPACTION: u16 = 3;
 /// No folder has more than a few hundred thousand logs.
 pub(crate) const LEN_MAX: usize = 1 << 30;
 
@@ -81,6 +83,8 @@ fn put_log(out: &mut BytesMut, log: LogId, state: &LogState, now_ms: i64) {
         out.put_i64_le(entry.start);
     }
     put_producers(out, &state.producers, now_ms);
+    out.put_i64_le(state.compacted.to);
+    out.put_i64_le(state.compacted.deletions_forgotten_to);
 }
 
 /// A producer's time is told as how long it was idle for: clocks differ between processes.
@@ -142,6 +146,7 @@ fn take_log(content: &mut Bytes, version: u16, now_ms: i64) -> Option<(LogId, Lo
         end_at_least: content.get_i64_le(),
         epochs: EpochHistory::new(),
         producers: Producers::default(),
+        compacted: Compacted::default(),
         rebuild: flags & REBUILD != 0,
         tail: match flags & (TAIL_AT_LEAST | TAIL_DAMAGED | TAIL_UNKNOWN) {
             0 => Tail::Known,
@@ -165,6 +170,10 @@ fn take_log(content: &mut Bytes, version: u16, now_ms: i64) -> Option<(LogId, Lo
     }
     if version >= VERSION_OF_PRODUCERS {
         state.producers = take_producers(content, now_ms)?;
+    }
+    if version >= VERSION_OF_COMPACTION {
+        state.compacted.to = content.try_get_i64_le().ok()?;
+        state.compacted.deletions_forgotten_to = content.try_get_i64_le().ok()?;
     }
     Some((log, state))
 }
@@ -217,6 +226,7 @@ mod tests {
             state.rebuild = number == 0;
             (state.start, state.end, state.segment_base, state.position) = (3, 90, 60, 4711);
             state.end_at_least = 95;
+            state.compacted = Compacted { to: 40, deletions_forgotten_to: i64::from(number) };
             state.epochs.begin(1, 3);
             state.epochs.begin(i32::from(number) + 2, 50);
             for producer in 0..i32::from(number) {

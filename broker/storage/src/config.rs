@@ -50,10 +50,12 @@ pub struct LogConfig {
     pub index_interval_bytes: u32,
     /// From `flush.messages`.
     pub flush: Flush,
+    /// Whether `cleanup.policy` has `compact`.
+    pub compact: bool,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
-        LogConfig { segment_bytes: 1 << 30, index_interval_bytes: 4096, flush: Flush::Sync }
+        LogConfig { segment_bytes: 1 << 30, index_interval_bytes: 4096, flush: Flush::Sync, compact: false }
     }
 }

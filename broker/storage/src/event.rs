@@ -5,6 +5,7 @@ use std::sync::Arc;
 use weir_protocol::types::{LogId, Offset};
 
 use crate::StorageError;
+use crate::inbox::Replacement;
 
 /// A message of the store to a port's owner. Hand each part to the log it names: [`crate::Log::on_durable`] and so on say what
 /// it means for the log as it is now, since truncations may have overtaken it.
@@ -16,6 +17,8 @@ pub enum StoreEvent {
     AppendFailed(AppendFailed),
     /// A truncation or a new start is durable.
     Cut(Cut),
+    /// What compaction has left of a segment has taken its place: [`crate::Log::on_replaced`].
+    Replaced(Replaced),
     /// A sync or a journal write failed: final, nothing more will become durable (contract 8).
     FolderFailed(Arc<StorageError>),
 }
@@ -54,6 +57,16 @@ pub struct Cut {
     /// Which end of the log was cut.
     pub side: CutSide,
     pub(crate) generation: u32,
+}
+
+/// A segment of a log was replaced by what compaction left of it.
+#[derive(Debug, Clone)]
+pub struct Replaced {
+    /// The log.
+    pub log: LogId,
+    pub(crate) segment: Replacement,
+    /// Counts replacements.
+    pub(crate) layout: u32,
 }
 
 /// Which end of a log was cut.

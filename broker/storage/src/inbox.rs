@@ -13,7 +13,8 @@ use crate::StorageError;
 use crate::cache::lock;
 use crate::catalog::{LogState, SlotId};
 use crate::committer::CheckpointEnd;
-use crate::journal::GrownFile;
+use crate::journal::{Compacted, GrownFile};
+use crate::log::LogHandle;
 use crate::segment::SegmentIndex;
 
 /// One request.
@@ -27,7 +28,17 @@ pub(crate) enum Command {
         slot: SlotId,
         sealed: Arc<SegmentIndex>,
         active: Arc<SegmentIndex>,
+        /// Where the new one begins, if nothing is appended to it yet.
+        empty_at: Option<Offset>,
     },
+    Replace(Replace),
+    /// How far a log is compacted.
+    Compacted {
+        slot: SlotId,
+        compacted: Compacted,
+    },
+    /// Sealed segments are to be compacted as soon as replay would not write to them: that takes a checkpoint.
+    Settle,
     Truncate(Truncate),
     SetStart(SetStart),
     /// A leader epoch begins.
@@ -83,6 +94,7 @@ pub(crate) struct Opened {
     /// without the other.
     pub(crate) state: Box<LogState>,
     pub(crate) active: Arc<SegmentIndex>,
+    pub(crate) handle: Arc<LogHandle>,
     /// Segments that opening has changed, or found with data of which nobody knows whether it is synced.
     pub(crate) dirty: Vec<Offset>,
 }
@@ -134,6 +146,25 @@ pub(crate) struct SetStart {
     /// Segments wholly below, which go.
     pub(crate) removed: Vec<Offset>,
     pub(crate) active: Arc<SegmentIndex>,
+}
+
+/// Compacted segments take the place of sealed ones.
+pub(crate) struct Replace {
+    pub(crate) slot: SlotId,
+    /// Oldest first.
+    pub(crate) segments: Vec<Replacement>,
+    /// What is said of the log before any of them changes.
+    pub(crate) before: Compacted,
+    /// And when all have.
+    pub(crate) after: Compacted,
+}
+
+/// A segment whose compacted form lies beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Replacement {
+    pub(crate) base: Offset,
+    /// How large it will be; at 0 the segment goes.
+    pub(crate) bytes: u64,
 }
 
 /// The queue. Pushing takes a short lock and wakes the committer only if the queue was empty.

@@ -31,6 +31,16 @@ pub(crate) fn segment_file(log: LogId, base: Offset) -> PathBuf {
     PathBuf::from(format!("{log}/{base:020}.log"))
 }
 
+/// What compaction has left of a segment, before it takes its place.
+pub(crate) fn cleaned_file(log: LogId, base: Offset) -> PathBuf {
+    PathBuf::from(format!("{log}/{base:020}.cleaned"))
+}
+
+/// Whether a file of this name is one of those, left over from a stop.
+pub(crate) fn is_cleaned_file(name: &str) -> bool {
+    name.ends_with(".cleaned")
+}
+
 /// A segment's index.
 pub(crate) fn index_file(log: LogId, base: Offset) -> PathBuf {
     PathBuf::from(format!("{log}/{base:020}.index"))

@@ -13,6 +13,7 @@
 //! | `checkpoint` | each log's durable end, start and epochs, and where replay begins |
 //! | `journal/` | the journal |
 //! | `<topic id>-<partition>/<base offset>.log` | record batches, as on the wire |
+//! | `<topic id>-<partition>/<base offset>.cleaned` | what compaction leaves of the segment, before it takes its place |
 //! | `<topic id>-<partition>/<base offset>.index` | the segment's sparse index, rebuilt when it is missing or wrong |
 //! | `deleted/` | logs that are being removed |
 
@@ -42,8 +43,10 @@ mod store;
 pub use append::{AppendInfo, producer_batch};
 pub use config::{Flush, LogConfig, StoreConfig};
 pub use error::{ReadError, StorageError};
-pub use event::{AppendFailed, Cut, CutSide, Durable, StoreEvent};
-pub use log::{Log, ReadPlan, TimePlan, TimestampOffset};
+pub use event::{AppendFailed, Cut, CutSide, Durable, Replaced, StoreEvent};
+pub use log::{
+    Cleaned, CompactionFigures, CompactionLimits, CompactionPlan, Log, ReadPlan, TimePlan, TimestampOffset,
+};
 pub use recovery::{DamagedRange, RecoveryReport};
 pub use store::{Port, Store, StoreStats};
 pub use weir_protocol::partition::epochs::{EpochEntry, EpochHistory};

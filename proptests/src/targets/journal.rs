@@ -11,7 +11,7 @@ use weir_storage::journal::block::RoundHeader;
 use weir_storage::journal::resolve::{Resolution, RoundRef, Tail, resolve};
 use weir_storage::journal::scan::{FileMap, FileScan};
 use weir_storage::journal::writer::{LaidRound, Writer, WriterStart};
-use weir_storage::journal::{Entry, read_round};
+use weir_storage::journal::{Compacted, Entry, read_round};
 
 use crate::crc::CASTAGNOLI;
 use crate::mutate::Random;
@@ -251,7 +251,12 @@ fn entries(number: u8, random: &mut Random) -> Vec<Entry> {
         let (log, offset) = (log(number % 3), i64::from(number) * 10 + place as i64);
         match random.below(8) {
             0 => Entry::Truncate { log, end: offset, segment_base: 3, position: 77 },
-            1 => Entry::Create { log, start: offset, flags: 3 },
+            1 => Entry::Create {
+                log,
+                start: offset,
+                flags: 3,
+                compacted: Compacted { to: offset, ..Compacted::default() },
+            },
             2 => Entry::Epoch { log, epoch: i32::from(number), start: offset },
             3 => Entry::StartOffset { log, start: offset },
             4 => Entry::Delete { log },

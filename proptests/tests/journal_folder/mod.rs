@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use weir_protocol::types::{LogId, TopicId};
+use weir_storage::journal::Compacted;
 use weir_storage::journal::resolve::{Resolution, RoundRef, Tail, resolve};
 use weir_storage::journal::scan::{FileMap, FileScan};
 use weir_storage::journal::writer::{LaidRound, Writer, WriterStart};
@@ -310,7 +311,7 @@ impl Folder {
                 let log = log(number % 5);
                 match number % 9 {
                     5 => Entry::Truncate { log, end: number, segment_base: 3, position: 77 },
-                    6 => Entry::Create { log, start: number, flags: 9 },
+                    6 => Entry::Create { log, start: number, flags: 9, compacted: Compacted::default() },
                     7 => Entry::Epoch { log, epoch: number as i32, start: number },
                     8 => Entry::Delete { log },
                     _ => Entry::Append {

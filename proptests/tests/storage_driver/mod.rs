@@ -267,6 +267,7 @@ impl<M: Access> Driver<M> {
             segment_bytes: self.segment_bytes,
             index_interval_bytes: 200,
             flush: if os { Flush::Os } else { Flush::Sync },
+            compact: false,
         }
     }
 
@@ -599,6 +600,7 @@ impl<M: Access> Driver<M> {
                     self.pending.entry(at).or_default().push_back((Some(end), generation));
                 }
             }
+            StoreEvent::Replaced(_) => return Err(Failed("nobody has compacted".to_owned())),
             StoreEvent::FolderFailed(error) => return Err(Failed(error.to_string())),
         }
         Ok(())

@@ -240,6 +240,7 @@ impl Committer {
                 events[port].push((entry.log, durable));
             }
         }
+        self.carry_out_rolls(&round.rolls);
         for write in &round.writes {
             self.mark_dirty(write.slot, write.segment_base);
         }
@@ -254,6 +255,7 @@ impl Committer {
         }
         self.carry_out_cuts(round.cuts).await?;
         self.carry_out_starts(round.starts);
+        self.carry_out_replaces(round.replaces).await?;
         self.carry_out_deletions(round.deletions).await?;
         for barrier in round.barriers {
             let _ = barrier.send(());
@@ -311,6 +313,7 @@ impl Committer {
             if let Some(slot) = self.slot(cut.slot) {
                 slot.latest_epoch = latest_epoch;
                 slot.generation = slot.generation.max(cut.generation);
+                slot.unsettle(cut.segment_base);
             }
             let RoundCut { log, end, generation, port, .. } = cut;
             let event = match cut.failed {
@@ -434,7 +437,10 @@ fn no_space(error: BatchError, doing: &'static str) -> Result<Arc<StorageError>,
     if error.is_no_space() { Ok(Arc::new(error)) } else { Err(error) }
 }
 
-async fn remove(disk: &weir_runtime::disk::Disk, path: std::path::PathBuf) -> Result<(), StorageError> {
+pub(super) async fn remove(
+    disk: &weir_runtime::disk::Disk,
+    path: std::path::PathBuf,
+) -> Result<(), StorageError> {
     match disk.remove(path).await {
         Ok(()) => Ok(()),
         Err(error) if error.is_not_found() => Ok(()),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use weir_defect::defect;
+use weir_protocol::types::Offset;
 
 use super::round::{By, Deletion, ENTRY_BYTES, Round, RoundCut, RoundStart};
 use super::{Committer, LogSlot};
@@ -13,7 +14,7 @@ use crate::inbox::{Append, Command, CutPlace, Opened, SetStart, Truncate};
 use crate::journal::Entry;
 
 /// Whether gathering goes on.
-enum Next {
+pub(super) enum Next {
     Command,
     /// This command belongs to a later round.
     Later(Command),
@@ -54,7 +55,7 @@ impl Committer {
         match command {
             Command::Append(append) => return Ok(self.on_append(round, append)),
             Command::Open(opened) => self.on_open(round, opened),
-            Command::Roll { slot, sealed, active } => {
+            Command::Roll { slot, sealed, active, empty_at } => {
                 if let Some(entry) = self.slot(slot) {
                     entry.active = active;
                     let log = entry.log;
@@ -62,8 +63,17 @@ impl Committer {
                     if data.covered > 0 {
                         round.sealed.push((log, data));
                     }
+                    round.rolls.extend(empty_at.map(|base| (slot, base)));
                 }
             }
+            Command::Replace(replace) => return Ok(self.on_replace(round, replace)),
+            Command::Compacted { slot, compacted } => {
+                if self.is_controlled(slot) {
+                    return Ok(Next::Later(Command::Compacted { slot, compacted }));
+                }
+                self.on_compacted(round, slot, compacted);
+            }
+            Command::Settle => self.settle = true,
             Command::Truncate(truncate) => return Ok(self.on_truncate(round, truncate)),
             Command::SetStart(set_start) => return Ok(self.on_set_start(round, set_start)),
             Command::Epoch { slot, epoch, start } => {
@@ -119,7 +129,8 @@ impl Committer {
     }
 
     fn on_open(&mut self, round: &mut Round, opened: Opened) {
-        let Opened { slot, port, announce, state, active, dirty } = opened;
+        let Opened { slot, port, announce, state, active, handle, dirty } = opened;
+        let compacted = state.compacted;
         let (os, start) = (state.os, state.start);
         let latest_epoch = state.epochs.latest().map(|latest| latest.epoch);
         let log = {
@@ -140,6 +151,8 @@ impl Committer {
             generation: 0,
             latest_epoch,
             active,
+            handle,
+            checkpointed: Offset::MIN,
             failing: None,
             touched: (0, 0),
             controlled: 0,
@@ -151,7 +164,7 @@ impl Committer {
             self.dirty.folders.insert(slot);
         }
         if announce {
-            round.push_entry(Entry::Create { log, start, flags: u32::from(os) }, 0);
+            round.push_entry(Entry::Create { log, start, flags: u32::from(os), compacted }, 0);
         }
     }
 
@@ -254,7 +267,7 @@ impl Committer {
         self.shared.send(port, StoreEvent::Cut(Cut { log, start, end, side: CutSide::End, generation }));
     }
 
-    fn is_controlled(&self, slot: u32) -> bool {
+    pub(super) fn is_controlled(&self, slot: u32) -> bool {
         let entry = self.slots.get(slot as usize).and_then(Option::as_ref);
         entry.is_some_and(|entry| entry.controlled == self.round_number)
     }
@@ -264,7 +277,7 @@ impl Committer {
         entry.is_some_and(|entry| entry.touched.0 == self.round_number)
     }
 
-    fn control(&mut self, slot: u32) {
+    pub(super) fn control(&mut self, slot: u32) {
         let number = self.round_number;
         if let Some(entry) = self.slot(slot) {
             entry.controlled = number;

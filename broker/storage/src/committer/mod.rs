@@ -8,6 +8,7 @@
 mod commit;
 mod gather;
 mod keeper;
+mod replace;
 mod round;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -30,6 +31,7 @@ use crate::checkpoint;
 use crate::identity;
 use crate::inbox::Command;
 use crate::journal::{BeginError, Entry, Journal, RoundWrite};
+use crate::log::LogHandle;
 use crate::segment::SegmentIndex;
 use crate::store::Shared;
 
@@ -74,6 +76,9 @@ struct LogSlot {
     generation: u32,
     latest_epoch: Option<LeaderEpoch>,
     active: Arc<SegmentIndex>,
+    handle: Arc<LogHandle>,
+    /// The segment in which the log ended at the last checkpoint that was begun: replay from that one on writes to none below.
+    checkpointed: Offset,
     /// Everything from here on was cut, and the owner does not know yet: what it appends is dropped.
     failing: Option<Offset>,
     /// The round in which the log was touched last, and its place in there.
@@ -102,6 +107,8 @@ pub(crate) struct Committer {
     checkpoint_number: u64,
     checkpoint_running: bool,
     checkpoint_retry: Alarm,
+    /// A checkpoint is wanted before the journal is full: compaction waits for it.
+    settle: bool,
     idle: Alarm,
     /// Set when the store is to be closed.
     stopping: Option<oneshot::Sender<Result<(), StorageError>>>,
@@ -139,6 +146,7 @@ impl Committer {
             checkpoint_number: 1,
             checkpoint_running: false,
             checkpoint_retry: Alarm::new(),
+            settle: false,
             idle: Alarm::new(),
             stopping: None,
             abandoned: false,
@@ -182,6 +190,10 @@ impl Committer {
         loop {
             self.drain();
             let round = self.gather()?;
+            if self.settle && !self.checkpoint_running {
+                self.settle = false;
+                self.start_checkpoint();
+            }
             if !round.is_empty() {
                 self.commit(round).await?;
                 self.idle.set(Some(time::now() + SEAL_AFTER));
@@ -286,6 +298,7 @@ impl Committer {
         match command {
             Command::Checkpointed(CheckpointEnd::Done { replay_from }) => {
                 self.checkpoint_running = false;
+                self.slots.iter().flatten().for_each(|slot| slot.handle.set_settled(slot.checkpointed));
                 self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
                 if let Some(covered) = replay_from.checked_sub(1) {
                     self.journal.release_up_to(covered);
@@ -349,6 +362,11 @@ impl Committer {
         let catalog = lock(&shared.catalog);
         let now_ms = time::now().since_origin_ms();
         let content = checkpoint::encode(shared.folder, replay_from, !shared.is_certain(), &catalog, now_ms);
+        for (slot, entry) in self.slots.iter_mut().enumerate() {
+            if let (Some(entry), Some(known)) = (entry, catalog.get(slot as SlotId)) {
+                entry.checkpointed = known.state.segment_base;
+            }
+        }
         let dirty = std::mem::take(&mut self.dirty);
         let mut indexes = Vec::new();
         let mut files = Vec::with_capacity(dirty.segments.len());

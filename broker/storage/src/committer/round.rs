@@ -10,7 +10,7 @@ use weir_protocol::types::{LeaderEpoch, LogId, Offset};
 
 use crate::StorageError;
 use crate::catalog::SlotId;
-use crate::inbox::{Append, CutPlace};
+use crate::inbox::{Append, CutPlace, Replace};
 use crate::journal::Entry;
 use crate::segment::IndexData;
 
@@ -30,6 +30,9 @@ pub(super) struct Round {
     pub(super) cuts: Vec<RoundCut>,
     pub(super) starts: Vec<RoundStart>,
     pub(super) deletions: Vec<Deletion>,
+    /// Logs that go on in a new segment to which nothing is appended yet, and its base offset.
+    pub(super) rolls: Vec<(SlotId, Offset)>,
+    pub(super) replaces: Vec<Replace>,
     /// Indexes of segments that were sealed, to be written in the background.
     pub(super) sealed: Vec<(LogId, IndexData)>,
     pub(super) barriers: Vec<oneshot::Sender<()>>,
@@ -110,6 +113,8 @@ impl Round {
             && self.starts.is_empty()
             && self.deletions.is_empty()
             && self.sealed.is_empty()
+            && self.rolls.is_empty()
+            && self.replaces.is_empty()
             && self.barriers.is_empty()
     }
 

@@ -34,6 +34,34 @@ const KIND_DELETE: u8 = 6;
 /// The journal's own: what the round before this one touched.
 const KIND_TOUCHED: u8 = 128;
 
+/// How far a log was compacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compacted {
+    /// Below, each key's earlier records are gone where a later one stands below as well.
+    pub to: i64,
+    /// Below, tombstones may be gone together with what they have deleted: whoever holds records from below and has not seen the rest
+    /// would bring back what was deleted.
+    pub deletions_forgotten_to: i64,
+}
+
+impl Compacted {
+    fn is_any(&self) -> bool {
+        *self != Compacted::default()
+    }
+
+    /// The log was cut.
+    pub(crate) fn cut(&mut self, end: i64) {
+        self.to = self.to.min(end);
+        self.deletions_forgotten_to = self.deletions_forgotten_to.min(end);
+    }
+
+    /// Takes in what is known besides.
+    pub(crate) fn raise(&mut self, other: Compacted) {
+        self.to = self.to.max(other.to);
+        self.deletions_forgotten_to = self.deletions_forgotten_to.max(other.deletions_forgotten_to);
+    }
+}
+
 /// One journalled fact about a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Entry {
@@ -83,7 +111,7 @@ pub enum Entry {
         /// The first offset that it may write.
         start: i64,
     },
-    /// The log exists from here on, or its settings change.
+    /// The log exists from here on, or its settings change, or it is compacted.
     Create {
         /// The log.
         log: LogId,
@@ -91,6 +119,8 @@ pub enum Entry {
         start: i64,
         /// What the store wants to know about it; the journal does not look at it.
         flags: u32,
+        /// How far it is compacted. Written where it is.
+        compacted: Compacted,
     },
     /// The log and all that it holds is gone.
     Delete {
@@ -118,6 +148,7 @@ impl Entry {
             Entry::Append { .. } => LOG_BYTES + 4 + 8 * 5,
             Entry::Truncate { .. } => LOG_BYTES + 8 * 3,
             Entry::StartOffset { .. } => LOG_BYTES + 8,
+            Entry::Create { compacted, .. } if compacted.is_any() => LOG_BYTES + 4 + 8 * 3,
             Entry::Epoch { .. } | Entry::Create { .. } => LOG_BYTES + 4 + 8,
             Entry::Delete { .. } => LOG_BYTES,
         };
@@ -176,9 +207,13 @@ impl Entry {
                 fields.put(&start.to_le_bytes());
                 KIND_EPOCH
             }
-            Entry::Create { start, flags, .. } => {
+            Entry::Create { start, flags, compacted, .. } => {
                 fields.put(&start.to_le_bytes());
                 fields.put(&flags.to_le_bytes());
+                if compacted.is_any() {
+                    fields.put(&compacted.to.to_le_bytes());
+                    fields.put(&compacted.deletions_forgotten_to.to_le_bytes());
+                }
                 KIND_CREATE
             }
             Entry::Delete { .. } => KIND_DELETE,
@@ -213,9 +248,18 @@ impl Entry {
             },
             KIND_START_OFFSET => Entry::StartOffset { log, start: take_i64(&mut fields)? },
             KIND_EPOCH => Entry::Epoch { log, epoch: take_i32(&mut fields)?, start: take_i64(&mut fields)? },
-            KIND_CREATE => {
-                Entry::Create { log, start: take_i64(&mut fields)?, flags: take_i32(&mut fields)? as u32 }
-            }
+            KIND_CREATE => Entry::Create {
+                log,
+                start: take_i64(&mut fields)?,
+                flags: take_i32(&mut fields)? as u32,
+                compacted: match fields.is_empty() {
+                    true => Compacted::default(),
+                    false => Compacted {
+                        to: take_i64(&mut fields)?,
+                        deletions_forgotten_to: take_i64(&mut fields)?,
+                    },
+                },
+            },
             KIND_DELETE => Entry::Delete { log },
             _ => return None,
         })

@@ -29,7 +29,7 @@ fn sample_rounds() -> Vec<Vec<Entry>> {
     };
     vec![
         vec![
-            Entry::Create { log: log(1), start: 9, flags: 1 },
+            Entry::Create { log: log(1), start: 9, flags: 1, compacted: Compacted::default() },
             Entry::Epoch { log: log(1), epoch: 5, start: 100 },
             append(vec![Bytes::from_static(b"some "), Bytes::from_static(b"batches")]),
         ],

@@ -44,7 +44,7 @@ use bytes::Bytes;
 use weir_runtime::disk::{BLOCK_BYTES, BatchError};
 
 use block::{Block, PAYLOAD_BYTES, ROUND_HEADER_BYTES, RoundHeader};
-pub use entry::{Body, Entry, Touched};
+pub use entry::{Body, Compacted, Entry, Touched};
 pub use files::{Grow, GrownFile, Journal, RoundWrite};
 pub use open::Replayed;
 pub use resolve::{DamagedRound, EarlierTail, Tail, Verdict};

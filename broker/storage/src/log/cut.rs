@@ -114,6 +114,10 @@ impl Log {
         if segment.base >= to {
             return (segment.base, CutPlace::At(0));
         }
+        if self.replacing.contains(&segment.base) {
+            let place = CutPlace::Behind { position: 0, offset: segment.base, limit: u64::MAX };
+            return (segment.base, place);
+        }
         let (mut position, mut offset) = (0, segment.base);
         if at + 1 == self.segments.len() {
             (position, offset) = self.active.with(|index| index.floor(to));
@@ -140,8 +144,10 @@ impl Log {
             self.shared.indexes.remove((self.slot, *base));
         }
         self.shared.indexes.remove((self.slot, segment_base));
+        self.replacing.retain(|base| !removed.contains(base));
         match place {
             CutPlace::At(0) => {
+                self.replacing.retain(|base| *base != segment_base);
                 self.segments.pop();
                 self.begin_segment(segment_base);
             }
@@ -175,6 +181,7 @@ impl Log {
         self.end = to;
         self.durable_end = self.durable_end.min(to);
         Arc::make_mut(&mut self.epochs).truncate(to);
+        self.compacted.cut(to);
         // What was damaged up there is no part of the log any more.
         self.damaged.retain(|range| range.start < to);
         removed

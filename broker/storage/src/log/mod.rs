@@ -1,5 +1,6 @@
 //! A log as its owner has it: appends, truncations and the plans of reads. Nothing in here waits.
 
+mod compaction;
 mod cut;
 mod open;
 mod read;
@@ -23,10 +24,12 @@ use crate::config::{Flush, LogConfig};
 use crate::error::StorageError;
 use crate::event::{AppendFailed, Cut, Durable};
 use crate::inbox::{Append, Command};
+use crate::journal::Compacted;
 use crate::segment::{IndexData, Noted, SegmentIndex};
 use crate::store::{Lease, Shared};
 use weir_protocol::partition::epochs::EpochHistory;
 
+pub use compaction::{Cleaned, CompactionFigures, CompactionLimits, CompactionPlan};
 pub(crate) use open::{Opening, open};
 pub use read::ReadPlan;
 pub use time::{TimePlan, TimestampOffset};
@@ -54,17 +57,27 @@ pub struct Log {
     /// Cuts that are not durable yet: their generation and the end that they left.
     pending_cuts: Vec<(u32, Offset)>,
     gaps: bool,
+    /// How far it is compacted.
+    compacted: Compacted,
+    /// Counts replacements of segments, as far as the log knows of them.
+    layout: u32,
+    /// Segments whose compacted form is on its way: what is known of places in them will not be true.
+    replacing: Vec<Offset>,
     damaged: Vec<Range<Offset>>,
     /// As they were when the log was opened, until the owner takes them.
     producers: Producers,
 }
 
-/// What a log shares with the plans that it made.
+/// What a log shares with the plans that it made, and with the committer.
 #[derive(Debug)]
 pub(crate) struct LogHandle {
     /// See [`Log`]'s field.
     generation: AtomicU32,
     start: AtomicI64,
+    /// Counts replacements of segments.
+    layout: AtomicU32,
+    /// The journal has nothing that replay would write to segments below.
+    settled: AtomicI64,
 }
 
 /// A segment.
@@ -169,7 +182,7 @@ impl Log {
             self.empty();
         }
         if self.must_roll(&info) {
-            self.roll(info.base_offset);
+            self.roll(info.base_offset, None);
         }
         let Some(segment) = self.segments.last_mut() else { return Err(self.misplaced(&info, "no segment")) };
         let (segment_base, position) = (segment.base, segment.bytes);
@@ -247,8 +260,8 @@ impl Log {
         too_large || too_long || moved
     }
 
-    /// Goes on in a new segment.
-    fn roll(&mut self, base: Offset) {
+    /// Goes on in a new segment. `empty_at`: nothing is appended to it yet.
+    fn roll(&mut self, base: Offset, empty_at: Option<Offset>) {
         let active = Arc::new(SegmentIndex::new(IndexData::empty(base)));
         let sealed = std::mem::replace(&mut self.active, active.clone());
         sealed.with(|index| index.stamp(&self.epochs));
@@ -259,7 +272,7 @@ impl Log {
             self.shared.indexes.replace((self.slot, last.base), sealed.clone(), weight);
         }
         self.segments.push(Segment { base, bytes: 0 });
-        self.shared.inbox.push(Command::Roll { slot: self.slot, sealed, active });
+        self.shared.inbox.push(Command::Roll { slot: self.slot, sealed, active, empty_at });
     }
 
     /// Records that a leader epoch begins at the log's end (KAFKA-7415: also if nothing is ever written in it). Journalled with the
@@ -327,7 +340,29 @@ fn names(data: &[Bytes]) -> Vec<BatchName> {
 
 impl LogHandle {
     fn new(start: Offset) -> LogHandle {
-        LogHandle { generation: AtomicU32::new(0), start: AtomicI64::new(start) }
+        LogHandle {
+            generation: AtomicU32::new(0),
+            start: AtomicI64::new(start),
+            layout: AtomicU32::new(0),
+            settled: AtomicI64::new(Offset::MIN),
+        }
+    }
+
+    fn layout(&self) -> u32 {
+        self.layout.load(Ordering::Acquire)
+    }
+
+    /// A segment is about to be replaced: reads that were planned before prove nothing any more. Returns how many were.
+    pub(crate) fn begin_layout(&self) -> u32 {
+        self.layout.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    fn settled(&self) -> Offset {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_settled(&self, base: Offset) {
+        self.settled.store(base, Ordering::Release);
     }
 
     fn generation(&self) -> u32 {

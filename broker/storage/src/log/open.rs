@@ -41,6 +41,7 @@ pub(crate) async fn open(
     let announce = announce || state.os != (config.flush == Flush::Os);
     // A checkpoint that was lost does not tell.
     state.os |= state.rebuild && config.flush == Flush::Os;
+    state.gaps |= state.rebuild && config.compact;
     let known_epochs = state.epochs.clone();
     let loader = Loader {
         disk: shared.disk.clone(),
@@ -66,12 +67,14 @@ pub(crate) async fn open(
     }
     state.os = config.flush == Flush::Os;
     let active = Arc::new(SegmentIndex::new(loaded.index));
+    let handle = Arc::new(LogHandle::new(state.start));
     shared.inbox.push(Command::Open(Opened {
         slot,
         port,
         announce,
         state: Box::new(state.clone()),
         active: active.clone(),
+        handle: handle.clone(),
         dirty,
     }));
     // Epochs of batches that were found, and that no round of the journal tells of.
@@ -83,7 +86,7 @@ pub(crate) async fn open(
         slot,
         shared,
         _lease: lease,
-        handle: Arc::new(LogHandle::new(state.start)),
+        handle,
         config,
         start: state.start,
         end: state.end,
@@ -95,6 +98,9 @@ pub(crate) async fn open(
         generation: 0,
         pending_cuts: Vec::new(),
         gaps: state.gaps,
+        compacted: state.compacted,
+        layout: 0,
+        replacing: Vec::new(),
         damaged,
         producers: state.producers,
     })
@@ -146,6 +152,10 @@ impl Loader {
             Err(error) if error.is_not_found() => return Ok(Vec::new()),
             Err(error) => return Err(StorageError::disk("list a log's folder")(error)),
         };
+        for left in entries.iter().filter(|entry| layout::is_cleaned_file(&entry.name)) {
+            let path = layout::log_dir(self.id).join(&left.name);
+            self.disk.remove(path).await.map_err(StorageError::disk("remove what compaction has left"))?;
+        }
         let segments = entries.iter().filter_map(|entry| {
             let base = layout::parse_segment_file(&entry.name)?;
             // An empty one between others holds nothing, whether or not it did.

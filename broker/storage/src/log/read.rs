@@ -29,6 +29,7 @@ pub(super) struct Planned {
     pub(super) log: LogId,
     pub(super) slot: SlotId,
     pub(super) generation: u32,
+    pub(super) layout: u32,
     pub(super) gaps: bool,
     pub(super) epochs: Arc<EpochHistory>,
     pub(super) interval_bytes: u32,
@@ -103,6 +104,7 @@ impl Log {
             log: self.id,
             slot: self.slot,
             generation: self.generation,
+            layout: self.layout,
             gaps: self.gaps,
             epochs: self.epochs.clone(),
             interval_bytes: self.config.index_interval_bytes,
@@ -205,6 +207,13 @@ impl ReadPlan {
     /// # Errors
     /// See [`ReadError`].
     pub async fn run(self, disk: &Disk) -> Result<Vec<Bytes>, ReadError> {
+        let planned = self.planned.clone();
+        let batches = self.gather(disk).await?;
+        planned.check_layout()?;
+        Ok(batches)
+    }
+
+    async fn gather(self, disk: &Disk) -> Result<Vec<Bytes>, ReadError> {
         let ReadPlan { planned, offset, below, max_bytes, at_least_one, segments, unwritten } = self;
         let mut out =
             Taken { chunks: Vec::new(), budget: max_bytes, at_least_one, pending: None, next: offset };
@@ -366,7 +375,12 @@ impl Planned {
         if was_cut || !self.shared.has_log(self.slot) {
             return Err(ReadError::Changed(self.log));
         }
-        Ok(())
+        self.check_layout()
+    }
+
+    /// Fails if a segment was replaced since the plan was made: index and bytes may be those of different forms of it.
+    fn check_layout(&self) -> Result<(), ReadError> {
+        if self.handle.layout() == self.layout { Ok(()) } else { Err(ReadError::Changed(self.log)) }
     }
 
     /// The segment's file; `None` if it is missing.
@@ -406,8 +420,10 @@ impl Planned {
             Err(moment) => moment,
         };
         let loaded = load(disk, self.log, segment.base, &self.epochs).await?;
-        let usable = loaded.filter(|data| data.covered <= segment.limit && data.next_offset <= segment.end);
-        let is_whole = usable.as_ref().is_some_and(|data| data.next_offset == segment.end);
+        // Of a segment that may be compacted, a part of an index may be that of what was there before.
+        let fits = |covered| covered == segment.limit || covered < segment.limit && !self.gaps;
+        let usable = loaded.filter(|data| fits(data.covered) && data.next_offset <= segment.end);
+        let is_whole = usable.as_ref().is_some_and(|data| self.gaps || data.next_offset == segment.end);
         let data = match usable {
             Some(data) if is_whole => data,
             partial => self.rebuild(disk, segment, file, partial).await?,
@@ -440,10 +456,19 @@ impl Planned {
         };
         let mut scanned = scan(disk, file.clone(), range).await?;
         scanned.index.stamp(&self.epochs);
-        if segment.is_whole && self.handle.generation() == self.generation {
+        let is_current =
+            || self.handle.generation() == self.generation && self.handle.layout() == self.layout;
+        if segment.is_whole && is_current() {
             // Whoever comes next finds it. If it cannot be written, it is rebuilt once more.
             if let Err(error) = store(disk, self.log, &scanned.index).await {
                 tracing::warn!(log = %self.log, segment = segment.base, %error, "the rebuilt index cannot be written");
+            }
+            if !is_current() {
+                // It may be that of a segment that is no more.
+                match disk.remove(layout::index_file(self.log, segment.base)).await {
+                    Err(error) if !error.is_not_found() => return Err(error),
+                    _ => {}
+                }
             }
         }
         Ok(scanned.index)

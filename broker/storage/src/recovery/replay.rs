@@ -10,7 +10,7 @@ use weir_runtime::disk::{Disk, Done, File, Lane, Op, OpenMode, Submission};
 use weir_runtime::time;
 use weir_wire::records::BatchHeader;
 
-use super::{DamagedRange, RecoveryReport, journal_error};
+use super::{DamagedRange, FLAG_GAPS, FLAG_OS, RecoveryReport, journal_error};
 use crate::append::producer_batch;
 use crate::cache::SegmentKey;
 use crate::catalog::{Catalog, LogState, SlotId, Tail};
@@ -199,8 +199,11 @@ impl Replay<'_> {
                 }
                 Ok(())
             }
-            Entry::Create { start, flags, .. } => {
-                self.create(slot, start, flags & 1 != 0);
+            Entry::Create { start, flags, compacted, .. } => {
+                self.create(slot, start, flags);
+                if let Some(state) = self.state(slot) {
+                    state.compacted.raise(compacted);
+                }
                 Ok(())
             }
             Entry::Delete { .. } => Ok(()),
@@ -211,9 +214,11 @@ impl Replay<'_> {
         self.catalog.get_mut(slot).map(|entry| &mut entry.state)
     }
 
-    fn create(&mut self, slot: SlotId, start: Offset, os: bool) {
+    fn create(&mut self, slot: SlotId, start: Offset, flags: u32) {
         let Some(entry) = self.catalog.get_mut(slot) else { return };
+        let os = flags & FLAG_OS != 0;
         entry.state.os = os;
+        entry.state.gaps |= flags & FLAG_GAPS != 0;
         if os && entry.state.tail == Tail::Known {
             entry.state.tail = Tail::AtLeast;
         }

@@ -134,6 +134,10 @@ impl<'a> Cursor<'a> {
         if complete || self.span.position >= self.span.limit {
             return Ok(self.at_limit());
         }
+        // Of a sealed segment that was cut it is known only how long it is at most. Without gaps the offsets tell where it ends.
+        if self.span.gaps && !self.fill(self.span.position, 1).await? {
+            return Ok(self.at_limit());
+        }
         match self.batch_at(self.span.position, Expect::Next).await? {
             Some(header) => {
                 let position = self.span.position;

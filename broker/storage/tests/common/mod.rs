@@ -42,7 +42,7 @@ pub fn small() -> StoreConfig {
 
 /// Settings with segments of this size.
 pub fn segments_of(segment_bytes: u32) -> LogConfig {
-    LogConfig { segment_bytes, index_interval_bytes: 256, flush: Flush::Sync }
+    LogConfig { segment_bytes, index_interval_bytes: 256, flush: Flush::Sync, compact: false }
 }
 
 /// A batch of `count` records of `bytes` bytes, each with its offset in it and as its timestamp, in seconds.
@@ -162,6 +162,11 @@ fn apply(logs: &mut [&mut Log], event: &StoreEvent) {
         StoreEvent::AppendFailed(failed) => {
             for log in logs.iter_mut().filter(|log| log.id() == failed.log) {
                 log.on_append_failed(failed);
+            }
+        }
+        StoreEvent::Replaced(replaced) => {
+            for log in logs.iter_mut().filter(|log| log.id() == replaced.log) {
+                log.on_replaced(replaced);
             }
         }
         StoreEvent::FolderFailed(error) => panic!("{error}"),
