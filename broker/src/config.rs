@@ -114,6 +114,8 @@ pub struct Config {
     pub producer_id_expiration: Duration,
     /// `producer.id.expiration.check.interval.ms`.
     pub producer_id_expiration_check: Duration,
+    /// `log.cleaner.enable`.
+    pub log_cleaner_enable: bool,
     /// `log.cleaner.backoff.ms`: how often each shard looks for logs that are worth compacting.
     pub log_cleaner_backoff: Duration,
     /// `max.incremental.fetch.session.cache.slots`.
@@ -180,6 +182,7 @@ impl Default for Config {
             journal_files: 8,
             producer_id_expiration: Duration::from_secs(24 * 3600),
             producer_id_expiration_check: Duration::from_secs(600),
+            log_cleaner_enable: true,
             log_cleaner_backoff: Duration::from_secs(15),
             fetch_sessions_max: 1000,
             groups: group::Limits::default(),

@@ -116,6 +116,8 @@ pub struct Metrics {
     pub compactions: Counter,
     /// Records that compaction has dropped.
     pub compacted_records_dropped: Counter,
+    /// Of those, tombstones that have had their time.
+    pub compacted_tombstones_dropped: Counter,
     /// Changes of in-sync replicas that were asked for.
     pub isr_proposals: Counter,
     /// Changes of in-sync replicas that were refused.
@@ -171,6 +173,7 @@ impl Default for Metrics {
             replicas_repaired: Counter::default(),
             compactions: Counter::default(),
             compacted_records_dropped: Counter::default(),
+            compacted_tombstones_dropped: Counter::default(),
             isr_proposals: Counter::default(),
             isr_refusals: Counter::default(),
             bytes_fetched: Counter::default(),
@@ -228,6 +231,7 @@ impl Metrics {
             ("replicas_repaired", &self.replicas_repaired),
             ("compactions", &self.compactions),
             ("compacted_records_dropped", &self.compacted_records_dropped),
+            ("compacted_tombstones_dropped", &self.compacted_tombstones_dropped),
             ("isr_proposals", &self.isr_proposals),
             ("isr_refusals", &self.isr_refusals),
             ("bytes_fetched", &self.bytes_fetched),

@@ -307,8 +307,8 @@ pub(crate) struct ShardSetup {
     pub(crate) count: usize,
     /// `producer.id.expiration.ms` and how often it is looked at.
     pub(crate) producer_expiry: ProducerExpiry,
-    /// `log.cleaner.backoff.ms`.
-    pub(crate) compact_every: Duration,
+    /// `log.cleaner.backoff.ms`; `None`: nothing is compacted.
+    pub(crate) compact_every: Option<Duration>,
     /// Bounds of each replica.
     pub(crate) limits: Limits,
     /// Where replicas that follow post their positions.

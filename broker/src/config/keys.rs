@@ -478,6 +478,13 @@ static KEYS: &[Key] = &[
         |c| shown_ms(c.producer_id_expiration_check)
     ),
     key!(
+        "log.cleaner.enable",
+        Boolean,
+        "whether topics with cleanup.policy=compact are compacted (default true)",
+        |c, v| boolean(v).map(|on| c.log_cleaner_enable = on),
+        |c| shown(c.log_cleaner_enable)
+    ),
+    key!(
         "log.cleaner.backoff.ms",
         Long,
         "how often each shard looks for logs that are worth compacting (default 15000)",
@@ -581,7 +588,6 @@ static KEYS: &[Key] = &[
 static IGNORED: &[&str] = &[
     "advertised.host.name",
     "background.threads",
-    "log.cleaner.enable",
     "log.flush.scheduler.interval.ms",
     "log.retention.check.interval.ms",
     "num.io.threads",

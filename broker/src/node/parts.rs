@@ -317,7 +317,7 @@ impl Ground {
                 idle: self.config.producer_id_expiration,
                 check: self.config.producer_id_expiration_check,
             },
-            compact_every: self.config.log_cleaner_backoff,
+            compact_every: self.config.log_cleaner_enable.then_some(self.config.log_cleaner_backoff),
             limits: partition::Limits { replica_lag_ms_max, ..partition::Limits::default() },
             mailboxes,
             changes,

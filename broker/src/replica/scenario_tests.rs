@@ -160,7 +160,7 @@ impl Town {
             failure: FailureFlag::new(),
             count: 2,
             producer_expiry: ProducerExpiry { idle: hour, check: hour },
-            compact_every: hour,
+            compact_every: None,
             limits: Limits { replica_lag_ms_max: self.replica_lag_ms_max, ..Limits::default() },
             mailboxes,
             changes: PartitionChanges::new(id, client, image.reader.clone()),

@@ -49,7 +49,7 @@ impl Progress {
 impl Owner {
     /// Looks for logs to compact.
     pub(super) fn compact(&mut self) {
-        self.compact_alarm.set(Some(time::now() + self.compact_every));
+        self.compact_alarm.set(self.compact_every.map(|every| time::now() + every));
         let now = time::now();
         for (log, entry) in &mut self.entries {
             let Entry::Open(open) = entry else { continue };
@@ -132,6 +132,7 @@ impl Owner {
         open.compaction.next_horizon_ms = figures.next_horizon_ms;
         self.metrics.compactions.increment();
         self.metrics.compacted_records_dropped.add(figures.records_dropped);
+        self.metrics.compacted_tombstones_dropped.add(figures.tombstones_dropped);
         if figures.records_dropped > 0 {
             simulation::situation("log compacted");
         }

@@ -76,7 +76,7 @@ pub(super) struct Owner {
     pub(super) looking: bool,
     pub(super) looked_to: mpsc::Sender<(LogId, Looked)>,
     pub(super) looked: mpsc::Receiver<(LogId, Looked)>,
-    pub(super) compact_every: Duration,
+    pub(super) compact_every: Option<Duration>,
     pub(super) compact_alarm: Alarm,
     /// Whether a log is being compacted.
     pub(super) compacting: bool,
@@ -149,7 +149,7 @@ impl Owner {
     pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let mut taken = Vec::with_capacity(MESSAGES_PER_WAKE);
         self.expiry_alarm.set(Some(time::now() + self.expiry.check));
-        self.compact_alarm.set(Some(time::now() + self.compact_every));
+        self.compact_alarm.set(self.compact_every.map(|every| time::now() + every));
         self.open_all_replicated();
         loop {
             self.alarm.set(self.produces.next_deadline());

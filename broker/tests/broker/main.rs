@@ -5,6 +5,7 @@
 mod administration;
 mod cluster;
 mod cluster_apis;
+mod compaction;
 mod configurations;
 mod consuming;
 mod dev_cluster;
