@@ -442,7 +442,12 @@ impl Planned {
         file: &File,
         partial: Option<IndexData>,
     ) -> Result<IndexData, BatchError> {
-        tracing::info!(log = %self.log, segment = segment.base, "the index is missing or wrong: rebuilding it");
+        if self.gaps {
+            // Compaction leaves none.
+            tracing::debug!(log = %self.log, segment = segment.base, "the index of a compacted segment is built");
+        } else {
+            tracing::info!(log = %self.log, segment = segment.base, "the index is missing or wrong: rebuilding it");
+        }
         let known = partial.unwrap_or_else(|| IndexData::empty(segment.base));
         let range = ScanRange {
             known,
