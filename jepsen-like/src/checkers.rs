@@ -20,6 +20,7 @@ mod phantom;
 mod phantom_offset;
 mod poll_skip;
 mod resurrected;
+mod stale_key;
 mod stuck;
 mod tenures;
 mod unexcused_damage;
@@ -56,6 +57,7 @@ const CHECKERS: &[Checker] = &[
     nonmonotonic_poll::CHECKER,
     nonmonotonic_send::CHECKER,
     unseen_cut::CHECKER,
+    stale_key::CHECKER,
     offset_regression::CHECKER,
     phantom_offset::CHECKER,
     zombie_commit::CHECKER,
@@ -89,6 +91,9 @@ mod groups_tests;
 #[cfg(test)]
 #[path = "checkers/model_tests.rs"]
 mod model_tests;
+#[cfg(test)]
+#[path = "checkers/stale_key_tests.rs"]
+mod stale_key_tests;
 #[cfg(test)]
 #[path = "checkers/checkers_tests.rs"]
 mod tests;

@@ -11,6 +11,11 @@
 //! {"id":7,"process":2,"time_ns":3400000,"step":{"ok":{"sent":{"offset":12}}}}
 //! ```
 //!
+//! A record of a compacted topic has a key, and deletes it where it is a tombstone:
+//! ```text
+//! {"id":7,"process":2,"time_ns":5,"step":{"invoke":{"send":{"log":"prices/0","value":42,"acks":"all","keyed":{"key":"7","tombstone":true}}}}}
+//! ```
+//!
 //! A consumer either assigns itself partitions (`assign`) or is given them by a group: `subscribe`, then a `join` for
 //! each rebalance, then polls, seeks and commits as they come, `release` where partitions go, and in the end `leave`
 //! or `crash`.
@@ -31,7 +36,7 @@ use serde::{Deserialize, Serialize};
 mod op;
 mod recorder;
 
-pub use op::{Acks, Done, Failure, Member, Op, Record, SeekTo, Span};
+pub use op::{Acks, Done, Failure, Keyed, Member, Op, Record, SeekTo, Span};
 pub use recorder::{Pending, Recorder, write_events};
 
 /// One partition of one topic, by name. In a history it is written `topic/partition`.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 
 fn send(value: u64) -> Op {
-    Op::Send { log: Log::new("t", 0), value, acks: Acks::All }
+    Op::Send { log: Log::new("t", 0), value, acks: Acks::All, keyed: None }
 }
 
 #[test]

@@ -6,9 +6,11 @@
 mod churn;
 mod consuming;
 mod grouping;
+mod keyed;
 pub mod plan;
 mod producing;
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -102,24 +104,35 @@ pub fn log_of(partition: &TopicPartition) -> Log {
 }
 
 /// Every partition of the topics that exist from the start.
-pub fn partitions(topics: &[Topic]) -> Vec<TopicPartition> {
+pub fn partitions<'a>(topics: impl IntoIterator<Item = &'a Topic>) -> Vec<TopicPartition> {
     let of_topic = |topic: &Topic| {
         let name: Arc<str> = topic.name.as_str().into();
         (0..topic.partitions)
             .map(move |partition| TopicPartition::new(name.clone(), partition))
             .collect::<Vec<_>>()
     };
-    topics.iter().flat_map(of_topic).collect()
+    topics.into_iter().flat_map(of_topic).collect()
 }
 
-/// How many machines a load needs: producers first, then consumers, then members of groups, then the administrator.
+/// How many machines a load needs: producers first, then consumers, members of groups, producers of keys, then the administrator.
 pub fn clients(load: &Load) -> u32 {
-    load.producers.len() as u32 + load.consumers + members(load) + 1
+    (load.producers.len() + load.keyed.len()) as u32 + load.consumers + members(load) + 1
 }
 
 /// Members of all groups together, and those who visit.
 pub fn members(load: &Load) -> u32 {
     load.groups.iter().map(plan::Group::machines).sum()
+}
+
+/// The process of a producer of keys.
+pub fn keyed_process(number: usize) -> ProcessId {
+    ProcessId(400 + number as u32)
+}
+
+/// The topics of which only the last record of each key stays.
+pub fn compacted(load: &Load) -> BTreeSet<Arc<str>> {
+    let compacted = load.topics.iter().filter(|topic| topic.is_compacted());
+    compacted.map(|topic| topic.name.as_str().into()).collect()
 }
 
 /// Something that a client does until the load ends, and has ended all its operations of.
@@ -133,14 +146,17 @@ pub struct Work {
 /// What all clients of a load do, to be started in this order.
 pub fn work(load: &Load, shared: &Shared) -> Vec<Work> {
     let all = partitions(&load.topics);
+    // A record without a key is not taken by the others, and nobody deletes theirs.
+    let plain = partitions(load.topics.iter().filter(|topic| !topic.is_compacted()));
     let administrator = clients(load) as usize - 1;
     let mut works = Vec::new();
     let mut machines = 0..administrator;
     let mut add = |machine: Option<usize>, run: Pin<Box<dyn Future<Output = ()> + Send>>| {
         works.extend(machine.map(|machine| Work { machine, run }));
     };
-    for (number, producer) in load.producers.iter().enumerate() {
-        let run = producing::run(shared.clone(), ProcessId(number as u32), producer.clone(), all.clone());
+    let producers = if plain.is_empty() { &[][..] } else { &load.producers };
+    for (number, producer) in producers.iter().enumerate() {
+        let run = producing::run(shared.clone(), ProcessId(number as u32), producer.clone(), plain.clone());
         add(machines.next(), Box::pin(run));
     }
     for number in 0..load.consumers {
@@ -157,9 +173,14 @@ pub fn work(load: &Load, shared: &Shared) -> Vec<Work> {
         }
         add(Some(administrator), Box::pin(run.watch(all.clone())));
     }
-    if load.delete_records_every_ms > 0 {
+    for (number, producer) in load.keyed.iter().enumerate() {
+        let keys = keyed::keys(load, number);
+        let process = keyed_process(number);
+        add(machines.next(), Box::pin(keyed::run(shared.clone(), process, producer.clone(), keys)));
+    }
+    if load.delete_records_every_ms > 0 && !plain.is_empty() {
         let every = Duration::from_millis(load.delete_records_every_ms);
-        let run = churn::delete_records(shared.clone(), ProcessId(200), every, all);
+        let run = churn::delete_records(shared.clone(), ProcessId(200), every, plain);
         add(Some(administrator), Box::pin(run));
     }
     if load.topic_churn_every_ms > 0 {

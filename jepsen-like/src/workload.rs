@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::history::{Acks, Log, ProcessId, Span};
+use crate::history::{Acks, Keyed, Log, ProcessId, Span};
 
 /// When a topic's writes reach the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,8 +81,9 @@ pub struct Promise {
     pub tail_damage: bool,
     /// Retention or DeleteRecords may cut the logs' beginnings.
     pub retention: bool,
-    /// Records may vanish because a newer one has the same key.
-    pub compaction: bool,
+    /// Topics of whose records only the last one of each key stays (`cleanup.policy=compact`).
+    #[serde(default)]
+    pub compacted: BTreeSet<Arc<str>>,
     /// Which producers are idempotent, without a gap: no state of theirs expires while a request of theirs may still be
     /// repeated.
     pub idempotent: Idempotence,
@@ -118,7 +119,7 @@ impl Default for Promise {
             power_loss: true,
             tail_damage: false,
             retention: false,
-            compaction: false,
+            compacted: BTreeSet::new(),
             idempotent: Idempotence::None,
             retries: true,
             commit_retries: false,
@@ -202,6 +203,29 @@ pub fn value_of(payload: &[u8]) -> Option<u64> {
     let mut filling = Filling(value);
     let matches = filled.chunks(8).all(|chunk| filling.next_word().to_be_bytes().starts_with(chunk));
     matches.then_some(value)
+}
+
+/// The header that each record of a compacted topic bears: a tombstone has no value by which it could be known again.
+pub const MARK: &str = "weir";
+
+/// What the [`MARK`] of a record says: its value, whether it is a tombstone, and its key.
+pub fn mark(value: u64, keyed: &Keyed) -> Bytes {
+    let mut bytes = BytesMut::from(&payload(value, PAYLOAD_BYTES_MIN)[..]);
+    bytes.put_u8(u8::from(keyed.tombstone));
+    bytes.put_slice(keyed.key.as_bytes());
+    bytes.freeze()
+}
+
+/// The value of a record that bears a mark; `None` where key, content and mark do not belong together.
+pub fn marked_value(mark: &[u8], key: Option<&[u8]>, payload: Option<&[u8]>) -> Option<u64> {
+    let (head, rest) = mark.split_at_checked(PAYLOAD_BYTES_MIN)?;
+    let (tombstone, marked_key) = rest.split_first()?;
+    let value = value_of(head)?;
+    let fits = match payload {
+        Some(payload) => *tombstone == 0 && value_of(payload) == Some(value),
+        None => *tombstone == 1,
+    };
+    (fits && key == Some(marked_key)).then_some(value)
 }
 
 /// SplitMix64, seeded with the value.

@@ -24,6 +24,20 @@ fn a_payload_with_any_changed_byte_is_not_taken_for_another() {
 }
 
 #[test]
+fn a_marked_record_is_known_again_only_as_a_whole() {
+    let set = Keyed { key: "a".into(), tombstone: false };
+    let deleted = Keyed { tombstone: true, ..set.clone() };
+    let (content, other) = (payload(5, 40), payload(6, 40));
+    assert_eq!(marked_value(&mark(5, &set), Some(b"a"), Some(&content)), Some(5));
+    assert_eq!(marked_value(&mark(5, &deleted), Some(b"a"), None), Some(5));
+    assert_eq!(marked_value(&mark(5, &set), Some(b"b"), Some(&content)), None, "another key");
+    assert_eq!(marked_value(&mark(5, &set), Some(b"a"), Some(&other)), None, "another value");
+    assert_eq!(marked_value(&mark(5, &set), Some(b"a"), None), None, "no tombstone");
+    assert_eq!(marked_value(&mark(5, &deleted), Some(b"a"), Some(&content)), None, "a tombstone");
+    assert_eq!(marked_value(b"weir", Some(b"a"), None), None);
+}
+
+#[test]
 fn damage_excuses_only_where_it_was_planned() {
     let log = Log::new("t", 0);
     let mut promise = Promise::default();

@@ -186,7 +186,7 @@ async fn recover(
     complaints: &mut Vec<String>,
 ) -> bool {
     let client = load::connect(shared.bootstrap.clone(), "prober".to_owned()).await;
-    for failure in load::probe(shared, &client, &load::partitions(&plan.load.topics)).await {
+    for failure in load::probe(shared, &client, &plan.load.topics).await {
         complaints.push(format!("after the last fault: {failure}"));
     }
     match watch.whole(deadline).await {
@@ -225,6 +225,7 @@ fn promise(plan: &Plan, deeds: &Deeds, healed_at_ns: u64) -> Promise {
         flush: if unsynced { Flush::Os } else { Flush::Sync },
         // In a cluster of such topics power is taken only from brokers without which enough copies are left.
         power_loss: !unsynced || plan.loses_records(),
+        compacted: load::compacted(&plan.load),
         damage: damage(plan, deeds),
         deletion_is_immediate: is_lone,
         idempotent: idempotence(plan),
@@ -259,7 +260,8 @@ fn idempotence(plan: &Plan) -> Idempotence {
     let producers = plan.load.producers.iter().zip(0..);
     let idempotent =
         producers.filter(|(producer, _)| producer.idempotent && producer.retries && producer.acks == -1);
-    Idempotence::Of(idempotent.map(|(_, number)| ProcessId(number)).collect())
+    let keyed = (0..plan.load.keyed.len()).map(load::keyed_process);
+    Idempotence::Of(idempotent.map(|(_, number)| ProcessId(number)).chain(keyed).collect())
 }
 
 fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {

@@ -119,6 +119,7 @@ fn load(rng: &mut Rng, world: World) -> Load {
         partitions: rng.i32(1..5),
         replicas: None,
         settings: topic_settings(rng),
+        keys: 0,
     });
     let topics = topics.collect();
     let producers = (0..rng.u32(1..5)).map(|_| Producer {
@@ -134,6 +135,7 @@ fn load(rng: &mut Rng, world: World) -> Load {
     Load {
         producers: producers.collect(),
         topics,
+        keyed: Vec::new(),
         duration_ms: rng.u64(6_000..16_000),
         consumers: rng.u32(0..3),
         groups: groups(rng, world),

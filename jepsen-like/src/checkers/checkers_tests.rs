@@ -96,7 +96,7 @@ pub(super) fn log() -> Log {
 }
 
 pub(super) fn send_op(value: u64) -> Op {
-    Op::Send { log: log(), value, acks: Acks::All }
+    Op::Send { log: log(), value, acks: Acks::All, keyed: None }
 }
 
 pub(super) fn recs(records: &[(i64, u64)]) -> Vec<Record> {
@@ -114,6 +114,7 @@ fn a_clean_history_is_clean_under_the_strictest_promise() {
     let strict = Promise {
         idempotent: Idempotence::All,
         liveness: Some(Liveness { healed_at_ns: 0, bound_ns: 5 * MS }),
+        compacted: BTreeSet::from(["another".into()]),
         ..Promise::default()
     };
     let verdict = written()
@@ -253,7 +254,7 @@ fn phantom_when_a_value_was_never_sent_or_sent_elsewhere_or_is_damaged() {
     let never = Script::default().send(1, 10, 0).final_read(2, &[(0, 10), (1, 77)]);
     assert_eq!(never.kinds(), [AnomalyKind::Phantom]);
 
-    let elsewhere = Op::Send { log: Log::new("t", 1), value: 11, acks: Acks::None };
+    let elsewhere = Op::Send { log: Log::new("t", 1), value: 11, acks: Acks::None, keyed: None };
     let misdirected = Script::default()
         .send(1, 10, 0)
         .run(1, elsewhere, Step::Ok(Done::Sent { offset: None }))

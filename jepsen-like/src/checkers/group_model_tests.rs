@@ -138,7 +138,12 @@ impl Model {
         };
         for partition in 0..PARTITIONS {
             for offset in 0..RECORDS {
-                let op = Op::Send { log: log(partition), value: value(partition, offset), acks: Acks::All };
+                let op = Op::Send {
+                    log: log(partition),
+                    value: value(partition, offset),
+                    acks: Acks::All,
+                    keyed: None,
+                };
                 model.whole(1_000, op, Done::Sent { offset: Some(offset) });
             }
         }

@@ -396,7 +396,7 @@ fn stuck_when_a_rebalance_does_not_end_unless_the_member_is_dead() {
     };
     let later = |mut script: Script| {
         script.now_ns += 30 * MS;
-        let op = Op::Send { log: log(), value: 1, acks: Acks::All };
+        let op = Op::Send { log: log(), value: 1, acks: Acks::All, keyed: None };
         script.run(9, op, Step::Ok(Done::Sent { offset: Some(0) })).judge(&promise).kinds()
     };
     assert_eq!(later(waiting()), [AnomalyKind::Stuck]);

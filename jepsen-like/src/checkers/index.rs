@@ -59,7 +59,7 @@ pub(super) struct Onward {
     pub(super) by: OpAt,
 }
 
-/// The last final read of a log that succeeded.
+/// A final read of a log that succeeded.
 #[derive(Clone, Copy)]
 pub(super) struct FinalRead<'a> {
     pub(super) by: OpAt,
@@ -88,7 +88,10 @@ pub(super) struct LogIndex<'a> {
     pub(super) onwards: Vec<Onward>,
     /// What the broker answered with CORRUPT_MESSAGE, in polls and final reads.
     pub(super) corrupt: Vec<(Span, OpAt)>,
-    pub(super) final_read: Option<FinalRead<'a>>,
+    /// The final reads that succeeded, in their order.
+    pub(super) final_reads: Vec<FinalRead<'a>>,
+    /// Of each key's records only the last one stays.
+    pub(super) compacted: bool,
     /// Nobody ordered anything from this offset on to be deleted.
     pub(super) ordered_start: i64,
     /// Deletions of records that succeeded, with the log's first offset after each.
@@ -117,7 +120,8 @@ impl<'a> Index<'a> {
         let mut logs = Vec::with_capacity(names.len());
         for (at, (&log, place)) in names.iter_mut().enumerate() {
             *place = at;
-            logs.push(LogIndex::new(log));
+            let compacted = promise.compacted.contains(&log.topic);
+            logs.push(LogIndex { compacted, ..LogIndex::new(log) });
         }
         let places: HashMap<&Log, usize> = names.into_iter().collect();
         let mut index = Self {
@@ -153,6 +157,11 @@ impl<'a> Index<'a> {
     /// The logs whose offsets name one record for ever, as far as the clients know.
     pub(super) fn stable_logs(&self) -> impl Iterator<Item = &LogIndex<'a>> {
         self.logs.iter().filter(|log| !log.deleted)
+    }
+
+    /// Those of them that keep every record.
+    pub(super) fn complete_logs(&self) -> impl Iterator<Item = &LogIndex<'a>> {
+        self.stable_logs().filter(|log| !log.compacted)
     }
 
     fn take(&mut self, at: OpAt, operation: &'a Operation, place: Option<usize>) {
@@ -192,7 +201,8 @@ impl<'a> Index<'a> {
                 log.corrupt.extend(corrupt.iter().map(|&span| (span, at)));
                 log.take_steps_back_within(records, at);
                 let last = records.iter().map(|record| record.offset).max();
-                log.final_read = Some(FinalRead { by: at, start: *start, end: *end, records, corrupt, last });
+                let read = FinalRead { by: at, start: *start, end: *end, records, corrupt, last };
+                log.final_reads.push(read);
             }
             _ => {}
         }
@@ -248,7 +258,8 @@ impl<'a> LogIndex<'a> {
             steps_back: Vec::new(),
             onwards: Vec::new(),
             corrupt: Vec::new(),
-            final_read: None,
+            final_reads: Vec::new(),
+            compacted: false,
             ordered_start: 0,
             starts: Vec::new(),
         }

@@ -10,17 +10,16 @@ use super::index::{FinalRead, Index, LogIndex, OpAt};
 use super::verdict::{AnomalyKind, Findings};
 use crate::history::Span;
 
-pub(super) const CHECKER: Checker = Checker {
-    kind: AnomalyKind::LostWrite,
-    covers: |promise| promise.keeps_what_it_showed() && !promise.compaction,
-    check,
-};
+pub(super) const CHECKER: Checker =
+    Checker { kind: AnomalyKind::LostWrite, covers: |promise| promise.keeps_what_it_showed(), check };
 
 fn check(index: &Index<'_>, findings: &mut Findings<'_>) {
-    for log in index.stable_logs() {
-        match &log.final_read {
-            Some(read) => against_final_read(index, log, read, findings),
-            None => against_gaps(index, log, findings),
+    for log in index.complete_logs() {
+        for read in &log.final_reads {
+            against_final_read(index, log, read, findings);
+        }
+        if log.final_reads.is_empty() {
+            against_gaps(index, log, findings);
         }
     }
 }

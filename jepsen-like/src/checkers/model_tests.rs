@@ -116,7 +116,11 @@ impl Model {
                         Step::Ok(Done::Sent { offset: Some(i64::try_from(held.len() - 1).unwrap()) })
                     }
                 };
-                self.op(u32::from(producer), Op::Send { log: log(partition), value, acks: Acks::All }, step);
+                self.op(
+                    u32::from(producer),
+                    Op::Send { log: log(partition), value, acks: Acks::All, keyed: None },
+                    step,
+                );
             }
             Act::Poll { consumer, partition, records_max } => {
                 let held = &self.logs[usize::from(partition)];

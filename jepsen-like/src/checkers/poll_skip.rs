@@ -9,14 +9,11 @@ use super::index::Index;
 use super::tenures;
 use super::verdict::{AnomalyKind, Findings};
 
-pub(super) const CHECKER: Checker = Checker {
-    kind: AnomalyKind::PollSkip,
-    covers: |promise| promise.keeps_what_it_showed() && !promise.compaction,
-    check,
-};
+pub(super) const CHECKER: Checker =
+    Checker { kind: AnomalyKind::PollSkip, covers: |promise| promise.keeps_what_it_showed(), check };
 
 fn check(index: &Index<'_>, findings: &mut Findings<'_>) {
-    for log in index.stable_logs() {
+    for log in index.complete_logs() {
         for gap in &log.gaps {
             let Some(left_out) = log.seen_within(gap.span).first() else { continue };
             let proof: Vec<_> = gap.after.into_iter().chain([gap.by, left_out.by]).collect();
@@ -36,7 +33,7 @@ fn check(index: &Index<'_>, findings: &mut Findings<'_>) {
 fn late_starts(index: &Index<'_>, findings: &mut Findings<'_>) {
     for (name, group) in &index.groups {
         for late in tenures::walk(index, group).starts {
-            let Some(log) = index.stable_logs().find(|log| log.log == late.log) else { continue };
+            let Some(log) = index.complete_logs().find(|log| log.log == late.log) else { continue };
             // Where the log's beginning was cut off, the member starts at its new one.
             let left_out = log.seen_within(late.left_out).iter();
             let mut left_out = left_out.filter(|seen| seen.offset >= log.ordered_start);

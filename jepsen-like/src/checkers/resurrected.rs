@@ -21,7 +21,7 @@ fn check(index: &Index<'_>, findings: &mut Findings<'_>) {
 }
 
 fn deleted_records(index: &Index<'_>, log: &LogIndex<'_>, findings: &mut Findings<'_>) {
-    let Some(read) = &log.final_read else { return };
+    let Some(read) = log.final_reads.last() else { return };
     let read_from = index.op(read.by).invoked_at;
     let before =
         log.starts.iter().filter(|(_, by)| index.op(*by).completed_at.is_some_and(|at| at < read_from));

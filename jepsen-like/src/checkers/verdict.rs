@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::index::{Index, OpAt};
-use crate::history::{Done, Log, Member, Op, OpId, Operation, Outcome, ProcessId};
+use crate::history::{Done, Keyed, Log, Member, Op, OpId, Operation, Outcome, ProcessId};
 
 /// The kinds of anomaly, by the names that the documents use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub enum AnomalyKind {
     UnseenCut,
     /// A producer's successive sends get offsets that go back.
     NonmonotonicSend,
+    /// A key of a compacted topic is in the end not what was last written of it.
+    StaleKey,
     /// A group's committed offset goes back without an order to.
     OffsetRegression,
     /// A group is told to stand where nobody set it.
@@ -63,6 +65,7 @@ impl fmt::Display for AnomalyKind {
             AnomalyKind::NonmonotonicPoll => "nonmonotonic-poll",
             AnomalyKind::UnseenCut => "unseen-cut",
             AnomalyKind::NonmonotonicSend => "nonmonotonic-send",
+            AnomalyKind::StaleKey => "stale-key",
             AnomalyKind::OffsetRegression => "offset-regression",
             AnomalyKind::PhantomOffset => "phantom-offset",
             AnomalyKind::ZombieCommit => "zombie-commit",
@@ -244,7 +247,11 @@ fn evidence(operation: &Operation, offset: Option<i64>) -> Evidence {
 
 fn asked(op: &Op) -> String {
     match op {
-        Op::Send { log, value, acks } => format!("send {value} to {log}, acks {acks:?}"),
+        Op::Send { log, value, acks, keyed: None } => format!("send {value} to {log}, acks {acks:?}"),
+        Op::Send { log, value, acks, keyed: Some(Keyed { key, tombstone }) } => {
+            let what = if *tombstone { "delete" } else { "set" };
+            format!("{what} key {key} with {value} in {log}, acks {acks:?}")
+        }
         Op::Poll { log, from: Some(from) } => format!("poll {log} from {from}"),
         Op::Poll { log, from: None } => format!("poll {log}"),
         Op::Assign { logs } => format!("assign {} partitions", logs.len()),

@@ -42,6 +42,15 @@ pub struct Member {
     pub generation: i32,
 }
 
+/// The record of a key of a compacted topic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Keyed {
+    /// The key.
+    pub key: Arc<str>,
+    /// It has no value: it deletes the key.
+    pub tombstone: bool,
+}
+
 /// What a client asks for.
 ///
 /// A process is a member of one group at most. What only happens to a client, and is asked of nobody
@@ -57,6 +66,10 @@ pub enum Op {
         value: u64,
         /// What the sender waits for.
         acks: Acks,
+        /// Of a compacted topic: whose record it is. A key has one writer, who begins with its next record when the one before
+        /// has ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keyed: Option<Keyed>,
     },
     /// One poll of a consumer, of one partition.
     Poll {

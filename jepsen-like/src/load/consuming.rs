@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::history::{Done, Failure, Op, Pending, ProcessId, Record, SeekTo, Span};
-use crate::workload::value_of;
+use crate::workload::{MARK, marked_value, value_of};
 use weir_client::{
     Admin, Client, Consumer, ConsumerConfig, ConsumerRecord, Error, OffsetSpec, PartitionFailure, Start,
     TopicPartition,
@@ -28,7 +28,13 @@ fn config() -> ConsumerConfig {
 }
 
 pub(super) fn seen(record: &ConsumerRecord) -> Record {
-    Record { offset: record.offset, value: record.value.as_deref().and_then(value_of) }
+    let (key, payload) = (record.key.as_deref(), record.value.as_deref());
+    let mark = record.headers.iter().find(|(name, _)| name == MARK);
+    let value = match mark {
+        Some((_, mark)) => marked_value(mark.as_deref().unwrap_or_default(), key, payload),
+        None => payload.and_then(value_of),
+    };
+    Record { offset: record.offset, value }
 }
 
 /// Follows all partitions until the load ends; each poll of each partition is an operation of the history.

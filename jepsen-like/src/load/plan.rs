@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// What the clients do, from the start of the run until [`Load::duration_ms`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Load {
     /// Length of the phase in which load and faults mix, in milliseconds of simulated time.
@@ -14,6 +14,9 @@ pub struct Load {
     pub topics: Vec<Topic>,
     /// Producers, each a client process of its own.
     pub producers: Vec<Producer>,
+    /// Producers of the topics with keys, each a client process of its own. A key belongs to one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keyed: Vec<KeyedProducer>,
     /// Number of consumers that follow all partitions of all topics while the load runs.
     pub consumers: u32,
     /// Consumer groups that read all topics.
@@ -38,6 +41,33 @@ pub struct Topic {
     pub replicas: Option<i16>,
     /// Settings of the topic.
     pub settings: BTreeMap<String, String>,
+    /// So many keys of each partition are in use at a time, and the topic is compacted; 0: records have no keys.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub keys: u32,
+}
+
+impl Topic {
+    /// Whether only the last record of each key stays.
+    pub fn is_compacted(&self) -> bool {
+        self.keys > 0
+    }
+}
+
+/// How a producer of keys works: idempotent, with acks -1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyedProducer {
+    /// Records sent per second of simulated time, about.
+    pub records_per_second: u32,
+    /// Records sent in one go, at the most, of as many keys.
+    pub burst: u32,
+    /// Size of a record's value, at the most, in bytes.
+    pub value_bytes_max: u32,
+    /// So many of a hundred records delete their key. Every third key that is deleted is not used again; another one takes its
+    /// place.
+    pub tombstone_percent: u32,
+    /// Codec of the batches, as in [`Producer::compression`].
+    pub compression: String,
 }
 
 /// How a producer works.
@@ -96,6 +126,10 @@ impl Group {
     pub fn machines(&self) -> u32 {
         self.members + u32::from(self.visited)
     }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Of plans that were written before producers differed in it.

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use crate::history::{self, Done, Failure, Op, Pending, ProcessId};
-use crate::workload::payload;
+use bytes::Bytes;
+
+use crate::history::{self, Done, Failure, Keyed, Op, Pending, ProcessId};
+use crate::workload::{MARK, mark, payload};
 use weir_client::{
     Acks, Client, Compression, Delivery, ProduceError, Produced, Producer, ProducerConfig, ProducerRecord,
     TopicPartition,
@@ -11,10 +13,12 @@ use weir_client::{
 use weir_runtime::{random, task};
 
 use super::plan;
-use super::{Shared, connect, log_of};
+use super::{Shared, connect, log_of, partitions};
 
 /// Who probes.
 const PROBER: ProcessId = ProcessId(301);
+/// The key of its records, where one is needed.
+const PROBE_KEY: &str = "probe";
 /// How long a probe may take.
 const PROBE_MAX: Duration = Duration::from_secs(30);
 /// The size of its record.
@@ -54,32 +58,38 @@ pub async fn send(
     partition: &TopicPartition,
     size: usize,
 ) -> task::JoinHandle<()> {
-    let (pending, record) = begin(shared, process, acks, partition, size);
+    let (pending, record) = begin(shared, process, acks, partition, size, None);
     let sent = producer.send(record).await;
     task::spawn("answer", write_down(pending, sent))
 }
 
 /// The next record, and the operation that it is.
-fn begin(
+pub(super) fn begin(
     shared: &Shared,
     process: ProcessId,
     acks: Acks,
     partition: &TopicPartition,
     size: usize,
+    keyed: Option<Keyed>,
 ) -> (Pending, ProducerRecord) {
     let value = shared.values.next_value();
-    let record = ProducerRecord {
+    let mut record = ProducerRecord {
         topic: partition.topic.to_string(),
         partition: Some(partition.partition),
         value: Some(payload(value, size)),
         ..ProducerRecord::default()
     };
-    let op = Op::Send { log: log_of(partition), value, acks: in_history(acks) };
+    if let Some(keyed) = &keyed {
+        record.key = Some(Bytes::copy_from_slice(keyed.key.as_bytes()));
+        record.headers = vec![(MARK.to_owned(), Some(mark(value, keyed)))];
+        record.value = record.value.filter(|_| !keyed.tombstone);
+    }
+    let op = Op::Send { log: log_of(partition), value, acks: in_history(acks), keyed };
     (shared.recorder.invoke(process, Shared::now_ns(), op), record)
 }
 
 /// Writes one record to each partition, as anybody must be able to when nothing is wrong. Returns what was refused.
-pub async fn probe(shared: &Shared, client: &Client, partitions: &[TopicPartition]) -> Vec<String> {
+pub async fn probe(shared: &Shared, client: &Client, topics: &[plan::Topic]) -> Vec<String> {
     let producer = Producer::new(
         client,
         ProducerConfig {
@@ -90,8 +100,11 @@ pub async fn probe(shared: &Shared, client: &Client, partitions: &[TopicPartitio
         },
     );
     let mut answers = Vec::new();
-    for partition in partitions {
-        let (pending, mut record) = begin(shared, PROBER, Acks::All, partition, PROBE_BYTES);
+    let keyed = || Keyed { key: PROBE_KEY.into(), tombstone: false };
+    let of_topic = |topic| partitions([topic]).into_iter().map(|partition| (partition, topic.is_compacted()));
+    for (partition, is_compacted) in topics.iter().flat_map(of_topic) {
+        let keyed = is_compacted.then(keyed);
+        let (pending, mut record) = begin(shared, PROBER, Acks::All, &partition, PROBE_BYTES, keyed);
         // The brokers' clocks may stand anywhere, and none takes a record from its future.
         record.timestamp_ms = Some(0);
         answers.push((partition, pending, producer.send(record).await));
@@ -107,7 +120,7 @@ pub async fn probe(shared: &Shared, client: &Client, partitions: &[TopicPartitio
     refused
 }
 
-async fn write_down(pending: Pending, sent: Result<Delivery, ProduceError>) {
+pub(super) async fn write_down(pending: Pending, sent: Result<Delivery, ProduceError>) {
     note(pending, outcome(sent).await);
 }
 

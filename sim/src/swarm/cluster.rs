@@ -130,6 +130,7 @@ fn load(rng: &mut Rng, cluster: &Cluster, promise: Promise) -> Load {
     Load {
         producers: producers.collect(),
         topics,
+        keyed: Vec::new(),
         duration_ms: rng.u64(8_000..18_000),
         consumers: rng.u32(0..3),
         groups: groups(rng),
@@ -158,6 +159,7 @@ fn topic(rng: &mut Rng, number: u32, serving: i16, promise: Promise) -> Topic {
         partitions: rng.i32(1..4),
         replicas: (rng.u32(0..4) > 0 || replicas < least).then_some(replicas),
         settings,
+        keys: 0,
     }
 }
 

@@ -232,6 +232,7 @@ impl Plan {
             duration_ms: at_ms,
             topics: Vec::new(),
             producers: Vec::new(),
+            keyed: Vec::new(),
             consumers: 0,
             groups: Vec::new(),
             delete_records_every_ms: 0,
@@ -304,6 +305,7 @@ fn load(rng: &mut Rng, duration_ms: u64) -> Load {
         partitions,
         replicas: None,
         settings: BTreeMap::new(),
+        keys: 0,
     };
     let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
     let mut producer = |acks: i16, idempotent: bool, burst: u32| Producer {
@@ -334,6 +336,7 @@ fn load(rng: &mut Rng, duration_ms: u64) -> Load {
         duration_ms,
         topics: vec![topic("one", 1), topic("several", 6)],
         producers,
+        keyed: Vec::new(),
         consumers: 2,
         groups: vec![group("eager", "range", true), group("cooperative", "cooperative-sticky", false)],
         delete_records_every_ms: 0,

@@ -197,7 +197,8 @@ mod tests {
     use weir_jepsen::history::{Failure, Recorder};
 
     fn sent(recorder: &Recorder, partition: i32, value: u64, begun_ms: u64, ended_ms: Option<u64>) {
-        let op = Op::Send { log: Log::new(EVERYWHERE, partition), value, acks: history::Acks::All };
+        let op =
+            Op::Send { log: Log::new(EVERYWHERE, partition), value, acks: history::Acks::All, keyed: None };
         let pending = recorder.invoke(ProcessId(partition as u32), begun_ms * 1_000_000, op);
         match ended_ms {
             Some(ms) => pending.ok(ms * 1_000_000, Done::Sent { offset: Some(value as i64) }),
