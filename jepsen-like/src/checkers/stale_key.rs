@@ -18,20 +18,12 @@ use crate::history::{Done, Keyed, Op, Outcome};
 
 pub(super) const CHECKER: Checker = Checker {
     kind: AnomalyKind::StaleKey,
-    covers: |promise| !promise.compacted.is_empty() && promise.keeps_what_it_showed() && promise.final_read,
+    covers: |promise| !promise.compacted.is_empty() && promise.keeps_what_it_showed(),
     check,
 };
 
 fn check(index: &Index<'_>, findings: &mut Findings<'_>) {
     for log in index.stable_logs().filter(|log| log.compacted) {
-        if log.final_reads.is_empty() {
-            let binding = log.acknowledged.iter().rfind(|ack| index.promise.binds(ack.acks));
-            if let Some(ack) = binding {
-                findings.add(Some(log.log), Some(ack.offset), &[ack.by], || {
-                    "keys were written, and no final read of the partition succeeded".to_owned()
-                });
-            }
-        }
         for read in &log.final_reads {
             against_final_read(index, log, read, findings);
         }

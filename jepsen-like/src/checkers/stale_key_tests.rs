@@ -128,7 +128,7 @@ fn damage_that_is_reported_is_not_stale() {
 
 #[test]
 fn keys_that_nobody_reads_in_the_end_are_told() {
-    assert_eq!(kinds(&written()), [AnomalyKind::StaleKey]);
+    assert_eq!(kinds(&written()), [AnomalyKind::Unseen]);
 }
 
 #[test]
