@@ -25,7 +25,7 @@ use crate::history::{Log, ProcessId, Recorder};
 use crate::workload::Values;
 
 pub use churn::DELETED;
-pub use consuming::final_read;
+pub use consuming::{ask_groups, final_read};
 pub use grouping::LATE_COMMIT;
 pub use producing::{probe, send};
 
@@ -181,6 +181,11 @@ pub fn work(load: &Load, shared: &Shared) -> Vec<Work> {
     if load.delete_records_every_ms > 0 && !plain.is_empty() {
         let every = Duration::from_millis(load.delete_records_every_ms);
         let run = churn::delete_records(shared.clone(), ProcessId(200), every, plain);
+        add(Some(administrator), Box::pin(run));
+    }
+    if load.group_churn_every_ms > 0 {
+        let every = Duration::from_millis(load.group_churn_every_ms);
+        let run = churn::groups(shared.clone(), ProcessId(202), every, partitions(&load.topics));
         add(Some(administrator), Box::pin(run));
     }
     if load.topic_churn_every_ms > 0 {

@@ -176,9 +176,9 @@ impl Invariants {
         self.broker_epochs.get(&broker).map(|(epoch, _)| *epoch)
     }
 
-    /// What keeps the cluster from being whole again; `None`: nothing.
-    pub fn lacks(&self, brokers: &[BrokerId]) -> Option<String> {
-        self.town.lacks(brokers)
+    /// What keeps the cluster from being whole again, but for a broker that is down; `None`: nothing.
+    pub fn lacks(&self, brokers: &[BrokerId], down: Option<BrokerId>) -> Option<String> {
+        self.town.lacks(brokers, down)
     }
 
     /// Whether a node leads the metadata quorum, as far as it knows.

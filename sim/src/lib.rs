@@ -12,6 +12,7 @@ pub mod minimise;
 pub mod nemesis;
 pub mod plan;
 pub mod report;
+pub mod rounds;
 pub mod run;
 pub mod runner;
 pub mod swarm;

@@ -7,8 +7,8 @@ use crate::cluster;
 use crate::plan::Load;
 
 pub use weir_jepsen::load::{
-    DELETED, FIRST_LATE_PROCESS, Shared, clients, compacted, connect, final_read, keyed_process, log_of,
-    members, partitions, probe,
+    DELETED, FIRST_LATE_PROCESS, Shared, ask_groups, clients, compacted, connect, final_read, keyed_process,
+    log_of, members, partitions, probe,
 };
 
 /// Adds a machine for a client; what it does is spawned there.

@@ -110,6 +110,17 @@ impl Nemesis {
         }
     }
 
+    /// Stops a node cleanly, and keeps it down.
+    pub async fn stop(&self, broker: u32) {
+        self.hold(broker, 1);
+        self.stop_cleanly(self.node(broker)).await;
+    }
+
+    /// Starts a node that was stopped so.
+    pub fn start(&self, broker: u32) {
+        self.let_go(broker);
+    }
+
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }

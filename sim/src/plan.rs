@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-pub use weir_jepsen::load::plan::{Group, Load, Producer, Topic};
+pub use weir_jepsen::load::plan::{Group, KeyedProducer, Load, Producer, Topic};
 
 /// Version of the plan's format; a plan of another version is refused, never guessed at.
 pub const FORMAT: u32 = 1;
@@ -26,6 +26,13 @@ pub struct Plan {
     pub load: Load,
     /// What goes wrong, in the order of time.
     pub faults: Vec<TimedFault>,
+    /// In the end, after a pause, each node is stopped and started once, and what others lead then is read again.
+    #[serde(default, skip_serializing_if = "is_off")]
+    pub rounds: bool,
+}
+
+fn is_off(switch: &bool) -> bool {
+    !switch
 }
 
 /// The nodes and their settings.

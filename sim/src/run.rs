@@ -21,6 +21,7 @@ use crate::load::{self, Shared};
 use crate::nemesis::{Deeds, Nemesis};
 use crate::plan::Plan;
 use crate::report::{Finding, Report, situation};
+use crate::rounds::Rounds;
 use crate::watch::Watch;
 
 /// How long an operation may take once everything is healed.
@@ -29,6 +30,8 @@ const LIVENESS_BOUND: Duration = Duration::from_secs(60);
 const REPAIR_MAX: Duration = Duration::from_secs(10);
 /// How long brokers may take to serve for the first time.
 const START_MAX: Duration = Duration::from_secs(30);
+/// How long the rounds may take that follow on the final read.
+const ROUNDS_MAX: Duration = Duration::from_secs(300);
 /// When a run is given up.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 
@@ -123,6 +126,17 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
     };
     // An operation that does not end in time stays open in the history, where the checker finds it.
     let _ = time::timeout(LIVENESS_BOUND + Duration::from_secs(5), all_done).await;
+    if plan.rounds {
+        let reader = nodes.last().copied().expect("there is always the administrator's machine");
+        let (world, plan, nemesis, watch, shared) = (&world, &plan, &nemesis, &watch, &shared);
+        let rounds = Rounds { world, reader, plan, nemesis, watch, shared };
+        let missing = match time::timeout(ROUNDS_MAX, rounds.play()).await {
+            Ok(played) => played.err(),
+            Err(_) => Some(format!("they take more than {ROUNDS_MAX:?}")),
+        };
+        is_whole &= missing.is_none();
+        complaints.extend(missing.map(|missing| format!("in the rounds after the final read: {missing}")));
+    }
     supervisor.abort();
     watching.into_iter().for_each(|watching| watching.abort());
     let deeds = std::mem::take(&mut *nemesis.deeds());

@@ -6,11 +6,13 @@
 //! Seeds like `17` are about one node alone, seeds like `c17` about a cluster.
 
 mod cluster;
+mod keys;
 
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
 
+use self::keys::Draft;
 use crate::plan::{Cluster, Direction, FORMAT, Fault, Files, Group, Load, Plan, Producer, TimedFault, Topic};
 
 /// From here on seeds are about clusters: the first one is `c0`.
@@ -49,11 +51,22 @@ pub fn by_name(name: &str) -> Result<u64, String> {
 
 /// Expands a seed. The same seed gives the same plan on every machine.
 pub fn plan(seed: u64) -> Plan {
+    let (mut cluster, mut load, mut faults) = if is_cluster(seed) {
+        cluster::draw(&mut Rng::with_seed(seed), &mut Rng::with_seed(!seed))
+    } else {
+        lone(seed)
+    };
+    let is_harmed = cluster.is_unsynced() || faults.iter().any(|fault| fault.fault.damages());
+    // What came later has a stream of its own, so that seeds keep the rest of their plans.
+    let late = &mut Rng::with_seed((!seed).rotate_left(16));
+    let draft = Draft { cluster: &mut cluster, load: &mut load, faults: &mut faults, is_harmed };
+    let rounds = keys::draw(late, draft);
+    Plan { format: FORMAT, seed, cluster, load, faults, rounds }
+}
+
+/// A node alone, its load and its faults.
+fn lone(seed: u64) -> (Cluster, Load, Vec<TimedFault>) {
     let rng = &mut Rng::with_seed(seed);
-    if is_cluster(seed) {
-        let (cluster, load, faults) = cluster::draw(rng, &mut Rng::with_seed(!seed));
-        return Plan { format: FORMAT, seed, cluster, load, faults };
-    }
     let world = World::draw(rng);
     let cluster = Cluster { brokers: 1, settings: settings(rng, world), members: Vec::new() };
     let mut load = load(rng, world);
@@ -64,7 +77,7 @@ pub fn plan(seed: u64) -> Plan {
         faults.extend(power_losses(late, &mut load));
         faults.sort_by_key(|fault| fault.at_ms);
     }
-    Plan { format: FORMAT, seed, cluster, load, faults }
+    (cluster, load, faults)
 }
 
 /// Which promise the run is about; it decides which faults may strike.
@@ -141,6 +154,7 @@ fn load(rng: &mut Rng, world: World) -> Load {
         groups: groups(rng, world),
         delete_records_every_ms: if rng.bool() && world == World::Synced { rng.u64(300..3_000) } else { 0 },
         topic_churn_every_ms: if rng.bool() && world != World::Damaged { rng.u64(500..3_000) } else { 0 },
+        group_churn_every_ms: 0,
     }
 }
 
@@ -322,6 +336,15 @@ mod tests {
             .map(|fault| fault.fault.name())
             .collect();
         assert_eq!(kinds.len(), 35, "{kinds:?}");
+    }
+
+    #[test]
+    fn every_third_run_has_compacted_topics_and_producers_of_their_own() {
+        let plans: Vec<_> = (0..600).flat_map(|number| [number, seed(number, true)]).map(plan).collect();
+        let with_keys = plans.iter().filter(|plan| plan.load.topics.iter().any(Topic::is_compacted));
+        assert!((300..500).contains(&with_keys.clone().count()), "{}", with_keys.clone().count());
+        assert!(with_keys.clone().all(|plan| !plan.load.keyed.is_empty()));
+        assert!(plans.iter().all(|plan| plan.load.topics.iter().any(|topic| !topic.is_compacted())));
     }
 
     #[test]

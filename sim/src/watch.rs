@@ -124,6 +124,11 @@ impl Watch {
         self.leaderless().is_healed = true;
     }
 
+    /// Nodes are stopped again.
+    pub fn disturbed(&self) {
+        self.leaderless().is_healed = false;
+    }
+
     fn leaderless(&self) -> MutexGuard<'_, Leaderless> {
         self.leaderless.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,7 +148,16 @@ impl Watch {
     /// # Errors
     /// What is still missing at the deadline.
     pub async fn whole(&self, deadline: Instant) -> Result<(), String> {
-        while let Some(missing) = self.lacks() {
+        self.whole_without(None, deadline).await
+    }
+
+    /// The same but for a node, counted from 0, that is down, and for partitions of less than three replicas that it has.
+    ///
+    /// # Errors
+    /// What is still missing at the deadline.
+    pub async fn whole_without(&self, down: Option<u32>, deadline: Instant) -> Result<(), String> {
+        let down = down.map(|node| BrokerId(node as i32 + 1));
+        while let Some(missing) = self.lacks(down) {
             if time::now() >= deadline {
                 return Err(missing);
             }
@@ -152,8 +166,8 @@ impl Watch {
         Ok(())
     }
 
-    fn lacks(&self) -> Option<String> {
-        self.look().lacks(&self.brokers)
+    fn lacks(&self, down: Option<BrokerId>) -> Option<String> {
+        self.look().lacks(&self.brokers, down)
     }
 
     /// The named situations that what was told is an example of.

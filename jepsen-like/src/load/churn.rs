@@ -1,10 +1,11 @@
-//! An administrator who deletes records, and creates and deletes topics, while the load runs.
+//! An administrator who deletes records, and creates and deletes topics and groups, while the load runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::history::{Done, Failure, Op, Pending, ProcessId};
-use weir_client::{Acks, Admin, Error, NewTopic, OffsetSpec, Producer, TopicPartition};
+use weir_client::{Acks, Admin, CommittedOffset, Error, NewTopic, OffsetSpec, Producer, TopicPartition};
 use weir_runtime::{random, simulation};
 
 use super::plan;
@@ -82,6 +83,35 @@ pub(super) async fn topics(shared: Shared, process: ProcessId, every: Duration) 
         let deleted =
             shared.recorder.invoke(process, Shared::now_ns(), Op::DeleteTopic { topic: name.clone() });
         end(deleted, admin.delete_topic(&name).await);
+    }
+}
+
+/// Makes a group, by committing for it, and deletes it, again and again: each has a name of its own.
+pub(super) async fn groups(
+    shared: Shared,
+    process: ProcessId,
+    every: Duration,
+    partitions: Vec<TopicPartition>,
+) {
+    let client = connect(shared.bootstrap.clone(), "group-churner".to_owned()).await;
+    let admin = Admin::new(&client);
+    for number in 0.. {
+        shared.pause(around(every)).await;
+        if shared.stopped() {
+            return;
+        }
+        let group: Arc<str> = format!("passing-{number}").into();
+        let partition = &partitions[random::below(partitions.len() as u64) as usize];
+        let to = random::below(100) as i64;
+        let op = Op::ResetOffset { group: group.clone(), log: log_of(partition), to };
+        let made = shared.recorder.invoke(process, Shared::now_ns(), op);
+        let offsets = BTreeMap::from([(partition.clone(), CommittedOffset::at(to))]);
+        let answers = admin.alter_group_offsets(&group, &offsets).await;
+        end(made, answers.and_then(|answers| answers.into_values().collect()));
+        shared.pause(Duration::from_millis(random::below(200))).await;
+        let op = Op::DeleteGroup { group: group.clone() };
+        let deleted = shared.recorder.invoke(process, Shared::now_ns(), op);
+        end(deleted, admin.delete_group(&group).await);
     }
 }
 

@@ -1,9 +1,10 @@
 //! Consumers that follow the load, and the final read of everything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::history::{Done, Failure, Op, Pending, ProcessId, Record, SeekTo, Span};
+use crate::history::{Done, Failure, Log, Op, Pending, ProcessId, Record, SeekTo, Span, Step};
 use crate::workload::{MARK, marked_value, value_of};
 use weir_client::{
     Admin, Client, Consumer, ConsumerConfig, ConsumerRecord, Error, OffsetSpec, PartitionFailure, Start,
@@ -118,6 +119,40 @@ fn seek_past(shared: &Shared, process: ProcessId, consumer: &mut Consumer, failu
     match consumer.seek(&failure.partition, to) {
         Ok(()) => pending.ok(Shared::now_ns(), Done::Done),
         Err(error) => pending.fail(Shared::now_ns(), Failure::Error(error.to_string())),
+    }
+}
+
+/// Asks for all offsets that any group was ever given, as anybody may when nothing is wrong. Complains of what is not answered.
+pub async fn ask_groups(shared: Shared, process: ProcessId) {
+    let mut asked: BTreeMap<Arc<str>, BTreeSet<Log>> = BTreeMap::new();
+    for event in shared.recorder.events() {
+        if let Step::Invoke(Op::ResetOffset { group, log, .. } | Op::Commit { group, log, .. }) = event.step {
+            asked.entry(group).or_default().insert(log);
+        }
+    }
+    let client = connect(shared.bootstrap.clone(), "group-reader".to_owned()).await;
+    let admin = Admin::new(&client);
+    for (group, logs) in asked {
+        let invoke = |log: &Log| {
+            let op = Op::FetchOffset { group: group.clone(), log: log.clone() };
+            shared.recorder.invoke(process, Shared::now_ns(), op)
+        };
+        let begun: Vec<(&Log, Pending)> = logs.iter().map(|log| (log, invoke(log))).collect();
+        let answer = admin.list_group_offsets(&group, None).await;
+        let now = Shared::now_ns();
+        if let Err(error) = &answer {
+            shared.complain(format!("in the end nobody tells where group {group} stands: {error}"));
+        }
+        for (log, pending) in begun {
+            let partition = TopicPartition::new(log.topic.clone(), log.partition);
+            match &answer {
+                Ok(found) => {
+                    let offset = found.get(&partition).map(|committed| committed.offset);
+                    pending.ok(now, Done::Offset { offset });
+                }
+                Err(error) => pending.fail(now, Failure::Error(error.to_string())),
+            }
+        }
     }
 }
 

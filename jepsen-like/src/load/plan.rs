@@ -26,6 +26,9 @@ pub struct Load {
     pub delete_records_every_ms: u64,
     /// A topic is created, filled and deleted about every so many milliseconds; 0: never.
     pub topic_churn_every_ms: u64,
+    /// A group without members is made and deleted about every so many milliseconds; 0: never.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub group_churn_every_ms: u64,
 }
 
 /// A topic.
@@ -130,6 +133,10 @@ impl Group {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+fn is_never(every_ms: &u64) -> bool {
+    *every_ms == 0
 }
 
 /// Of plans that were written before producers differed in it.

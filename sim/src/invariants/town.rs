@@ -157,13 +157,17 @@ impl Town {
         !self.is_blind && self.image.can_lead(broker)
     }
 
-    /// What keeps the cluster from being whole again; `None`: nothing.
-    pub(super) fn lacks(&self, brokers: &[BrokerId]) -> Option<String> {
-        if let Some(missing) = brokers.iter().find(|broker| !self.image.can_lead(**broker)) {
+    /// What keeps the cluster from being whole again, but for a broker that is down; `None`: nothing. Partitions of less than three
+    /// replicas do not count while one of these is down.
+    pub(super) fn lacks(&self, brokers: &[BrokerId], down: Option<BrokerId>) -> Option<String> {
+        let is_up = |broker: &BrokerId| Some(*broker) != down;
+        if let Some(missing) = brokers.iter().find(|broker| is_up(broker) && !self.image.can_lead(**broker)) {
             return Some(format!("broker {missing} does not serve: {:?}", self.image.broker(*missing)));
         }
         let is_whole = |partition: &PartitionState| {
-            partition.leader.is_some() && partition.isr.len() == partition.replicas.len()
+            let mut up = partition.replicas.iter().filter(|replica| is_up(replica));
+            partition.leader.as_ref().is_some_and(is_up) && up.all(|replica| partition.isr.contains(replica))
+                || partition.replicas.len() < 3 && !partition.replicas.iter().all(is_up)
         };
         let mut lacking = self.partitions().filter(|(_, _, partition)| !is_whole(partition));
         lacking.next().map(|(topic, log, partition)| format!("{topic}-{}: {partition:?}", log.partition))

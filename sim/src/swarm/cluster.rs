@@ -136,6 +136,7 @@ fn load(rng: &mut Rng, cluster: &Cluster, promise: Promise) -> Load {
         groups: groups(rng),
         delete_records_every_ms: if rng.u32(0..4) == 0 { rng.u64(500..3_000) } else { 0 },
         topic_churn_every_ms: if rng.u32(0..4) == 0 { rng.u64(800..3_000) } else { 0 },
+        group_churn_every_ms: 0,
     }
 }
 

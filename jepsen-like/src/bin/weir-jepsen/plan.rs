@@ -237,6 +237,7 @@ impl Plan {
             groups: Vec::new(),
             delete_records_every_ms: 0,
             topic_churn_every_ms: 0,
+            group_churn_every_ms: 0,
         };
         let settings = settings();
         Plan {
@@ -341,6 +342,7 @@ fn load(rng: &mut Rng, duration_ms: u64) -> Load {
         groups: vec![group("eager", "range", true), group("cooperative", "cooperative-sticky", false)],
         delete_records_every_ms: 0,
         topic_churn_every_ms: 4_000,
+        group_churn_every_ms: 0,
     }
 }
 
