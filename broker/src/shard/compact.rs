@@ -22,7 +22,7 @@ use crate::metadata::Compaction;
 const KEYS_MAX: usize = 2 << 20;
 
 /// What came of a compaction.
-pub(super) type Compacted = (LogId, Result<Cleaned, ReadError>);
+pub(super) type Compacted = (LogId, Result<Box<Cleaned>, ReadError>);
 
 /// What a shard remembers of a log that is compacted.
 #[derive(Debug, Default)]
@@ -117,7 +117,7 @@ impl Owner {
         self.compact_next();
     }
 
-    fn adopt(&mut self, log: LogId, cleaned: Cleaned) {
+    fn adopt(&mut self, log: LogId, cleaned: Box<Cleaned>) {
         let disk = self.store.disk().clone();
         let Some(Entry::Open(open)) = self.entries.get_mut(&log) else {
             task::spawn("give-up-compaction", async move { cleaned.give_up(&disk).await });

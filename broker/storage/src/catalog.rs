@@ -32,8 +32,6 @@ pub(crate) enum Tail {
 pub(crate) struct LogState {
     /// Whether its appends bypass the journal.
     pub(crate) os: bool,
-    /// Whether its offsets may have gaps: it was compacted, or an append above the end was taken (a compacted leader's log).
-    pub(crate) gaps: bool,
     pub(crate) start: Offset,
     /// Invariant: `start <= end` if the tail is known.
     pub(crate) end: Offset,
@@ -57,7 +55,6 @@ impl LogState {
     pub(crate) fn empty() -> LogState {
         LogState {
             os: false,
-            gaps: false,
             start: 0,
             end: 0,
             segment_base: 0,

@@ -18,6 +18,7 @@ const VERSION_OF_COMPACTION: u16 = 3;
 pub(crate) const LEN_MAX: usize = 1 << 30;
 
 const OS: u8 = 1;
+/// Of versions before that of compaction: offsets may have gaps anywhere.
 const GAPS: u8 = 2;
 const TAIL_AT_LEAST: u8 = 4;
 const TAIL_UNKNOWN: u8 = 8;
@@ -71,7 +72,7 @@ fn put_log(out: &mut BytesMut, log: LogId, state: &LogState, now_ms: i64) {
     out.put_slice(log.topic.0.as_bytes());
     out.put_i32_le(log.partition);
     let flag = |is_set, bit| if is_set { bit } else { 0 };
-    out.put_u8(tail | flag(state.os, OS) | flag(state.gaps, GAPS) | flag(state.rebuild, REBUILD));
+    out.put_u8(tail | flag(state.os, OS) | flag(state.rebuild, REBUILD));
     out.put_i64_le(state.start);
     out.put_i64_le(state.end);
     out.put_i64_le(state.segment_base);
@@ -84,6 +85,7 @@ fn put_log(out: &mut BytesMut, log: LogId, state: &LogState, now_ms: i64) {
     }
     put_producers(out, &state.producers, now_ms);
     out.put_i64_le(state.compacted.to);
+    out.put_i64_le(state.compacted.gaps_below);
     out.put_i64_le(state.compacted.deletions_forgotten_to);
 }
 
@@ -138,7 +140,6 @@ fn take_log(content: &mut Bytes, version: u16, now_ms: i64) -> Option<(LogId, Lo
     let flags = content.get_u8();
     let mut state = LogState {
         os: flags & OS != 0,
-        gaps: flags & GAPS != 0,
         start: content.get_i64_le(),
         end: content.get_i64_le(),
         segment_base: content.get_i64_le(),
@@ -173,7 +174,10 @@ fn take_log(content: &mut Bytes, version: u16, now_ms: i64) -> Option<(LogId, Lo
     }
     if version >= VERSION_OF_COMPACTION {
         state.compacted.to = content.try_get_i64_le().ok()?;
+        state.compacted.gaps_below = content.try_get_i64_le().ok()?;
         state.compacted.deletions_forgotten_to = content.try_get_i64_le().ok()?;
+    } else if flags & GAPS != 0 {
+        state.compacted.gaps_below = Offset::MAX;
     }
     Some((log, state))
 }
@@ -221,12 +225,11 @@ mod tests {
             let slot = catalog.ensure(LogId::new(TopicId(Uuid::from_u128(5)), i32::from(number)));
             let state = &mut catalog.get_mut(slot).unwrap().state;
             state.os = number == 1;
-            state.gaps = number == 2;
             state.tail = [Tail::Known, Tail::AtLeast, Tail::Damaged, Tail::Unknown][usize::from(number)];
             state.rebuild = number == 0;
             (state.start, state.end, state.segment_base, state.position) = (3, 90, 60, 4711);
             state.end_at_least = 95;
-            state.compacted = Compacted { to: 40, deletions_forgotten_to: i64::from(number) };
+            state.compacted = Compacted { to: 40, gaps_below: 45, deletions_forgotten_to: i64::from(number) };
             state.epochs.begin(1, 3);
             state.epochs.begin(i32::from(number) + 2, 50);
             for producer in 0..i32::from(number) {

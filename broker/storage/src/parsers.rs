@@ -85,8 +85,8 @@ pub struct Known {
     pub base: Offset,
     /// The offset after its last record.
     pub end: Option<Offset>,
-    /// Whether offsets may have gaps.
-    pub gaps: bool,
+    /// Below, offsets may have gaps.
+    pub gaps_below: Offset,
     /// The epochs that its batches must have.
     pub epochs: Option<EpochHistory>,
     /// An index to find the way past damage.
@@ -100,7 +100,7 @@ pub fn walk(bytes: &Bytes, known: Known, read_bytes: usize) -> Vec<Found> {
         offset: known.base,
         limit: bytes.len() as u64,
         end: known.end,
-        gaps: known.gaps,
+        gaps_below: known.gaps_below,
         epochs: known.epochs.map(Arc::new),
     };
     let mut cursor = Cursor::in_memory(bytes.clone(), span).with_read_bytes(read_bytes);

@@ -59,11 +59,6 @@ impl fmt::Display for RecoveryReport {
     }
 }
 
-/// In [`crate::journal::Entry::Create`]: its appends bypass the journal.
-pub(crate) const FLAG_OS: u32 = 1;
-/// Its offsets may have gaps.
-pub(crate) const FLAG_GAPS: u32 = 2;
-
 /// A folder that is ready.
 pub(crate) struct Recovered {
     pub(crate) folder: FolderId,

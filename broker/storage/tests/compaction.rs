@@ -289,7 +289,7 @@ fn a_compaction_is_given_up_when_the_log_is_cut_meanwhile() {
 
 #[test]
 fn a_cut_into_what_is_being_replaced_finds_its_place() {
-    for to in [0, 10, 50, 110, 200, 390] {
+    for to in [0, 10, 50, 110, 200, 391] {
         let dir = tempfile::tempdir().unwrap();
         run(async {
             let mut folder = Folder::open(dir.path(), small()).await;

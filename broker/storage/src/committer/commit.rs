@@ -85,8 +85,8 @@ impl Committer {
         (position, offset, limit): (u64, Offset, u64),
         end: Offset,
     ) -> Result<u64, StorageError> {
-        let (gaps, epochs) = match lock(&self.shared.catalog).get(slot) {
-            Some(entry) => (entry.state.gaps, Arc::new(entry.state.epochs.clone())),
+        let (gaps_below, epochs) = match lock(&self.shared.catalog).get(slot) {
+            Some(entry) => (entry.state.compacted.gaps_below, Arc::new(entry.state.epochs.clone())),
             None => return Ok(position),
         };
         let path = layout::segment_file(log, base);
@@ -95,7 +95,8 @@ impl Committer {
             Err(error) if error.is_not_found() => return Ok(position),
             Err(error) => return Err(StorageError::disk("cut a segment")(error)),
         };
-        let span = Span { position, offset, limit: limit.min(len), end: None, gaps, epochs: Some(epochs) };
+        let span =
+            Span { position, offset, limit: limit.min(len), end: None, gaps_below, epochs: Some(epochs) };
         let mut cursor = Cursor::new(&self.shared.disk, file, span);
         loop {
             let before = cursor.position();
@@ -219,7 +220,7 @@ impl Committer {
             for touched in &round.touched {
                 let Some(entry) = catalog.get_mut(touched.slot) else { continue };
                 let state = &mut entry.state;
-                state.gaps |= touched.gap;
+                state.compacted.gap_before(touched.gaps_below);
                 let failed = no_room.iter().find(|no_room| round.writes[no_room.write].slot == touched.slot);
                 if let Some(failed) = failed {
                     let write = &round.writes[failed.write];

@@ -14,7 +14,6 @@ use crate::event::{Replaced, StoreEvent};
 use crate::inbox::{Command, Replace, Replacement};
 use crate::journal::{Compacted, Entry};
 use crate::layout;
-use crate::recovery::{FLAG_GAPS, FLAG_OS};
 
 impl LogSlot {
     /// The log was cut in this segment: the journal may write to it again.
@@ -38,11 +37,10 @@ impl Committer {
 
     pub(super) fn on_compacted(&mut self, round: &mut Round, slot: SlotId, compacted: Compacted) {
         let Some(entry) = self.slot(slot) else { return };
-        let (log, flags) = (entry.log, if entry.os { FLAG_GAPS | FLAG_OS } else { FLAG_GAPS });
+        let (log, flags) = (entry.log, u32::from(entry.os));
         let mut catalog = lock(&self.shared.catalog);
         let Some(known) = catalog.get_mut(slot) else { return };
         // A checkpoint that says so before the journal does is none too many.
-        known.state.gaps = true;
         known.state.compacted.raise(compacted);
         let start = known.state.start;
         round.push_entry(Entry::Create { log, start, flags, compacted }, 0);

@@ -63,7 +63,8 @@ pub(super) struct Touched {
     pub(super) end: Offset,
     pub(super) segment_base: Offset,
     pub(super) position: u64,
-    pub(super) gap: bool,
+    /// There is a gap below this offset; 0 if there is none.
+    pub(super) gaps_below: Offset,
     /// The place of the log's latest write in [`Round::writes`].
     pub(super) last_write: usize,
 }
@@ -127,6 +128,7 @@ impl Round {
     pub(super) fn push_append(&mut self, append: Append, by: By, touched: Option<usize>) -> usize {
         let Append { slot, base_offset, next_offset, segment_base, position, bytes, .. } = append;
         let end_position = position + u64::from(bytes);
+        let gaps_below = if append.gap { base_offset } else { 0 };
         self.append_bytes += bytes as usize;
         self.appends += 1;
         let place = touched.unwrap_or(self.touched.len());
@@ -136,7 +138,7 @@ impl Round {
                 (touched.end, touched.segment_base, touched.position) =
                     (next_offset, segment_base, end_position);
                 touched.last_write = last_write;
-                touched.gap |= append.gap;
+                touched.gaps_below = touched.gaps_below.max(gaps_below);
             }
             None => self.touched.push(Touched {
                 slot,
@@ -145,7 +147,7 @@ impl Round {
                 end: next_offset,
                 segment_base,
                 position: end_position,
-                gap: append.gap,
+                gaps_below,
                 last_write,
             }),
         }

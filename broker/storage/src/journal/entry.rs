@@ -34,11 +34,13 @@ const KIND_DELETE: u8 = 6;
 /// The journal's own: what the round before this one touched.
 const KIND_TOUCHED: u8 = 128;
 
-/// How far a log was compacted.
+/// What compaction has left of a log, here or where it was copied from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Compacted {
     /// Below, each key's earlier records are gone where a later one stands below as well.
     pub to: i64,
+    /// Below, offsets may have gaps; from here on what is missing is lost.
+    pub gaps_below: i64,
     /// Below, tombstones may be gone together with what they have deleted: whoever holds records from below and has not seen the rest
     /// would bring back what was deleted.
     pub deletions_forgotten_to: i64,
@@ -49,15 +51,27 @@ impl Compacted {
         *self != Compacted::default()
     }
 
+    /// There is a gap before this offset.
+    pub(crate) fn gap_before(&mut self, offset: i64) {
+        self.gaps_below = self.gaps_below.max(offset);
+    }
+
+    /// Whether nothing may stand between two offsets, the one that comes next and the one that does.
+    pub(crate) fn allows_gap(gaps_below: i64, from: i64, to: i64) -> bool {
+        from >= to || to <= gaps_below
+    }
+
     /// The log was cut.
     pub(crate) fn cut(&mut self, end: i64) {
         self.to = self.to.min(end);
+        self.gaps_below = self.gaps_below.min(end);
         self.deletions_forgotten_to = self.deletions_forgotten_to.min(end);
     }
 
     /// Takes in what is known besides.
     pub(crate) fn raise(&mut self, other: Compacted) {
         self.to = self.to.max(other.to);
+        self.gaps_below = self.gaps_below.max(other.gaps_below);
         self.deletions_forgotten_to = self.deletions_forgotten_to.max(other.deletions_forgotten_to);
     }
 }
@@ -148,7 +162,7 @@ impl Entry {
             Entry::Append { .. } => LOG_BYTES + 4 + 8 * 5,
             Entry::Truncate { .. } => LOG_BYTES + 8 * 3,
             Entry::StartOffset { .. } => LOG_BYTES + 8,
-            Entry::Create { compacted, .. } if compacted.is_any() => LOG_BYTES + 4 + 8 * 3,
+            Entry::Create { compacted, .. } if compacted.is_any() => LOG_BYTES + 4 + 8 * 4,
             Entry::Epoch { .. } | Entry::Create { .. } => LOG_BYTES + 4 + 8,
             Entry::Delete { .. } => LOG_BYTES,
         };
@@ -212,6 +226,7 @@ impl Entry {
                 fields.put(&flags.to_le_bytes());
                 if compacted.is_any() {
                     fields.put(&compacted.to.to_le_bytes());
+                    fields.put(&compacted.gaps_below.to_le_bytes());
                     fields.put(&compacted.deletions_forgotten_to.to_le_bytes());
                 }
                 KIND_CREATE
@@ -256,6 +271,7 @@ impl Entry {
                     true => Compacted::default(),
                     false => Compacted {
                         to: take_i64(&mut fields)?,
+                        gaps_below: take_i64(&mut fields)?,
                         deletions_forgotten_to: take_i64(&mut fields)?,
                     },
                 },

@@ -99,7 +99,6 @@ impl Log {
     pub fn forget_deletions_to(&mut self, to: Offset) {
         if to > self.compacted.deletions_forgotten_to {
             self.compacted.deletions_forgotten_to = to;
-            self.gaps = true;
             let (slot, compacted) = (self.slot, self.compacted);
             self.shared.inbox.push(Command::Compacted { slot, compacted });
         }
@@ -158,14 +157,13 @@ impl Log {
     ///
     /// # Errors
     /// Gives back what does not fit any more.
-    pub fn adopt(&mut self, cleaned: Cleaned) -> Result<(), Cleaned> {
+    pub fn adopt(&mut self, cleaned: Box<Cleaned>) -> Result<(), Box<Cleaned>> {
         if !Arc::ptr_eq(&cleaned.handle, &self.handle) || cleaned.generation != self.generation {
             return Err(cleaned);
         }
-        let Cleaned { compacted, mut segments, .. } = cleaned;
+        let Cleaned { compacted, mut segments, .. } = *cleaned;
         segments.retain(|segment| self.segments.iter().any(|known| known.base == segment.base));
-        let mut before = self.compacted;
-        before.deletions_forgotten_to = before.deletions_forgotten_to.max(compacted.deletions_forgotten_to);
+        let before = Compacted { to: self.compacted.to, ..compacted };
         self.compacted.raise(compacted);
         let (log, below) = (self.id, self.compacted.to);
         simulation::observe(|| Fact::Compacted { log, below });
@@ -184,7 +182,6 @@ impl Log {
     pub fn on_replaced(&mut self, replaced: &Replaced) {
         let Replacement { base, bytes } = replaced.segment;
         self.layout = replaced.layout;
-        self.gaps = true;
         // One that was cut away meanwhile may have a namesake.
         let Some(at) = self.replacing.iter().position(|other| *other == base) else { return };
         self.replacing.remove(at);
@@ -201,16 +198,16 @@ impl CompactionPlan {
     ///
     /// # Errors
     /// See [`ReadError`]; `Io` also if there is no room for what is left.
-    pub async fn run(self, disk: &Disk) -> Result<Cleaned, ReadError> {
+    pub async fn run(self, disk: &Disk) -> Result<Box<Cleaned>, ReadError> {
         let mut keys = self.read_keys(disk).await?;
-        let mut cleaned = Cleaned {
+        let mut cleaned = Box::new(Cleaned {
             handle: self.planned.handle.clone(),
             generation: self.planned.generation,
             log: self.planned.log,
             segments: Vec::new(),
-            compacted: Compacted { to: keys.to.max(self.compacted.to), ..self.compacted },
+            compacted: self.compacted_to(keys.to),
             figures: CompactionFigures::default(),
-        };
+        });
         let count = self.segments.iter().take_while(|segment| segment.base < cleaned.compacted.to).count();
         for (at, segment) in self.segments.iter().take(count).enumerate() {
             let is_last = at + 1 == count;
@@ -221,6 +218,13 @@ impl CompactionPlan {
         }
         self.planned.check_current(self.planned.handle.start())?;
         Ok(cleaned)
+    }
+
+    fn compacted_to(&self, to: Offset) -> Compacted {
+        let mut compacted = self.compacted;
+        compacted.to = compacted.to.max(to);
+        compacted.gap_before(to);
+        compacted
     }
 
     /// The last offset of each key in what was not compacted yet.

@@ -56,7 +56,6 @@ pub struct Log {
     generation: u32,
     /// Cuts that are not durable yet: their generation and the end that they left.
     pending_cuts: Vec<(u32, Offset)>,
-    gaps: bool,
     /// How far it is compacted.
     compacted: Compacted,
     /// Counts replacements of segments, as far as the log knows of them.
@@ -195,7 +194,9 @@ impl Log {
             Arc::make_mut(&mut self.epochs).begin(info.leader_epoch, base_offset.max(self.start));
         }
         let gap = base_offset > self.end;
-        self.gaps |= gap;
+        if gap {
+            self.note_gap(base_offset);
+        }
         self.end = next_offset;
         self.unwritten.push_back(Unwritten {
             base_offset,
@@ -220,6 +221,15 @@ impl Log {
             producers: info.producers,
         }));
         Ok(())
+    }
+
+    /// The leader's log has a gap. The journal tells by the append itself, unless that bypasses it.
+    fn note_gap(&mut self, before: Offset) {
+        self.compacted.gap_before(before);
+        if self.config.flush == Flush::Os {
+            let (slot, compacted) = (self.slot, self.compacted);
+            self.shared.inbox.push(Command::Compacted { slot, compacted });
+        }
     }
 
     fn check(&self, data: &[Bytes], info: &AppendInfo) -> Result<(), StorageError> {

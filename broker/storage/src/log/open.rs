@@ -16,6 +16,7 @@ use crate::catalog::{LogState, SlotId, Tail};
 use crate::config::{Flush, LogConfig};
 use crate::error::StorageError;
 use crate::inbox::{Command, Opened};
+use crate::journal::Compacted;
 use crate::layout;
 use crate::segment::{IndexData, ScanRange, Scanned, SegmentIndex, load, scan};
 use crate::store::{Lease, Shared};
@@ -41,7 +42,9 @@ pub(crate) async fn open(
     let announce = announce || state.os != (config.flush == Flush::Os);
     // A checkpoint that was lost does not tell.
     state.os |= state.rebuild && config.flush == Flush::Os;
-    state.gaps |= state.rebuild && config.compact;
+    if state.rebuild && config.compact {
+        state.compacted.gaps_below = Offset::MAX;
+    }
     let known_epochs = state.epochs.clone();
     let loader = Loader {
         disk: shared.disk.clone(),
@@ -97,7 +100,6 @@ pub(crate) async fn open(
         unwritten: VecDeque::new(),
         generation: 0,
         pending_cuts: Vec::new(),
-        gaps: state.gaps,
         compacted: state.compacted,
         layout: 0,
         replacing: Vec::new(),
@@ -165,6 +167,11 @@ impl Loader {
         Ok(segments.collect())
     }
 
+    /// Whether nothing may stand between these offsets.
+    fn allows_gap(&self, from: Offset, to: Offset) -> bool {
+        Compacted::allows_gap(self.state.compacted.gaps_below, from, to)
+    }
+
     async fn open_segment(&self, base: Offset) -> Result<File, StorageError> {
         let path = layout::segment_file(self.id, base);
         let opened = self.disk.open_file(path, OpenMode::ReadWrite).await;
@@ -186,7 +193,7 @@ impl Loader {
             if is_end_known && segment.base > self.state.segment_base {
                 break;
             }
-            if segment.base > end.0 && at > 0 && !self.state.gaps {
+            if at > 0 && !self.allows_gap(end.0, segment.base) {
                 damaged.push(end.0..segment.base);
             }
             let known_end = segments.get(at + 1).map(|next| next.base);
@@ -247,7 +254,7 @@ impl Loader {
                 (known.covered, known.next_offset) = (self.state.position, self.state.end);
             }
             let expected = self.state.end.max(self.state.start);
-            if self.may_be_torn() && segment.base > expected && !self.state.gaps {
+            if self.may_be_torn() && !self.allows_gap(expected, segment.base) {
                 break;
             }
             let mut scanned = self.scan(known, segment.bytes, None).await?;
@@ -261,7 +268,7 @@ impl Loader {
             if index.next_offset <= self.state.end {
                 continue;
             }
-            if !is_last && segment.base > expected && !self.state.gaps {
+            if !is_last && !self.allows_gap(expected, segment.base) {
                 self.damaged.push(expected..segment.base);
             }
             for (epoch, start) in &scanned.epochs {
@@ -330,7 +337,7 @@ impl Loader {
             known,
             limit,
             end,
-            gaps: self.state.gaps,
+            gaps_below: self.state.compacted.gaps_below,
             epochs: None,
             // The journal may know epochs that began beyond the known end.
             epoch_min: self.state.epochs.epoch_at(self.state.end),
@@ -429,7 +436,7 @@ impl Loader {
             known: usable.unwrap_or(empty),
             limit: position,
             end: Some(end),
-            gaps: self.state.gaps,
+            gaps_below: self.state.compacted.gaps_below,
             epochs: Some(Arc::new(self.state.epochs.clone())),
             epoch_min: None,
             interval_bytes: self.interval_bytes,

@@ -11,6 +11,7 @@ use weir_runtime::disk::{BatchError, Disk, File, OpenMode};
 use super::{Log, LogHandle};
 use crate::catalog::SlotId;
 use crate::error::ReadError;
+use crate::journal::Compacted;
 use crate::layout;
 use crate::segment::{
     Cursor, IndexData, READ_BYTES, ScanRange, SegmentIndex, Span, Step, load, scan, select, store,
@@ -30,7 +31,7 @@ pub(super) struct Planned {
     pub(super) slot: SlotId,
     pub(super) generation: u32,
     pub(super) layout: u32,
-    pub(super) gaps: bool,
+    pub(super) gaps_below: Offset,
     pub(super) epochs: Arc<EpochHistory>,
     pub(super) interval_bytes: u32,
 }
@@ -105,7 +106,7 @@ impl Log {
             slot: self.slot,
             generation: self.generation,
             layout: self.layout,
-            gaps: self.gaps,
+            gaps_below: self.compacted.gaps_below,
             epochs: self.epochs.clone(),
             interval_bytes: self.config.index_interval_bytes,
         }
@@ -225,7 +226,7 @@ impl ReadPlan {
         }
         out.flush();
         let unwritten_from = unwritten.first().map(|(from, _)| *from);
-        if let Some(from) = unwritten_from.filter(|from| *from > out.next && !planned.gaps) {
+        if let Some(from) = unwritten_from.filter(|from| !planned.allows_gap(out.next, *from)) {
             planned.corrupt(out.next..from, out.is_empty())?;
             return Ok(out.finish());
         }
@@ -325,7 +326,7 @@ async fn read_segment(
                 if header.next_offset() <= offset {
                     continue;
                 }
-                if header.base_offset > out.next && !planned.gaps {
+                if !planned.allows_gap(out.next, header.base_offset) {
                     return planned.corrupt(out.next..header.base_offset, out.is_empty());
                 }
                 if !out.take(cursor.window(), at) {
@@ -350,7 +351,7 @@ impl Planned {
             offset,
             limit: segment.limit,
             end: Some(segment.end),
-            gaps: self.gaps,
+            gaps_below: self.gaps_below,
             epochs: Some(self.epochs.clone()),
         }
     }
@@ -376,6 +377,11 @@ impl Planned {
             return Err(ReadError::Changed(self.log));
         }
         self.check_layout()
+    }
+
+    /// Whether nothing may stand between these offsets.
+    fn allows_gap(&self, from: Offset, to: Offset) -> bool {
+        Compacted::allows_gap(self.gaps_below, from, to)
     }
 
     /// Fails if a segment was replaced since the plan was made: index and bytes may be those of different forms of it.
@@ -421,9 +427,10 @@ impl Planned {
         };
         let loaded = load(disk, self.log, segment.base, &self.epochs).await?;
         // Of a segment that may be compacted, a part of an index may be that of what was there before.
-        let fits = |covered| covered == segment.limit || covered < segment.limit && !self.gaps;
+        let has_gaps = segment.base < self.gaps_below;
+        let fits = |covered| covered == segment.limit || covered < segment.limit && !has_gaps;
         let usable = loaded.filter(|data| fits(data.covered) && data.next_offset <= segment.end);
-        let is_whole = usable.as_ref().is_some_and(|data| self.gaps || data.next_offset == segment.end);
+        let is_whole = usable.as_ref().is_some_and(|data| has_gaps || data.next_offset == segment.end);
         let data = match usable {
             Some(data) if is_whole => data,
             partial => self.rebuild(disk, segment, file, partial).await?,
@@ -442,7 +449,7 @@ impl Planned {
         file: &File,
         partial: Option<IndexData>,
     ) -> Result<IndexData, BatchError> {
-        if self.gaps {
+        if segment.base < self.gaps_below {
             // Compaction leaves none.
             tracing::debug!(log = %self.log, segment = segment.base, "the index of a compacted segment is built");
         } else {
@@ -453,7 +460,7 @@ impl Planned {
             known,
             limit: segment.limit,
             end: Some(segment.end),
-            gaps: self.gaps,
+            gaps_below: self.gaps_below,
             epochs: Some(self.epochs.clone()),
             epoch_min: None,
             interval_bytes: self.interval_bytes,

@@ -10,7 +10,7 @@ use weir_runtime::disk::{Disk, Done, File, Lane, Op, OpenMode, Submission};
 use weir_runtime::time;
 use weir_wire::records::BatchHeader;
 
-use super::{DamagedRange, FLAG_GAPS, FLAG_OS, RecoveryReport, journal_error};
+use super::{DamagedRange, RecoveryReport, journal_error};
 use crate::append::producer_batch;
 use crate::cache::SegmentKey;
 use crate::catalog::{Catalog, LogState, SlotId, Tail};
@@ -177,7 +177,9 @@ impl Replay<'_> {
                         state.epochs.begin(leader_epoch, base_offset);
                     }
                     let follows = segment_base == state.segment_base && position == state.position;
-                    state.gaps |= follows && base_offset > state.end;
+                    if follows && base_offset > state.end {
+                        state.compacted.gap_before(base_offset);
+                    }
                     (state.end, state.segment_base) = (next_offset, segment_base);
                     state.position = position + bytes as u64;
                     state.tail = Tail::Known;
@@ -200,7 +202,7 @@ impl Replay<'_> {
                 Ok(())
             }
             Entry::Create { start, flags, compacted, .. } => {
-                self.create(slot, start, flags);
+                self.create(slot, start, flags & 1 != 0);
                 if let Some(state) = self.state(slot) {
                     state.compacted.raise(compacted);
                 }
@@ -214,11 +216,9 @@ impl Replay<'_> {
         self.catalog.get_mut(slot).map(|entry| &mut entry.state)
     }
 
-    fn create(&mut self, slot: SlotId, start: Offset, flags: u32) {
+    fn create(&mut self, slot: SlotId, start: Offset, os: bool) {
         let Some(entry) = self.catalog.get_mut(slot) else { return };
-        let os = flags & FLAG_OS != 0;
         entry.state.os = os;
-        entry.state.gaps |= flags & FLAG_GAPS != 0;
         if os && entry.state.tail == Tail::Known {
             entry.state.tail = Tail::AtLeast;
         }

@@ -28,8 +28,8 @@ pub(crate) struct Span {
     /// The offset after the last record below `limit`; `None` if nobody knows: then the walk ends before trailing bytes that are no
     /// batch.
     pub(crate) end: Option<Offset>,
-    /// Whether offsets may have gaps.
-    pub(crate) gaps: bool,
+    /// Below, offsets may have gaps.
+    pub(crate) gaps_below: Offset,
     /// The epochs that the batches must have, if they are known.
     pub(crate) epochs: Option<Arc<EpochHistory>>,
 }
@@ -130,12 +130,12 @@ impl<'a> Cursor<'a> {
 
     /// The next batch, or damage.
     pub(crate) async fn step(&mut self) -> Result<Step, BatchError> {
-        let complete = !self.span.gaps && self.span.end == Some(self.span.offset);
+        let complete = self.span.end == Some(self.span.offset);
         if complete || self.span.position >= self.span.limit {
             return Ok(self.at_limit());
         }
         // Of a sealed segment that was cut it is known only how long it is at most. Without gaps the offsets tell where it ends.
-        if self.span.gaps && !self.fill(self.span.position, 1).await? {
+        if self.span.offset < self.span.gaps_below && !self.fill(self.span.position, 1).await? {
             return Ok(self.at_limit());
         }
         match self.batch_at(self.span.position, Expect::Next).await? {
@@ -154,8 +154,8 @@ impl<'a> Cursor<'a> {
     /// All bytes are read. Records that should have been in them are missing.
     fn at_limit(&mut self) -> Step {
         match self.span.end {
-            Some(end) if self.span.offset < end && !self.span.gaps => {
-                let missing = self.span.offset..end;
+            Some(end) if self.span.offset.max(self.span.gaps_below) < end => {
+                let missing = self.span.offset.max(self.span.gaps_below)..end;
                 self.span.offset = end;
                 Step::Damage(missing)
             }
@@ -260,8 +260,10 @@ impl<'a> Cursor<'a> {
     fn fits(&self, bytes: &[u8], position: u64, expect: Expect) -> Option<BatchHeader> {
         let header = BatchHeader::parse(bytes).ok()?;
         let offset_fits = match expect {
-            Expect::Next if self.span.gaps => header.base_offset >= self.span.offset,
-            Expect::Next => header.base_offset == self.span.offset,
+            Expect::Next => {
+                let (next, base) = (self.span.offset, header.base_offset);
+                base == next || base > next && base <= self.span.gaps_below
+            }
             Expect::Later => header.base_offset > self.span.offset,
             Expect::At(offset) => header.base_offset == offset,
         };

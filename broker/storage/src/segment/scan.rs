@@ -33,7 +33,8 @@ pub(crate) struct ScanRange {
     pub(crate) limit: u64,
     /// The offset after the last record below `limit`, if it is known.
     pub(crate) end: Option<Offset>,
-    pub(crate) gaps: bool,
+    /// Below, offsets may have gaps.
+    pub(crate) gaps_below: Offset,
     pub(crate) epochs: Option<Arc<EpochHistory>>,
     /// No batch has a lower epoch, and epochs do not fall: what does not fit was left over from before a cut. Not looked at if the
     /// epochs are known.
@@ -45,8 +46,8 @@ pub(crate) struct ScanRange {
 
 /// Walks over a segment and extends its index.
 pub(crate) async fn scan(disk: &Disk, file: File, range: ScanRange) -> Result<Scanned, BatchError> {
-    let ScanRange { known, limit, end, gaps, epochs, epoch_min, interval_bytes, may_be_torn } = range;
-    let span = Span { position: known.covered, offset: known.next_offset, limit, end, gaps, epochs };
+    let ScanRange { known, limit, end, gaps_below, epochs, epoch_min, interval_bytes, may_be_torn } = range;
+    let span = Span { position: known.covered, offset: known.next_offset, limit, end, gaps_below, epochs };
     let mut cursor = Cursor::new(disk, file, span);
     let mut epoch_min = epoch_min.unwrap_or(LeaderEpoch::MIN);
     let mut found = Scanned { index: known, damaged: Vec::new(), epochs: Vec::new(), producers: Vec::new() };
