@@ -141,6 +141,7 @@ impl Loader {
         let start = self.state.start;
         self.state.set_start(start);
         self.state.epochs.bound(self.state.end);
+        self.state.compacted.cut(self.state.end);
         self.remove_above().await?;
         self.remove_below().await?;
         let index = self.active_index().await?;
@@ -307,7 +308,8 @@ impl Loader {
         let keep = self.sizes.partition_point(|segment| segment.base <= reached);
         let last = self.sizes[..keep].last().copied();
         let is_as_known = last.is_some_and(|last| last.base == segment_base && last.bytes >= position);
-        if is_as_known || position == 0 && last.is_none() {
+        // Of a segment that was begun and has nothing in it yet, nothing can be lost; what lies below was synced.
+        if is_as_known || position == 0 {
             return Ok(());
         }
         let base = last.map_or(start, |last| last.base);
@@ -318,7 +320,10 @@ impl Loader {
         if end > start {
             tracing::warn!(log = %self.id, from = end, segment = base, "the log may have lost its tail: it is read again");
         }
+        let compacted = self.state.compacted;
         self.state.cut(base, base, 0);
+        // What is read again may be compacted.
+        self.state.compacted = compacted;
         Ok(())
     }
 
