@@ -90,6 +90,10 @@ pub mod situation {
     pub const JOURNAL_RECYCLED: &str = "journal file recycled";
     /// A coordinator began with what its log said of groups.
     pub const GROUPS_LOADED: &str = "coordinator loaded with groups";
+    /// Compaction dropped records.
+    pub const COMPACTED: &str = "log compacted";
+    /// Compaction dropped a tombstone that had had its time.
+    pub const TOMBSTONE_DROPPED: &str = "tombstone dropped";
     /// A member committed with a generation that was over.
     pub use weir_jepsen::load::LATE_COMMIT;
 
@@ -121,6 +125,8 @@ pub mod situation {
     pub const QUORUM_HANDED_OVER: &str = "metadata leader handed over";
     /// A broker that was cut off sent a group's members away.
     pub const COORDINATOR_CUT_OFF: &str = "coordinator past its session";
+    /// A replica had missed deletions that its leader had forgotten, and was fetched again.
+    pub const FETCHED_AGAIN: &str = "replica refetched because of tombstones";
     /// A broker's session ended.
     pub const FENCED: &str = "broker fenced";
 
@@ -136,6 +142,8 @@ pub mod situation {
         JOURNAL_RECYCLED,
         GROUPS_LOADED,
         LATE_COMMIT,
+        COMPACTED,
+        TOMBSTONE_DROPPED,
     ];
 
     /// A node made a snapshot of the metadata.
@@ -162,6 +170,7 @@ pub mod situation {
         QUORUM_HANDED_OVER,
         COORDINATOR_CUT_OFF,
         FENCED,
+        FETCHED_AGAIN,
         SNAPSHOT_TAKEN,
         SNAPSHOT_INSTALLED,
         VOTER_DAMAGED,

@@ -58,6 +58,8 @@ pub const BUILT: &[Defect] = &[
     Defect::wiped_voter_votes,
     Defect::hw_below_min_isr,
     Defect::hw_committed_isr_only,
+    Defect::load_until_leo,
+    Defect::range_repair_of_compacted,
 ];
 
 /// What became of a hunt.
