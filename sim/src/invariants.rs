@@ -254,6 +254,10 @@ impl Invariants {
                 None
             }
             Fact::Compacted { log, below } => self.compacted(*log, *below),
+            Fact::Damaged { log, from } => {
+                self.logs.damaged(*log, node, *from);
+                None
+            }
             Fact::Leads { log, epoch } => self.leads(process, *log, *epoch),
             Fact::HighWatermark { log, high_watermark, durable_end, .. } => {
                 self.high_watermark(process, *log, *high_watermark, *durable_end)
@@ -312,6 +316,12 @@ impl Invariants {
                 format!("node {} has led on for {worked_ms:.0} ms after it was replaced", process.0),
             )
         })
+    }
+
+    /// Whether the only member of a partition's ISR is damaged, as it said last. Nobody else could lead without a loss, so that it is
+    /// never mended, and what it holds beyond the damage is copied by nobody: only an operator goes on from there (contract 7).
+    pub fn is_stranded(&self) -> bool {
+        self.town.sole_members().any(|(log, broker)| self.logs.is_damaged(log, broker.0 as u32))
     }
 
     /// What was durable is there after a restart, and whoever counts as in sync or eligible holds what was shown.

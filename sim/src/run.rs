@@ -45,6 +45,8 @@ struct Remains {
     files: Vec<(String, Bytes)>,
     /// What the invariants say.
     findings: Vec<Finding>,
+    /// A partition can go on only with an operator's help.
+    is_stranded: bool,
     /// The named situations that the nodes told of.
     met: BTreeSet<&'static str>,
     told: Vec<Told>,
@@ -146,6 +148,7 @@ async fn play(world: World, plan: Plan, traced: bool) -> Remains {
         history: shared.recorder.events(),
         healed_at_ns,
         findings: watch.findings(is_whole, !deeds.damaged.is_empty()),
+        is_stranded: watch.is_stranded() && !deeds.damaged.is_empty(),
         deeds,
         met: watch.met(),
         told: watch.take_told(),
@@ -299,7 +302,9 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
         }
     };
     report.struck = remains.deeds.struck.clone();
-    report.findings.extend(remains.complaints.iter().map(|complaint| Finding::new("stuck", complaint)));
+    let is_bound_to_live = !remains.is_stranded;
+    let complaints = remains.complaints.iter().filter(|_| is_bound_to_live);
+    report.findings.extend(complaints.map(|complaint| Finding::new("stuck", complaint)));
     report.findings.extend(exits(plan, &remains));
     report.findings.extend(phantom_damage(&remains.deeds, &outcome.counters));
     report.findings.extend(remains.findings.iter().cloned());
@@ -315,8 +320,9 @@ fn judge(plan: &Plan, outcome: Outcome<Remains>) -> Report {
             let refuses = plan.cluster.is_lone()
                 && remains.exits.iter().any(|exit| exit.code == DAMAGED)
                 && !remains.deeds.damaged.is_empty();
-            report.findings.extend(unrepaired(plan, &history));
-            let found = verdict.anomalies.iter().filter(|anomaly| !(refuses && is_absence(anomaly.kind)));
+            report.findings.extend(unrepaired(plan, &history).filter(|_| is_bound_to_live));
+            let excused = refuses || !is_bound_to_live;
+            let found = verdict.anomalies.iter().filter(|anomaly| !(excused && is_absence(anomaly.kind)));
             report
                 .findings
                 .extend(found.map(|anomaly| Finding::new(anomaly.kind.to_string(), anomaly.to_string())));

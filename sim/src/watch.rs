@@ -175,6 +175,11 @@ impl Watch {
         self.look().met()
     }
 
+    /// Whether a partition's only sound replica is damaged.
+    pub fn is_stranded(&self) -> bool {
+        self.look().is_stranded()
+    }
+
     /// What cannot all be true. `is_whole`: whether the replicas are to be held against each other; `is_damaged`: whether
     /// the damage was done that is planned.
     pub fn findings(&self, is_whole: bool, is_damaged: bool) -> Vec<Finding> {

@@ -97,6 +97,13 @@ pub enum Fact {
         /// The first offset that is retained.
         start: Offset,
     },
+    /// A replica found its log damaged, and knows where that begins. It holds until the log is cut there.
+    Damaged {
+        /// Whose.
+        log: LogId,
+        /// The first damaged offset.
+        from: Offset,
+    },
     /// Storage keeps what a replica has, as its topic's flush policy understands it.
     Kept {
         /// Whose.

@@ -6,6 +6,7 @@
 //! there. As long as nobody else could lead, the rest is served, and reads of the damage fail.
 
 use bytes::BytesMut;
+use weir_protocol::fact::Fact;
 use weir_protocol::metadata::{ClusterCommand, IsrMember};
 use weir_protocol::partition::Input;
 use weir_protocol::types::{LogId, Offset};
@@ -121,6 +122,7 @@ impl Owner {
             }
             Looked::Damaged(from) => {
                 tracing::error!(%log, from, "this replica is damaged: it is fetched again from there once others lead");
+                simulation::observe(|| Fact::Damaged { log, from });
                 open.repair = Some(Repair::Known { from });
             }
             Looked::Good(_) | Looked::Changed => self.forget_damage(log),

@@ -13,6 +13,8 @@ pub(super) struct Replica {
     durable: Offset,
     /// By the offset of their first record.
     batches: BTreeMap<Offset, BatchName>,
+    /// Where it was found damaged.
+    damaged: Option<Offset>,
     /// What it had when its disk was lost last.
     lost: Option<Box<Replica>>,
 }
@@ -47,6 +49,7 @@ impl Replica {
     fn cut(&mut self, end: Offset) -> BTreeMap<Offset, BatchName> {
         self.end = self.end.min(end);
         self.durable = self.durable.min(end);
+        self.damaged = self.damaged.filter(|from| *from < end);
         self.batches.split_off(&end)
     }
 
@@ -82,6 +85,7 @@ impl Logs {
             replica.lost = Some(Box::new(Replica { batches, lost: None, ..*replica }));
         }
         replica.cut(end);
+        replica.damaged = None;
         (replica.start, replica.end, replica.durable) = (start, end, end);
         durable
     }
@@ -130,6 +134,15 @@ impl Logs {
                 names.remove(&base);
             }
         }
+    }
+
+    pub(super) fn damaged(&mut self, log: LogId, node: u32, from: Offset) {
+        self.replica(log, node).damaged = Some(from);
+    }
+
+    /// Whether a node's replica is damaged, as it said last.
+    pub(super) fn is_damaged(&self, log: LogId, node: u32) -> bool {
+        self.replicas.get(&(log, node)).is_some_and(|replica| replica.damaged.is_some())
     }
 
     pub(super) fn starts(&mut self, log: LogId, node: u32, start: Offset) {

@@ -135,6 +135,15 @@ impl Town {
         self.partition(log).map(members).unwrap_or_default()
     }
 
+    /// Partitions with replicas on several brokers whose ISR and ELR are one broker together.
+    pub(super) fn sole_members(&self) -> impl Iterator<Item = (LogId, BrokerId)> {
+        let replicated = self.partitions().filter(|(_, _, partition)| partition.replicas.len() > 1);
+        replicated.filter_map(|(_, log, partition)| match (&*partition.isr, &*partition.elr) {
+            ([sole], []) => Some((log, *sole)),
+            _ => None,
+        })
+    }
+
     /// Whether somebody else was made the leader in this epoch, or nobody.
     pub(super) fn usurps(&self, log: LogId, epoch: LeaderEpoch, broker: BrokerId) -> bool {
         self.partition(log).is_some() && self.leaders.get(&(log, epoch)) != Some(&broker)
