@@ -6,6 +6,7 @@
 mod cluster;
 mod keys;
 mod listeners;
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use weir_protocol::raft::VOTERS_MAX;
 
-use super::keys::{host_port, is_wildcard, number};
+use super::values::{host_port, is_wildcard, number};
 use super::{Config, ConfigError, QuorumVoter, Roles, Secret};
 
 /// Reads `broker`, `controller` or both.

@@ -1,7 +1,7 @@
 //! The keys about listeners, which are taken together: one listener is for clients, one for the cluster's other nodes.
 
 use super::Config;
-use super::keys::{host_port, is_wildcard};
+use super::values::{host_port, is_wildcard};
 
 /// What the listener for other nodes is called unless a key says otherwise.
 const INTERNAL: &str = "INTERNAL";
