@@ -18,8 +18,8 @@ use super::owner::Owner;
 use super::repair::Repair;
 use crate::metadata::Compaction;
 
-/// Keys that one compaction holds in memory: about 100 MiB at the most.
-const KEYS_MAX: usize = 2 << 20;
+/// Keys that one compaction holds in memory: about 50 MiB. More are compacted in several passes.
+const KEYS_MAX: usize = 1 << 20;
 
 /// What came of a compaction.
 pub(super) type Compacted = (LogId, Result<Box<Cleaned>, ReadError>);

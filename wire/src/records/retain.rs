@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{ATTRIBUTE_CODEC, ATTRIBUTE_DELETE_HORIZON, Batch, BatchBuilder, BatchError, CRC_START, Records};
-use super::{HEADER_BYTES, LENGTH_OVERHEAD_BYTES};
+use super::{HEADER_BYTES, LENGTH_OVERHEAD_BYTES, NO_TIMESTAMP};
 
 /// What compaction makes of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,13 +46,14 @@ impl Batch {
         Ok(Retained::Part(builder.finish_up_to(self.header.last_offset_delta)?))
     }
 
-    /// The batch without records: its place in the log, and what its producer said, stay known.
+    /// The batch without records: its place in the log, and what its producer said, stay known. It has no timestamp, so that no search by
+    /// time ends at it.
     pub fn emptied(&self) -> Bytes {
         let mut header = self.header;
         header.count = 0;
         header.length = (HEADER_BYTES - LENGTH_OVERHEAD_BYTES) as u32;
         header.attributes &= !(ATTRIBUTE_CODEC | ATTRIBUTE_DELETE_HORIZON);
-        header.base_timestamp_ms = header.max_timestamp_ms;
+        (header.base_timestamp_ms, header.max_timestamp_ms) = (NO_TIMESTAMP, NO_TIMESTAMP);
         let mut out = BytesMut::zeroed(HEADER_BYTES);
         header.write_checked_part(&mut &mut out[CRC_START..]);
         header.crc = crc32c::crc32c(&out[CRC_START..]);
