@@ -23,6 +23,8 @@ pub(crate) mod serve;
 
 #[cfg(test)]
 mod scenario_tests;
+#[cfg(test)]
+mod town;
 
 use std::sync::Arc;
 use std::time::Duration;
