@@ -20,8 +20,8 @@ pub(crate) enum Tail {
     /// At least up to `end`; what follows on it in valid batches belongs to the log too, and the rest is a torn tail (`os` logs
     /// after an unclean stop; all logs if the journal's tail is uncertain).
     AtLeast,
-    /// At least up to `end`; a round of the journal with what followed is damaged, so that all valid batches beyond belong to the
-    /// log, and what is missing between them is damage.
+    /// At least up to `end`; no round of the journal tells of what followed, or it is damaged, so that all valid batches beyond belong to
+    /// the log, and what is missing between them is damage.
     Damaged,
     /// Nothing is known but the log's existence: the checkpoint was lost.
     Unknown,
@@ -66,6 +66,21 @@ impl LogState {
             tail: Tail::Known,
             rebuild: false,
         }
+    }
+
+    /// Whether batches that begin here are what comes next. Otherwise there are others before them, of which no round of the journal
+    /// tells: an earlier start has found them in the segments, or their round is damaged.
+    pub(crate) fn follows(&mut self, base_offset: Offset, segment_base: Offset, position: u64) -> bool {
+        if segment_base == self.segment_base && position == self.position && base_offset > self.end {
+            self.compacted.gap_before(base_offset);
+        }
+        self.tail == Tail::Unknown || Compacted::allows_gap(self.compacted.gaps_below, self.end, base_offset)
+    }
+
+    /// The log is known to reach this end, and not what lies before: opening it reads that.
+    pub(crate) fn know_end(&mut self, end: Offset) {
+        self.end_at_least = self.end_at_least.max(end);
+        self.tail = Tail::Damaged;
     }
 
     /// The log ends at `end` now, at `position` of segment `segment_base`.

@@ -223,13 +223,11 @@ impl Log {
         Ok(())
     }
 
-    /// The leader's log has a gap. The journal tells by the append itself, unless that bypasses it.
+    /// The leader's log has a gap. Recovery must tell it from records that are lost.
     fn note_gap(&mut self, before: Offset) {
         self.compacted.gap_before(before);
-        if self.config.flush == Flush::Os {
-            let (slot, compacted) = (self.slot, self.compacted);
-            self.shared.inbox.push(Command::Compacted { slot, compacted });
-        }
+        let (slot, compacted) = (self.slot, self.compacted);
+        self.shared.inbox.push(Command::Compacted { slot, compacted });
     }
 
     fn check(&self, data: &[Bytes], info: &AppendInfo) -> Result<(), StorageError> {

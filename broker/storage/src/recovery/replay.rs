@@ -170,19 +170,19 @@ impl Replay<'_> {
                 let bytes = data.iter().map(Bytes::len).sum::<usize>();
                 let now_ms = time::now().since_origin_ms();
                 if let Some(state) = self.state(slot) {
-                    for batch in producers_of(&data) {
-                        state.producers.note(&batch, now_ms);
-                    }
                     if state.epochs.latest().is_none_or(|latest| latest.epoch != leader_epoch) {
                         state.epochs.begin(leader_epoch, base_offset);
                     }
-                    let follows = segment_base == state.segment_base && position == state.position;
-                    if follows && base_offset > state.end {
-                        state.compacted.gap_before(base_offset);
+                    if state.follows(base_offset, segment_base, position) {
+                        for batch in producers_of(&data) {
+                            state.producers.note(&batch, now_ms);
+                        }
+                        (state.end, state.segment_base) = (next_offset, segment_base);
+                        state.position = position + bytes as u64;
+                        state.tail = Tail::Known;
+                    } else {
+                        state.know_end(next_offset);
                     }
-                    (state.end, state.segment_base) = (next_offset, segment_base);
-                    state.position = position + bytes as u64;
-                    state.tail = Tail::Known;
                 }
                 self.write(slot, log, segment_base, position, data).await
             }
@@ -381,9 +381,15 @@ impl Replay<'_> {
         self.dirty.folders.insert(slot);
         self.disk.submit(Lane::Pool, batch).await.map_err(StorageError::disk(doing))?;
         if let Some(state) = self.state(slot) {
-            state.cut(end, segment_base, position);
             state.end_at_least = state.end_at_least.min(end);
-            state.tail = Tail::Known;
+            if state.tail == Tail::Damaged && end > state.end {
+                // What lies between is still to be read.
+                state.epochs.truncate(end);
+                state.compacted.cut(end);
+            } else {
+                state.cut(end, segment_base, position);
+                state.tail = Tail::Known;
+            }
         }
         Ok(())
     }
