@@ -263,8 +263,12 @@ impl Invariants {
                 self.high_watermark(process, *log, *high_watermark, *durable_end)
             }
             Fact::LeadsQuorum { term } => {
-                self.reigns.values_mut().for_each(|reign| *reign = reign.or(Some((0.0, at_ms))));
-                self.reigns.insert(process, None);
+                // Whoever wins an older term late has been replaced before it began.
+                let is_newest = self.quorum_leaders.keys().next_back().is_none_or(|newest| newest < term);
+                if is_newest {
+                    self.reigns.values_mut().for_each(|reign| *reign = reign.or(Some((0.0, at_ms))));
+                }
+                self.reigns.insert(process, (!is_newest).then_some((0.0, at_ms)));
                 if self.quorum_leaders.values().next_back().is_some_and(|(last, _)| *last != node) {
                     self.met.insert(situation::QUORUM_MOVED);
                 }

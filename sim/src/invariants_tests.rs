@@ -286,3 +286,27 @@ fn what_is_not_committed_is_not_compacted() {
     assert_eq!(broken(false, &[(FIRST, watermark(4, 4)), compacted.clone()]), ["compacted-uncommitted"]);
     assert_eq!(broken(false, &[(FIRST, watermark(5, 5)), compacted]), Vec::<String>::new());
 }
+
+#[test]
+fn a_quorum_leader_that_was_replaced_notices_it() {
+    let term = |term| Fact::LeadsQuorum { term };
+    let works = |process| {
+        (0..60).map(move |step| {
+            (process, f64::from(step) * 50.0, Fact::Image { applied: step.into(), digest: 0 })
+        })
+    };
+    let broken = |leads: [(Process, Term); 2], works_on: Process| {
+        let mut invariants =
+            Invariants::new(Premises { deposed_ms_max: Some(1_000.0), ..Premises::default() });
+        let leads = leads.into_iter().map(|(process, number)| (process, 0.0, term(number)));
+        for (process, at_ms, fact) in leads.chain(works(works_on)) {
+            invariants.check(process, at_ms, &fact);
+        }
+        invariants.findings().into_iter().map(|finding| finding.name).collect::<Vec<_>>()
+    };
+    assert_eq!(broken([(FIRST, 4), (SECOND, 5)], FIRST), ["deposed-leader"]);
+    assert_eq!(broken([(FIRST, 4), (SECOND, 5)], SECOND), Vec::<String>::new());
+    let late = [(SECOND, 5), (FIRST, 4)];
+    assert_eq!(broken(late, SECOND), Vec::<String>::new(), "an older term was won late");
+    assert_eq!(broken(late, FIRST), ["deposed-leader"]);
+}
