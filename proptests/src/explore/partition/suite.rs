@@ -76,5 +76,6 @@ pub fn hunts() -> Vec<Hunt<Bounds>> {
         hunt(Defect::hw_below_min_isr, Bounds { epochs: 2, fences: 2, ..calm() }),
         hunt(Defect::hw_committed_isr_only, Bounds { in_sync: 2, ..calm() }),
         hunt(Defect::credit_diverging_fetch, Bounds { epochs: 2, records: 2, ..calm() }),
+        hunt(Defect::no_owner_check, Bounds { epochs: 3, records: 2, ..instant() }),
     ]
 }
