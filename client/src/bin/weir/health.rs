@@ -25,8 +25,8 @@ const SHOWN_MAX: usize = 20;
                   weir -o json cluster health | jq '.partitions[]'"
 )]
 pub(crate) struct Health {
-    /// Wait until all is well, at most so long: 500ms, 30s, 5m
-    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    /// Wait until all is well, at most so long: 500ms, 30s, 5m; without a time a minute
+    #[arg(long, value_name = "TIME", value_parser = parse::duration, num_args = 0..=1, default_missing_value = "1m")]
     pub(crate) wait: Option<Duration>,
     /// Fewer brokers that serve are not well
     #[arg(long, value_name = "N", default_value_t = 1)]
