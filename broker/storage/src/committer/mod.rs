@@ -298,7 +298,7 @@ impl Committer {
         match command {
             Command::Checkpointed(CheckpointEnd::Done { replay_from }) => {
                 self.checkpoint_running = false;
-                self.slots.iter().flatten().for_each(|slot| slot.handle.set_settled(slot.checkpointed));
+                self.slots.iter().flatten().for_each(|slot| slot.handle.settle(slot.checkpointed));
                 self.shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
                 if let Some(covered) = replay_from.checked_sub(1) {
                     self.journal.release_up_to(covered);

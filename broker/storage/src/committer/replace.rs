@@ -16,10 +16,10 @@ use crate::journal::{Compacted, Entry};
 use crate::layout;
 
 impl LogSlot {
-    /// The log was cut in this segment: the journal may write to it again.
+    /// The log was cut in this segment: the journal may write to it again, and a checkpoint that was begun before says nothing of that.
     pub(super) fn unsettle(&mut self, base: Offset) {
         self.checkpointed = self.checkpointed.min(base);
-        self.handle.set_settled(self.checkpointed);
+        self.handle.unsettle(base);
     }
 }
 

@@ -369,8 +369,14 @@ impl LogHandle {
         self.settled.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set_settled(&self, base: Offset) {
+    /// A checkpoint is durable.
+    pub(crate) fn settle(&self, base: Offset) {
         self.settled.store(base, Ordering::Release);
+    }
+
+    /// The journal may write to this segment again.
+    pub(crate) fn unsettle(&self, base: Offset) {
+        self.settled.fetch_min(base, Ordering::AcqRel);
     }
 
     fn generation(&self) -> u32 {
