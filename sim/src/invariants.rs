@@ -221,12 +221,12 @@ impl Invariants {
             self.report(name, text);
         }
         let broken = match fact {
-            Fact::Opened { log, start, end } => {
+            Fact::Opened { log, start, end, last_epoch } => {
                 if self.cut.remove(&(*log, node)).is_some_and(|process| process != incarnation) {
                     self.met.insert(situation::TRUNCATED_THEN_CRASH);
                 }
                 self.opened.insert((*log, node), incarnation);
-                self.opened(node, *log, *start, *end)
+                self.opened(node, *log, (*start, *end), *last_epoch)
             }
             Fact::Appended { log, .. }
             | Fact::Cut { log, .. }
@@ -329,8 +329,14 @@ impl Invariants {
     }
 
     /// What was durable is there after a restart, and whoever counts as in sync or eligible holds what was shown.
-    fn opened(&mut self, node: u32, log: LogId, start: Offset, end: Offset) -> Broken {
-        let durable = self.logs.opened(log, node, start, end);
+    fn opened(
+        &mut self,
+        node: u32,
+        log: LogId,
+        (start, end): (Offset, Offset),
+        last_epoch: Option<LeaderEpoch>,
+    ) -> Broken {
+        let durable = self.logs.opened(log, node, (start, end), last_epoch);
         let (shown, broker) = (self.logs.committed_end(log), BrokerId(node as i32));
         if self.is_excused(log, broker) {
             return None;

@@ -24,7 +24,7 @@ fn watermark(high_watermark: Offset, durable_end: Offset) -> Fact {
 }
 
 fn opened(end: Offset) -> Fact {
-    Fact::Opened { log: log(), start: 0, end }
+    Fact::Opened { log: log(), start: 0, end, last_epoch: None }
 }
 
 fn leads(epoch: LeaderEpoch) -> Fact {
@@ -238,6 +238,24 @@ fn whoever_leads_was_chosen_and_has_everything() {
     let all = [keeps(FIRST, one), keeps(SECOND, one), keeps(THIRD, one)].concat();
     let shown = all.into_iter().chain([(FIRST, watermark(2, 2)), (FIRST, Fact::Cut { log: log(), end: 0 })]);
     assert_eq!(broken_in_a_cluster(shown.chain([(FIRST, leads(0))])), ["leader-without-committed"]);
+}
+
+#[test]
+fn a_cut_that_was_not_durable_may_be_undone_by_a_crash() {
+    let (one, instead) = (batch(0, 0, 7), batch(0, 1, 8));
+    let all = [keeps(FIRST, one), keeps(SECOND, one), keeps(THIRD, one)].concat();
+    let shown = all.into_iter().chain([(FIRST, watermark(2, 2)), (FIRST, Fact::Cut { log: log(), end: 0 })]);
+    let again = |last_epoch| {
+        let opened = Fact::Opened { log: log(), start: 0, end: 2, last_epoch: Some(last_epoch) };
+        [(RESTARTED, opened), (RESTARTED, leads(0))]
+    };
+    let unkept = (FIRST, Fact::Appended { log: log(), batches: vec![instead] });
+    let back = shown.clone().chain([unkept.clone()]).chain(again(0));
+    assert_eq!(broken_in_a_cluster(back), Vec::<String>::new());
+    let not_back = shown.clone().chain([unkept]).chain(again(1));
+    assert_eq!(broken_in_a_cluster(not_back), ["leader-without-committed"]);
+    let kept = shown.chain(keeps(FIRST, instead)).chain(again(0));
+    assert_eq!(broken_in_a_cluster(kept), ["leader-without-committed"], "a cut that is durable stays");
 }
 
 #[test]

@@ -3,12 +3,12 @@
 mod several;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use weir_runtime::simulation::{FaultKind, FaultRule, LinkQuality, NodeId, World};
-use weir_runtime::{task, time};
+use weir_runtime::task::{self, JoinHandle};
+use weir_runtime::time;
 
 use crate::cluster::{Broker, DAMAGED};
 use crate::load;
@@ -44,8 +44,8 @@ pub struct Nemesis {
     deeds: Arc<Mutex<Deeds>>,
     /// Brokers that a fault keeps down; the supervisor leaves them alone.
     held: Arc<Mutex<BTreeMap<u32, u32>>>,
-    /// Everything was healed: what would strike again does not.
-    over: Arc<AtomicBool>,
+    /// Faults that may not have ended yet.
+    under_way: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl Nemesis {
@@ -58,7 +58,7 @@ impl Nemesis {
             clients: Arc::new(clients),
             deeds: Arc::default(),
             held: Arc::default(),
-            over: Arc::default(),
+            under_way: Arc::default(),
         }
     }
 
@@ -73,8 +73,14 @@ impl Nemesis {
         for planned in faults {
             time::sleep_until(start + Duration::from_millis(planned.at_ms)).await;
             let (nemesis, fault) = (self.clone(), planned.fault.clone());
-            task::spawn("fault", async move { nemesis.perform(&fault).await });
+            self.begin(async move { nemesis.perform(&fault).await });
         }
+    }
+
+    /// Lets a fault, or a part of one, take its course until everything is healed.
+    fn begin(&self, fault: impl Future<Output = ()> + Send + 'static) {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.push(task::spawn("fault", fault));
     }
 
     /// Starts brokers that ended by themselves, for ever. What is damaged beyond a start comes back with an empty disk, as the
@@ -97,7 +103,8 @@ impl Nemesis {
 
     /// Ends every fault for good and starts every broker.
     pub fn heal(&self) {
-        self.over.store(true, Ordering::Relaxed);
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.drain(..).for_each(|fault| fault.abort());
         self.world.net().heal();
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for broker in self.brokers.iter() {
@@ -119,10 +126,6 @@ impl Nemesis {
     /// Starts a node that was stopped so.
     pub fn start(&self, broker: u32) {
         self.let_go(broker);
-    }
-
-    fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
     }
 
     fn is_held(&self, broker: u32) -> bool {

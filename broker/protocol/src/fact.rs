@@ -17,6 +17,8 @@ pub enum Fact {
         start: Offset,
         /// The offset after its last durable record.
         end: Offset,
+        /// The leader epoch of its last record, if it has any.
+        last_epoch: Option<LeaderEpoch>,
     },
     /// A replica leads its partition.
     Leads {

@@ -331,6 +331,7 @@ impl Owner {
                     log,
                     start: opened.start(),
                     end: opened.durable_end(),
+                    last_epoch: opened.epochs().epoch_at(opened.durable_end() - 1),
                 });
                 let open = Open::new(log, self.me, opened, self.limits);
                 self.entries.insert(log, Entry::Open(Box::new(open)));

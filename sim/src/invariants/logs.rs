@@ -13,6 +13,8 @@ pub(super) struct Replica {
     durable: Offset,
     /// By the offset of their first record.
     batches: BTreeMap<Offset, BatchName>,
+    /// Tails that were cut off, the oldest first, by cuts that are not durable yet: a crash may bring one of them back.
+    cut_off: Vec<BTreeMap<Offset, BatchName>>,
     /// Where it was found damaged.
     damaged: Option<Offset>,
     /// What it had when its disk was lost last.
@@ -53,6 +55,26 @@ impl Replica {
         self.batches.split_off(&end)
     }
 
+    /// What stands below is durable, and so is every cut below it: the journal keeps their order.
+    fn durable(&mut self, end: Offset) {
+        self.durable = end;
+        self.cut_off.retain(|tail| tail.keys().next().is_some_and(|first| end <= *first));
+    }
+
+    /// It was opened, and its last record is of this epoch. If that is not so here, a crash took back the cut that says otherwise.
+    fn recall(&mut self, end: Offset, last_epoch: Option<LeaderEpoch>) {
+        let ends_so = |batches: &BTreeMap<Offset, BatchName>| {
+            let last = batches.range(..end).next_back();
+            last.is_some_and(|(_, last)| last.next >= end && Some(last.epoch) == last_epoch)
+        };
+        let tails = std::mem::take(&mut self.cut_off);
+        if let Some(tail) = tails.into_iter().rev().find(ends_so).filter(|_| !ends_so(&self.batches)) {
+            let first = tail.keys().next().copied().unwrap_or(end);
+            self.batches.split_off(&first);
+            self.batches.extend(tail);
+        }
+    }
+
     /// Whether the batch stands here, or may be gone.
     fn has(&self, batch: &BatchName, compacted: Offset) -> bool {
         let may_be_gone = batch.base < self.start.max(compacted);
@@ -77,13 +99,21 @@ impl Logs {
     }
 
     /// A replica was opened. Returns its durable end of before.
-    pub(super) fn opened(&mut self, log: LogId, node: u32, start: Offset, end: Offset) -> Offset {
+    pub(super) fn opened(
+        &mut self,
+        log: LogId,
+        node: u32,
+        (start, end): (Offset, Offset),
+        last_epoch: Option<LeaderEpoch>,
+    ) -> Offset {
         let replica = self.replica(log, node);
         let durable = replica.durable;
         if end < durable {
             let batches = replica.batches.clone();
-            replica.lost = Some(Box::new(Replica { batches, lost: None, ..*replica }));
+            let cut_off = Vec::new();
+            replica.lost = Some(Box::new(Replica { batches, cut_off, lost: None, ..*replica }));
         }
+        replica.recall(end, last_epoch);
         replica.cut(end);
         replica.damaged = None;
         (replica.start, replica.end, replica.durable) = (start, end, end);
@@ -121,7 +151,11 @@ impl Logs {
     pub(super) fn cut(&mut self, log: LogId, node: u32, end: Offset) {
         let durable = self.replica(log, node).durable;
         let compacted = self.compacted_below(log);
-        for (base, batch) in self.replica(log, node).cut(end) {
+        let tail = self.replica(log, node).cut(end);
+        if !tail.is_empty() {
+            self.replica(log, node).cut_off.push(tail.clone());
+        }
+        for (base, batch) in tail {
             let elsewhere = self.replicas.range((log, 0)..=(log, u32::MAX));
             let mut elsewhere = elsewhere.filter(|((_, other), _)| *other != node);
             let is_known = elsewhere.any(|(_, other)| {
@@ -153,7 +187,7 @@ impl Logs {
     }
 
     pub(super) fn durable(&mut self, log: LogId, node: u32, end: Offset) {
-        self.replica(log, node).durable = end;
+        self.replica(log, node).durable(end);
     }
 
     /// A leader's high watermark is here. Returns what it calls committed where something else was.

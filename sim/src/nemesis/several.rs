@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weir_runtime::simulation::{FaultKind, FaultRule, Keep, LinkQuality, NodeId};
-use weir_runtime::{task, time};
+use weir_runtime::time;
 
 use super::{Nemesis, sleep_ms};
 use crate::plan::{Blow, Fault, Files, Whom};
@@ -35,7 +35,7 @@ impl Nemesis {
             }
             Fault::Flap { groups, times, every_ms } => {
                 self.struck(fault);
-                for _ in (0..*times).take_while(|_| !self.is_over()) {
+                for _ in 0..*times {
                     self.split(groups, every_ms / 2).await;
                     sleep_ms(every_ms / 2).await;
                 }
@@ -71,7 +71,7 @@ impl Nemesis {
             Fault::Blackout { brokers, power, down_ms } => self.blackout(fault, brokers, *power, down_ms),
             Fault::Rolling { order, down_ms, pause_ms } => {
                 self.struck(fault);
-                for node in order.iter().take_while(|_| !self.is_over()) {
+                for node in order {
                     self.stop_and_start_quietly(&Fault::Restart { broker: *node, down_ms: *down_ms }).await;
                     sleep_ms(*pause_ms).await;
                 }
@@ -118,7 +118,7 @@ impl Nemesis {
     async fn swizzle(&self, fault: &Fault, order: &[u32], back: &[u32], step_ms: u64) {
         self.struck(fault);
         let net = self.world.net();
-        for node in order.iter().take_while(|_| !self.is_over()) {
+        for node in order {
             net.clog(self.node(*node), true, true);
             sleep_ms(step_ms).await;
         }
@@ -146,7 +146,7 @@ impl Nemesis {
                 if power { Fault::PowerLoss { broker, down_ms } } else { Fault::Kill { broker, down_ms } };
             if self.world.is_running(self.node(broker)) {
                 let nemesis = self.clone();
-                task::spawn("fault", async move { nemesis.stop_and_start_quietly(&one).await });
+                self.begin(async move { nemesis.stop_and_start_quietly(&one).await });
             }
         }
     }
@@ -159,12 +159,12 @@ impl Nemesis {
     /// Strikes one after the other, so that each has hardly begun.
     async fn chase(&self, fault: &Fault, whom: Whom, blow: Blow, (times, after_ms, for_ms): (u32, u64, u64)) {
         let mut last = None;
-        for _ in (0..times).take_while(|_| !self.is_over()) {
+        for _ in 0..times {
             let deadline = time::now() + CHASE_MAX;
             let found = loop {
                 let found = self.find(whom).filter(|broker| last != Some(*broker));
-                if found.is_some() || time::now() >= deadline || self.is_over() {
-                    break found.filter(|_| !self.is_over());
+                if found.is_some() || time::now() >= deadline {
+                    break found;
                 }
                 sleep_ms(5).await;
             };
@@ -173,9 +173,9 @@ impl Nemesis {
                 self.struck(fault);
             }
             sleep_ms(after_ms).await;
-            if self.is_up(broker) && !self.is_over() {
+            if self.is_up(broker) {
                 let nemesis = self.clone();
-                task::spawn("fault", async move { nemesis.blow(broker, blow, for_ms).await });
+                self.begin(async move { nemesis.blow(broker, blow, for_ms).await });
             }
         }
     }
@@ -235,7 +235,7 @@ impl Nemesis {
         }
         if let Some(leads) = self.find(Whom::Quorum).filter(|leads| *leads != broker) {
             let nemesis = self.clone();
-            task::spawn("fault", async move { nemesis.blow(leads, Blow::Kill, quorum_ms).await });
+            self.begin(async move { nemesis.blow(leads, Blow::Kill, quorum_ms).await });
         }
         if !self.comes_true(|watch| watch.has_caught_up(broker, None)).await {
             return;
