@@ -261,10 +261,9 @@ impl<'a> Gathering<'a> {
             }
         }
         let records_bytes: usize = records.iter().map(Bytes::len).sum();
-        let Ok(announced) = u32::try_from(records_bytes) else { return true };
+        let Ok(records_bytes) = u32::try_from(records_bytes) else { return true };
         let Standing { log, position, .. } = *standing;
         let outside_crc = outside_crc(&records);
-        let records_bytes = announced;
         let answer = Answer { log, position, verdict, deletions_forgotten_to, records_bytes, outside_crc };
         let told = match verdict {
             FetchVerdict::Matches { high_watermark, start } => Some((high_watermark, start)),
@@ -273,7 +272,7 @@ impl<'a> Gathering<'a> {
         self.lane.answered(log, &position, told, answer.spends());
         self.says.answers.push(answer);
         self.tail.extend(records);
-        self.bytes += announced as usize;
+        self.bytes += records_bytes as usize;
         true
     }
 

@@ -118,15 +118,10 @@ impl Owner {
     }
 
     fn adopt(&mut self, log: LogId, cleaned: Box<Cleaned>) {
-        let disk = self.store.disk().clone();
-        let Some(Entry::Open(open)) = self.entries.get_mut(&log) else {
-            task::spawn("give-up-compaction", async move { cleaned.give_up(&disk).await });
-            return;
-        };
+        let Some(Entry::Open(open)) = self.entries.get_mut(&log) else { return self.give_up(log, cleaned) };
         let figures = cleaned.figures();
         if let Err(cleaned) = open.log.adopt(cleaned) {
-            task::spawn("give-up-compaction", async move { cleaned.give_up(&disk).await });
-            return;
+            return self.give_up(log, cleaned);
         }
         open.compaction.last = Some(time::now());
         open.compaction.next_horizon_ms = figures.next_horizon_ms;
@@ -140,6 +135,17 @@ impl Owner {
             simulation::situation("tombstone dropped");
         }
         tracing::debug!(%log, ?figures, "compacted");
+    }
+
+    /// The log was cut, or closed, and what is left of it does not fit any more. Until that is gone nothing is compacted.
+    fn give_up(&mut self, log: LogId, cleaned: Box<Cleaned>) {
+        self.compacting = true;
+        let (disk, done) = (self.store.disk().clone(), self.compacted_to.clone());
+        task::spawn("give-up-compaction", async move {
+            cleaned.give_up(&disk).await;
+            // A shard that has ended compacts nothing more.
+            let _ = done.send((log, Err(ReadError::Changed(log)))).await;
+        });
     }
 
     /// A segment was replaced by what compaction left of it.

@@ -4,12 +4,18 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::path::Path;
+use std::pin::pin;
+use std::task::Poll;
 
 use bytes::BytesMut;
 use common::*;
-use weir_protocol::types::Offset;
+use weir_protocol::types::{LogId, Offset};
 use weir_runtime::task;
-use weir_storage::{AppendInfo, CompactionFigures, CompactionLimits, Flush, Log, LogConfig, ReadError};
+use weir_storage::{
+    AppendInfo, CompactionFigures, CompactionLimits, CompactionPlan, Flush, Log, LogConfig, ReadError,
+};
 use weir_wire::codec::Compression;
 use weir_wire::records::{BatchBuilder, batches};
 
@@ -85,16 +91,21 @@ async fn read(folder: &Folder, log: &Log) -> Found {
     found
 }
 
-/// Compacts, and waits until that is done.
-async fn compact(folder: &mut Folder, log: &mut Log, limits: CompactionLimits) -> CompactionFigures {
+/// A compaction of what is durable then.
+async fn plan(folder: &mut Folder, log: &mut Log, limits: CompactionLimits) -> CompactionPlan {
     folder.durable(&mut [&mut *log]).await;
-    let plan = loop {
+    loop {
         // The first one asks for a checkpoint.
         match log.compaction(limits.clone()) {
-            Some(plan) => break plan,
+            Some(plan) => return plan,
             None => task::yield_now().await,
         }
-    };
+    }
+}
+
+/// Compacts, and waits until that is done.
+async fn compact(folder: &mut Folder, log: &mut Log, limits: CompactionLimits) -> CompactionFigures {
+    let plan = plan(folder, log, limits).await;
     let cleaned = plan.run(&folder.disk).await.unwrap();
     let figures = cleaned.figures();
     log.adopt(cleaned).ok().unwrap();
@@ -263,28 +274,46 @@ fn the_last_batch_stays_without_its_records() {
 
 #[test]
 fn a_compaction_is_given_up_when_the_log_is_cut_meanwhile() {
-    let dir = tempfile::tempdir().unwrap();
-    run(async {
-        let mut folder = Folder::open(dir.path(), small()).await;
-        let mut log = folder.log(log_id(1, 0), compacted(2048)).await;
-        fill(&mut log, 40);
-        folder.durable(&mut [&mut log]).await;
-        let plan = loop {
-            match log.compaction(limits(&log)) {
-                Some(plan) => break plan,
-                None => task::yield_now().await,
+    for files_begun in (0..10).chain([usize::MAX]) {
+        let dir = tempfile::tempdir().unwrap();
+        run(async {
+            let mut folder = Folder::open(dir.path(), small()).await;
+            let mut log = folder.log(log_id(1, 0), compacted(2048)).await;
+            fill(&mut log, 40);
+            let all = limits(&log);
+            let plan = plan(&mut folder, &mut log, all).await;
+            let is_time = || cleaned_files(dir.path(), log_id(1, 0)) >= files_begun;
+            match cut_during(plan.run(&folder.disk), is_time, &mut log).await {
+                Ok(cleaned) => log.adopt(cleaned).err().unwrap().give_up(&folder.disk).await,
+                Err(error) => assert!(matches!(error, ReadError::Changed(_)), "{error}"),
             }
-        };
-        log.truncate(200);
-        let cleaned = match plan.run(&folder.disk).await {
-            Ok(cleaned) => cleaned,
-            Err(error) => return assert!(matches!(error, ReadError::Changed(_)), "{error}"),
-        };
-        let cleaned = log.adopt(cleaned).err().unwrap();
-        cleaned.give_up(&folder.disk).await;
-        folder.cut(&mut log).await;
-        assert_eq!(read(&folder, &log).await["key-0"].len(), 20);
-    });
+            folder.cut(&mut log).await;
+            assert_eq!(cleaned_files(dir.path(), log_id(1, 0)), 0, "what was written is gone");
+            assert_eq!(read(&folder, &log).await["key-0"].len(), 20);
+        });
+    }
+}
+
+/// Cuts a log when it is time, or when its compaction has ended.
+async fn cut_during<T>(compaction: impl Future<Output = T>, is_time: impl Fn() -> bool, log: &mut Log) -> T {
+    let mut compaction = pin!(compaction);
+    while !is_time() {
+        if let Poll::Ready(done) = poll_fn(|cx| Poll::Ready(compaction.as_mut().poll(cx))).await {
+            log.truncate(200);
+            return done;
+        }
+        task::yield_now().await;
+    }
+    log.truncate(200);
+    compaction.await
+}
+
+/// How many segments a compaction has begun to write.
+fn cleaned_files(top: &Path, log: LogId) -> usize {
+    let entries = std::fs::read_dir(top.join(log.to_string())).unwrap();
+    entries
+        .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|kind| kind == "cleaned"))
+        .count()
 }
 
 #[test]
@@ -298,13 +327,8 @@ fn a_cut_into_what_is_being_replaced_finds_its_place() {
             fill(&mut log, 20);
             put(&mut log, Compression::None, &[("rare", Some("early"))]);
             fill(&mut log, 20);
-            folder.durable(&mut [&mut log]).await;
-            let plan = loop {
-                match log.compaction(limits(&log)) {
-                    Some(plan) => break plan,
-                    None => task::yield_now().await,
-                }
-            };
+            let all = limits(&log);
+            let plan = plan(&mut folder, &mut log, all).await;
             let cleaned = plan.run(&folder.disk).await.unwrap();
             log.adopt(cleaned).ok().unwrap();
             // The segments change while this is on its way.
@@ -332,13 +356,8 @@ fn damage_ends_a_compaction_and_is_told() {
         let id = log_id(1, 0);
         let mut log = folder.log(id, compacted(2048)).await;
         fill(&mut log, 40);
-        folder.durable(&mut [&mut log]).await;
-        let plan = loop {
-            match log.compaction(limits(&log)) {
-                Some(plan) => break plan,
-                None => task::yield_now().await,
-            }
-        };
+        let all = limits(&log);
+        let plan = plan(&mut folder, &mut log, all).await;
         damage(&segment_files(dir.path(), id)[1], 300, 4);
         assert!(matches!(plan.run(&folder.disk).await, Err(ReadError::Corrupt { .. })));
     });

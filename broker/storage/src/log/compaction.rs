@@ -216,8 +216,13 @@ impl CompactionPlan {
                 return Err(error);
             }
         }
-        self.planned.check_current(self.planned.handle.start())?;
-        Ok(cleaned)
+        match self.planned.check_current(self.planned.handle.start()) {
+            Ok(()) => Ok(cleaned),
+            Err(error) => {
+                cleaned.give_up(disk).await;
+                Err(error)
+            }
+        }
     }
 
     fn compacted_to(&self, to: Offset) -> Compacted {
@@ -353,7 +358,7 @@ impl Cleaned {
         }
     }
 
-    /// Removes it: the log was cut, or closed.
+    /// Removes it: the log was cut, or closed. Nothing else may compact the log meanwhile, it would write to the same files.
     pub async fn give_up(self, disk: &Disk) {
         if let Some(last) = self.segments.last() {
             self.discard(disk, last.base).await;
