@@ -7,14 +7,15 @@ mod by_hand;
 mod session;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchRequest;
 use tokio::sync::oneshot;
 use weir_protocol::types::{LogId, TopicId};
 use weir_runtime::time::{self, Alarm};
-use weir_runtime::{random, task};
-use weir_storage::ReadPlan;
+use weir_runtime::{random, simulation, task};
+use weir_storage::{ReadError, ReadPlan};
 use weir_wire::kafka::{FetchResponse, FetchedPartition, FetchedTopic, NodeEndpoint, StrBytes};
 
 pub use self::by_hand::{AnsweredByHand, FetchSessionsByHand};
@@ -29,6 +30,9 @@ use crate::shard::{FetchCall, FetchDone, FetchPart, FetchWatch, Message, Readabl
 
 /// read_committed.
 const READ_COMMITTED: i8 = 1;
+
+/// How long a fetch waits for compacted segments to take their places, before its client is told to come again.
+const REPLACED_WITHIN: Duration = Duration::from_secs(1);
 
 /// What is known of one partition of a request.
 enum State {
@@ -70,10 +74,10 @@ pub(super) async fn handle(
     for (state, answer) in states.into_iter().zip(answers) {
         fetched.push(match (state, answer) {
             (State::Refused(error), _) => failed(error),
-            (State::Asked(_), Some(answer)) => {
+            (State::Asked(part), Some(answer)) => {
                 // A read of what is in memory does not wait, and others want their turn.
                 task::yield_now().await;
-                reading.partition(answer).await
+                reading.partition(part, answer).await
             }
             (State::Asked(_), None) => failed(errors::of_shard(&ShardError::Stopping)),
         });
@@ -211,18 +215,47 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    async fn partition(&mut self, answer: Answered) -> FetchedPartition {
+    async fn partition(&mut self, part: FetchPart, answer: Answered) -> FetchedPartition {
+        match self.attempt(answer).await {
+            Some(fetched) => fetched,
+            None => self.again(part).await,
+        }
+    }
+
+    /// The log was cut since the read was planned, which the shard will say, or compaction has replaced a segment: what it has left is
+    /// read.
+    async fn again(&mut self, part: FetchPart) -> FetchedPartition {
+        simulation::situation("read again, compacted meanwhile");
+        let guard = WatchGuard::default();
+        let mut alarm = Alarm::new();
+        alarm.set(Some(time::now() + REPLACED_WITHIN));
+        loop {
+            let Some(done) = ask(self.api, &[part], Some(&guard.0)).await.pop() else {
+                return failed(errors::of_shard(&ShardError::Stopping));
+            };
+            if let Some(fetched) = self.attempt(done.result).await {
+                return fetched;
+            }
+            weir_runtime::select! {
+                () = guard.0.woken() => {}
+                () = alarm.wait() => return failed(errors::of_read(&ReadError::Changed(part.log))),
+            }
+        }
+    }
+
+    /// `None` if the log is not any more what it was when the read was planned.
+    async fn attempt(&mut self, answer: Answered) -> Option<FetchedPartition> {
         let readable = match answer {
             Ok(readable) => readable,
             Err(error) => {
                 self.api.metrics.fetch_errors.increment();
                 let mut fetched = failed(errors::of_shard(&error));
                 if let ShardError::Read(error) = &error
-                    && let weir_storage::ReadError::OutOfRange { start, .. } = **error
+                    && let ReadError::OutOfRange { start, .. } = **error
                 {
                     fetched.log_start_offset = start;
                 }
-                return fetched;
+                return Some(fetched);
             }
         };
         let mut fetched = FetchedPartition {
@@ -233,7 +266,10 @@ impl Reading<'_> {
             diverging_epoch: readable.diverging,
             ..FetchedPartition::default()
         };
-        let Some(plan) = readable.plan.and_then(|plan| self.within_limits(plan)) else { return fetched };
+        let charged = self.charges.len();
+        let Some(plan) = readable.plan.and_then(|plan| self.within_limits(plan)) else {
+            return Some(fetched);
+        };
         match plan.run(&self.api.disk).await {
             Ok(records) => {
                 let bytes: usize = records.iter().map(bytes::Bytes::len).sum();
@@ -242,8 +278,12 @@ impl Reading<'_> {
                 self.first &= bytes == 0;
                 fetched.records = records;
             }
+            Err(ReadError::Changed(_)) => {
+                self.charges.truncate(charged);
+                return None;
+            }
             Err(error) => {
-                if let weir_storage::ReadError::Corrupt { log, from, .. } = error {
+                if let ReadError::Corrupt { log, from, .. } = error {
                     self.api.metrics.reads_damaged.increment();
                     let shard = self.api.shards.owner_of(log);
                     // A shard that has ended repairs nothing more.
@@ -254,7 +294,7 @@ impl Reading<'_> {
                 fetched.error_code = errors::of_read(&error).code();
             }
         }
-        fetched
+        Some(fetched)
     }
 
     /// The plan, cut down to what the answer may still hold and the budget has. The first one gives at least one batch.

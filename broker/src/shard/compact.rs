@@ -152,6 +152,7 @@ impl Owner {
     pub(super) fn on_replaced(&mut self, replaced: &Replaced) {
         if let Some(Entry::Open(open)) = self.entries.get_mut(&replaced.log) {
             open.log.on_replaced(replaced);
+            open.watchers.wake();
         }
     }
 
