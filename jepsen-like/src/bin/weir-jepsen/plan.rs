@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
-use weir_jepsen::load::plan::{Group, Load, Producer, Topic};
+use weir_jepsen::load::plan::{Group, KeyedProducer, Load, Producer, Topic};
 
 /// Version of the plan's format.
 pub(crate) const FORMAT: u32 = 1;
@@ -294,6 +294,7 @@ fn for_each_node(nodes: u32, rng: &mut Rng, mut run: impl FnMut(u32, &mut Rng)) 
 fn settings() -> BTreeMap<String, String> {
     let settings = [
         ("group.initial.rebalance.delay.ms", "0"),
+        ("log.cleaner.backoff.ms", "500"),
         ("offsets.topic.num.partitions", "4"),
         ("weir.journal.bytes", "67108864"),
     ];
@@ -335,14 +336,37 @@ fn load(rng: &mut Rng, duration_ms: u64) -> Load {
     };
     Load {
         duration_ms,
-        topics: vec![topic("one", 1), topic("several", 6)],
+        topics: vec![topic("one", 1), topic("several", 6), compacted("compacted", 3)],
         producers,
-        keyed: Vec::new(),
+        keyed: ["none", "zstd"].map(keyed).into(),
         consumers: 2,
         groups: vec![group("eager", "range", true), group("cooperative", "cooperative-sticky", false)],
         delete_records_every_ms: 0,
         topic_churn_every_ms: 4_000,
         group_churn_every_ms: 0,
+    }
+}
+
+/// A topic whose tombstones are gone before a node that is down comes back.
+fn compacted(name: &str, partitions: i32) -> Topic {
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("internal.segment.bytes", "65536"),
+        ("segment.ms", "1500"),
+        ("min.cleanable.dirty.ratio", "0.1"),
+        ("delete.retention.ms", "1000"),
+    ];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    Topic { name: name.to_owned(), partitions, replicas: None, settings, keys: 10 }
+}
+
+fn keyed(compression: &str) -> KeyedProducer {
+    KeyedProducer {
+        records_per_second: 60,
+        burst: 5,
+        value_bytes_max: 400,
+        tombstone_percent: 20,
+        compression: compression.to_owned(),
     }
 }
 

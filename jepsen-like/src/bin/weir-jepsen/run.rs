@@ -218,14 +218,16 @@ fn promise(plan: &Plan, healed_at_ns: u64) -> Promise {
         durable_acks.insert(Acks::Leader);
     }
     let ours = plan.load.producers.iter().zip(0..).filter(|(producer, _)| producer.idempotent);
+    let keyed = (0..plan.load.keyed.len()).map(load::keyed_process);
     let probes = probe::partitions(plan).into_iter().map(|(process, _)| process);
     // Not librdkafka's: once a leader says that a number is out of order it numbers everything that is unanswered anew, in
     // the next epoch, be it written or not. Its numbers keep the order, and that is judged.
-    let idempotent = ours.map(|(_, number)| ProcessId(number)).chain(probes).collect();
+    let idempotent = ours.map(|(_, number)| ProcessId(number)).chain(keyed).chain(probes).collect();
     Promise {
         durable_acks,
         power_loss: false,
         idempotent: Idempotence::Of(idempotent),
+        compacted: load::compacted(&plan.load),
         deletion_is_immediate: plan.nodes == 1,
         liveness: Some(Liveness { healed_at_ns, bound_ns: LIVENESS_BOUND.as_nanos() as u64 }),
         ..Promise::default()
