@@ -582,3 +582,28 @@ fn an_append_that_does_not_fit_is_refused() {
         assert_holds(&folder.disk, &log, 0..20, 3).await;
     });
 }
+
+#[test]
+fn a_round_ends_before_it_outgrows_a_file_of_the_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let config = || StoreConfig { journal_bytes: 128 << 10, journal_files: 4, ..StoreConfig::default() };
+        let mut folder = Folder::open(dir.path(), config()).await;
+        let mut written = folder.log(log_id(1, 0), segments_of(1 << 20)).await;
+        let mut led = folder.log(log_id(2, 0), segments_of(1 << 20)).await;
+        // What leaves too little of a round for another batch is followed by what has no records.
+        for number in 0..180 {
+            let (bytes, info) = batch(written.end(), 1, 1, 27_700 + number * 7 % 250);
+            written.append(vec![bytes], info).unwrap();
+            for epoch in 10 * number..10 * number + 10 {
+                led.begin_epoch(epoch as i32 + 1);
+            }
+        }
+        folder.durable(&mut [&mut written]).await;
+        drop((written, led));
+        folder.store.close().await.unwrap();
+        let folder = folder.kill(config()).await;
+        let led = folder.log(log_id(2, 0), segments_of(1 << 20)).await;
+        assert_eq!(led.epochs().latest().map(|latest| latest.epoch), Some(1_800));
+    });
+}

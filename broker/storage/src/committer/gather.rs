@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weir_defect::defect;
 use weir_protocol::types::Offset;
 
-use super::round::{By, Deletion, ENTRY_BYTES, Round, RoundCut, RoundStart};
+use super::round::{By, Deletion, Round, RoundCut, RoundStart};
 use super::{Committer, LogSlot};
 use crate::StorageError;
 use crate::cache::lock;
@@ -26,8 +26,12 @@ impl Committer {
     /// Takes commands off the queue, as many as fit into a round.
     pub(super) fn gather(&mut self) -> Result<Round, StorageError> {
         self.round_number += 1;
-        let mut round = Round::default();
+        let (mut round, round_max) = (Round::default(), self.round_max());
         for mut cut in std::mem::take(&mut self.failed_cuts) {
+            if !round.has_room(0, round_max) {
+                self.failed_cuts.push(cut);
+                continue;
+            }
             let start = lock(&self.shared.catalog).get(cut.slot).map_or(0, |entry| entry.state.start);
             if cut.end < start {
                 // The log begins anew beyond what failed.
@@ -38,7 +42,14 @@ impl Committer {
             }
             self.push_cut(&mut round, cut);
         }
+        if !self.failed_cuts.is_empty() {
+            return Ok(round);
+        }
         while let Some(command) = self.queue.pop_front() {
+            if !round.has_room(0, round_max) {
+                self.queue.push_front(command);
+                break;
+            }
             match self.take(&mut round, command)? {
                 Next::Command => {}
                 Next::Later(command) => {
@@ -49,6 +60,11 @@ impl Committer {
             }
         }
         Ok(round)
+    }
+
+    /// What the journal takes at once, and no more than is wanted.
+    fn round_max(&self) -> usize {
+        self.shared.config.round_bytes_max.min(self.journal.max_round_bytes())
     }
 
     fn take(&mut self, round: &mut Round, command: Command) -> Result<Next, StorageError> {
@@ -171,9 +187,7 @@ impl Committer {
     fn on_append(&mut self, round: &mut Round, append: Append) -> Next {
         let number = self.round_number;
         let bytes = append.bytes as usize;
-        let round_max = self.shared.config.round_bytes_max.min(self.journal.max_round_bytes());
-        if round.journal_bytes.max(round.append_bytes) + bytes + ENTRY_BYTES > round_max && !round.is_empty()
-        {
+        if !round.has_room(bytes, self.round_max()) {
             return Next::Later(Command::Append(append));
         }
         let Some(entry) = self.slots.get_mut(append.slot as usize).and_then(Option::as_mut) else {

@@ -119,6 +119,11 @@ impl Round {
             && self.barriers.is_empty()
     }
 
+    /// Whether another entry with so many bytes finds room. The first always does.
+    pub(super) fn has_room(&self, data_bytes: usize, round_max: usize) -> bool {
+        self.is_empty() || self.journal_bytes.max(self.append_bytes) + data_bytes + ENTRY_BYTES <= round_max
+    }
+
     pub(super) fn push_entry(&mut self, entry: Entry, data_bytes: usize) {
         self.journal_bytes += ENTRY_BYTES + data_bytes;
         self.entries.push(entry);
