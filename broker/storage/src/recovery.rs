@@ -101,6 +101,7 @@ pub(crate) async fn recover(disk: &Disk, config: &StoreConfig) -> Result<Recover
         file_bytes: (config.journal_bytes / u64::from(config.journal_files.max(2))).max(1),
         incarnation: identity.incarnation.0,
         from_sequence,
+        was_clean: report.was_clean,
     };
     let (journal, replayed) = Journal::open(disk, journal_config).await.map_err(journal_error)?;
     sync_journal(disk).await?;

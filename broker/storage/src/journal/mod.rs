@@ -65,6 +65,8 @@ pub struct JournalConfig {
     /// The first sequence that the checkpoint does not cover: 1 in a new folder. `None` if the checkpoint is lost: then the
     /// journal replays what was not covered when its last round was written.
     pub from_sequence: Option<u64>,
+    /// Whether the last stop was a clean one: the checkpoint covers everything.
+    pub was_clean: bool,
 }
 
 impl JournalConfig {

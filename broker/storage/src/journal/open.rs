@@ -46,7 +46,7 @@ impl Journal {
         disk.create_dir(&config.folder).await?;
         disk.sync_dir(config.folder.parent().unwrap_or(Path::new(""))).await?;
         let found = find(disk, &config).await?;
-        let maps = read_all(disk, &found, config.from_sequence).await?;
+        let maps = read_all(disk, &found, &config).await?;
         let resolution = resolve(&maps, config.from_sequence);
         let files = found.iter().map(|found| (found.number, found.file.clone())).collect();
         let mut replayed = Replayed {
@@ -73,8 +73,14 @@ async fn find(disk: &Disk, config: &JournalConfig) -> Result<Vec<Found>, Journal
     Ok(all)
 }
 
-/// Looks through all files, but those whose rounds a checkpoint covers as a whole: of these only the first block is read.
-async fn read_all(disk: &Disk, found: &[Found], from: Option<u64>) -> Result<Vec<FileMap>, JournalError> {
+/// Looks through all files. After a clean stop only the first block is read of those whose rounds the checkpoint covers as a whole. That
+/// is not enough where anything counts that was written since: if the first write to a recycled file is lost, it looks as old.
+async fn read_all(
+    disk: &Disk,
+    found: &[Found],
+    config: &JournalConfig,
+) -> Result<Vec<FileMap>, JournalError> {
+    let from = config.from_sequence.filter(|_| config.was_clean);
     let mut first_sequences = Vec::with_capacity(found.len());
     for file in found {
         let block = read_or_nothing(disk, &file.file, 0, BLOCK_BYTES).await;

@@ -32,6 +32,7 @@ async fn try_open(disk: &Disk, from_sequence: Option<u64>) -> Result<(Journal, R
         file_bytes: FILE_BYTES,
         incarnation: 1,
         from_sequence,
+        was_clean: false,
     };
     Journal::open(disk, config).await
 }
@@ -78,9 +79,9 @@ async fn rounds(disk: &Disk, mut replayed: Replayed) -> Vec<Round> {
 }
 
 /// Writes over bytes of a file that is not open for direct writes any more.
-async fn overwrite(disk: &Disk, name: &str, offset: u64, bytes: &'static [u8]) {
+async fn overwrite(disk: &Disk, name: &str, offset: u64, bytes: &[u8]) {
     let (file, _) = disk.open_file(Path::new("journal").join(name), OpenMode::ReadWrite).await.unwrap();
-    disk.write(&file, offset, vec![Bytes::from_static(bytes)]).await.unwrap();
+    disk.write(&file, offset, vec![Bytes::copy_from_slice(bytes)]).await.unwrap();
 }
 
 #[test]
@@ -266,5 +267,51 @@ fn a_failed_round_is_the_last_one() {
         journal.round_failed();
         assert_eq!(journal.begin_round(&[]).unwrap_err(), BeginError::Failed);
         assert!(journal.seal().is_none() && journal.grow().is_none());
+    });
+}
+
+/// The first block of each file that is there.
+async fn first_blocks(disk: &Disk) -> Vec<(String, Bytes)> {
+    let mut blocks = Vec::new();
+    for entry in disk.list("journal").await.unwrap() {
+        let path = Path::new("journal").join(&entry.name);
+        let (file, _) = disk.open_file(path, OpenMode::Read).await.unwrap();
+        blocks.push((entry.name, disk.read(&file, 0, BLOCK_BYTES).await.unwrap()));
+    }
+    blocks
+}
+
+#[test]
+fn a_first_write_to_a_recycled_file_that_is_lost_is_damage() {
+    in_a_folder(|disk| async move {
+        let (mut journal, _) = open(&disk, Some(1)).await;
+        let (sequence, name, before) = loop {
+            let before = first_blocks(&disk).await;
+            let sequence = write(&disk, &mut journal, &[append(1, 0, 10)]).await;
+            let after = first_blocks(&disk).await;
+            let is_recycled = |(name, block): &&(String, Bytes)| {
+                block.iter().any(|byte| *byte != 0) && !after.contains(&(name.clone(), block.clone()))
+            };
+            if let Some((name, block)) = before.iter().find(is_recycled) {
+                break (sequence, name.clone(), block.clone());
+            }
+            journal.release_up_to(sequence);
+        };
+        let from = journal.live_start();
+        assert_eq!(from, sequence, "a checkpoint covers all before");
+        let others = [
+            write(&disk, &mut journal, &[append(1, 1, 10)]).await,
+            write(&disk, &mut journal, &[append(1, 2, 10)]).await,
+        ];
+        drop(journal);
+        overwrite(&disk, &name, 0, &before).await;
+        let (_, replayed) = open(&disk, Some(from)).await;
+        let damaged = &replayed.verdict().damaged;
+        assert_eq!(
+            damaged.iter().map(|damaged| damaged.sequences.clone()).collect::<Vec<_>>(),
+            [sequence..=sequence]
+        );
+        let sequences: Vec<u64> = rounds(&disk, replayed).await.iter().map(|round| round.sequence).collect();
+        assert_eq!(sequences, others);
     });
 }
