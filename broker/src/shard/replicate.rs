@@ -6,7 +6,7 @@ use std::sync::Arc;
 use weir_protocol::metadata::{ClusterCommand, IsrMember};
 use weir_protocol::partition::Input;
 use weir_protocol::partition::replication::{FetchPosition, FetchRefusal, FetchVerdict};
-use weir_protocol::types::{LeaderEpoch, LogId, Offset};
+use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
 use weir_runtime::time;
 
 use super::entry::{Entry, Open};
@@ -114,8 +114,8 @@ impl Owner {
             // The image may not have it yet: whoever opens it later finds the lane.
             self.note_lane(log, &lane);
             if self.entry(log).is_ok() {
-                self.count(&lane, &standing);
                 self.note_start(&lane, &standing);
+                self.count(&lane, &standing);
                 if self.has_news(&lane, &standing, is_beat) {
                     lane.mark(log);
                 }
@@ -126,8 +126,17 @@ impl Owner {
     fn count(&mut self, lane: &Lane, standing: &Standing) {
         let (from, broker_epoch) = (lane.follower(), lane.broker_epoch());
         let now_ms = time::now().since_origin_ms();
-        let position = standing.position;
-        self.step(standing.log, Input::ReplicaFetch { from, broker_epoch, position, now_ms }, None);
+        let (log, position) = (standing.log, standing.position);
+        if !self.would_bring_back(log, from) {
+            self.step(log, Input::ReplicaFetch { from, broker_epoch, position, now_ms }, None);
+        }
+    }
+
+    /// Whether a follower that is not in sync has not heard yet which records are deleted. In sync it could lead, and show them again;
+    /// what it has there need not even have been committed. It begins where this log does as soon as it is told.
+    fn would_bring_back(&self, log: LogId, follower: BrokerId) -> bool {
+        let Some(Entry::Open(open)) = self.entries.get(&log) else { return false };
+        !open.core.isr().contains(&follower) && open.starts.of(follower) < open.core.start()
     }
 
     fn note_start(&mut self, lane: &Lane, standing: &Standing) {
@@ -158,7 +167,9 @@ impl Owner {
         for progress in parts {
             let (epoch, durable_end) = (progress.epoch, progress.durable_end);
             let input = Input::ReplicaProgress { from, broker_epoch, epoch, durable_end };
-            self.step(progress.log, input, None);
+            if !self.would_bring_back(progress.log, from) {
+                self.step(progress.log, input, None);
+            }
         }
     }
 
@@ -168,8 +179,8 @@ impl Owner {
         for (number, standing) in parts {
             if standing.told.is_none() {
                 // It may have come before this replica led, or was open.
-                self.count(&lane, &standing);
                 self.note_start(&lane, &standing);
+                self.count(&lane, &standing);
             }
             judged.extend(self.judge(&lane, &standing, bytes_max).map(|judged| (number, judged)));
         }

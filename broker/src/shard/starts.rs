@@ -34,6 +34,11 @@ impl Starts {
         self.followers.insert(follower, start);
     }
 
+    /// Where a follower begins; -1 if it has not said that in this leader epoch.
+    pub(super) fn of(&self, follower: BrokerId) -> Offset {
+        self.followers.get(&follower).copied().unwrap_or(-1)
+    }
+
     /// Another leader epoch: followers say it again.
     pub(super) fn forget(&mut self) {
         self.followers.clear();
@@ -52,8 +57,7 @@ impl Starts {
         }
         let leads = core.check_epoch(None);
         let others = core.isr().iter().filter(|id| **id != me);
-        let of = |id: &BrokerId| self.followers.get(id).copied().unwrap_or(-1);
-        let low = others.map(of).fold(self.own, Offset::min);
+        let low = others.map(|id| self.of(*id)).fold(self.own, Offset::min);
         for (start, reply) in std::mem::take(&mut self.waiting) {
             // Whoever asked may have gone.
             match leads {
