@@ -238,7 +238,12 @@ impl Reading<'_> {
             }
             weir_runtime::select! {
                 () = guard.0.woken() => {}
-                () = alarm.wait() => return failed(errors::of_read(&ReadError::Changed(part.log))),
+                () = alarm.wait() => {
+                    let error = ReadError::Changed(part.log);
+                    self.api.metrics.fetch_errors.increment();
+                    tracing::warn!(%error, "a read failed");
+                    return failed(errors::of_read(&error));
+                }
             }
         }
     }
