@@ -7,6 +7,7 @@ mod churn;
 mod consuming;
 mod grouping;
 mod keyed;
+mod listing;
 pub mod plan;
 mod producing;
 
@@ -191,6 +192,11 @@ pub fn work(load: &Load, shared: &Shared) -> Vec<Work> {
     if load.topic_churn_every_ms > 0 {
         let every = Duration::from_millis(load.topic_churn_every_ms);
         add(Some(administrator), Box::pin(churn::topics(shared.clone(), ProcessId(201), every)));
+    }
+    if load.listed_every_ms > 0 {
+        let every = Duration::from_millis(load.listed_every_ms);
+        let topics = load.topics.iter().map(|topic| topic.name.clone()).collect();
+        add(Some(administrator), Box::pin(listing::run(shared.clone(), every, topics)));
     }
     works
 }

@@ -82,9 +82,13 @@ pub struct Invariants {
     /// something last, in ms.
     reigns: BTreeMap<Process, Option<(f64, f64)>>,
     committed: BTreeMap<Index, (Term, Bytes)>,
+    /// Linearizable reads that have no answer yet, and the entries that were committed when each began.
+    reads: BTreeMap<(Process, u64), Option<Index>>,
     broker_epochs: BTreeMap<BrokerId, (i64, Process)>,
     votes: BTreeMap<(VoterId, Term), VoterId>,
     images: BTreeMap<i64, u64>,
+    /// Who told a follower of a partition last that it must cut its log, and in which epoch.
+    parted: BTreeMap<(LogId, BrokerId), (LeaderEpoch, BrokerId)>,
     /// Replicas that were cut since they were opened, and by which process.
     cut: BTreeMap<(LogId, u32), u64>,
     /// Which process has opened a replica last.
@@ -161,6 +165,32 @@ impl Invariants {
     /// Whether the quorum lets a broker lead and come into sync.
     pub fn serves(&self, broker: BrokerId) -> bool {
         self.town.serves(broker)
+    }
+
+    /// The partitions that a broker leads, and that two others have as well.
+    pub fn led_by(&self, broker: BrokerId) -> Vec<LogId> {
+        let led = self
+            .town
+            .partitions()
+            .filter(|(_, _, partition)| partition.leader == Some(broker) && partition.replicas.len() > 2);
+        led.map(|(_, log, _)| log).collect()
+    }
+
+    /// Who leads a partition, as the quorum has decided.
+    pub fn leader(&self, log: LogId) -> Option<BrokerId> {
+        self.town.partition(log)?.leader
+    }
+
+    /// In which epoch a follower was last told to cut its log, and by whom.
+    pub fn parted(&self, log: LogId, follower: BrokerId) -> Option<(LeaderEpoch, BrokerId)> {
+        self.parted.get(&(log, follower)).copied()
+    }
+
+    /// The newest term in which somebody has voted for somebody else, and who for whom.
+    pub fn newest_vote(&self) -> Option<(Term, BrokerId, BrokerId)> {
+        let votes =
+            self.votes.iter().map(|((voter, term), candidate)| (*term, voter.broker, candidate.broker));
+        votes.filter(|(_, voter, candidate)| voter != candidate).max()
     }
 
     /// The partitions in which a broker is not in sync although it is a replica, and their leaders.
@@ -243,7 +273,7 @@ impl Invariants {
             }
             Fact::Cut { log, end } => {
                 self.logs.cut(*log, node, *end);
-                None
+                self.cuts_committed(node, *log, *end)
             }
             Fact::Starts { log, start } => {
                 self.logs.starts(*log, node, *start);
@@ -286,6 +316,12 @@ impl Invariants {
                 None
             }
             Fact::Committed { index, term, payload } => self.committed(*index, *term, payload),
+            Fact::ReadBegan { read } => {
+                let last = self.committed.keys().next_back().copied();
+                self.reads.insert((process, *read), last);
+                None
+            }
+            Fact::ReadDone { read, commit } => self.read_done(process, *read, *commit),
             Fact::Registered { broker, epoch } => self.registered(process, *broker, *epoch),
             Fact::Voted { voter, term, candidate } => {
                 one_of_each(&mut self.votes, (*voter, *term), *candidate)
@@ -295,6 +331,10 @@ impl Invariants {
                 .map(|other| ("two-images", format!("another image at {applied} has the digest {other:x}"))),
             Fact::Truncated { log, .. } => {
                 self.cut.insert((*log, node), incarnation);
+                None
+            }
+            Fact::Parted { log, epoch, follower } => {
+                self.parted.insert((*log, *follower), (*epoch, BrokerId(node as i32)));
                 None
             }
             Fact::Follows { .. } | Fact::Durable { .. } | Fact::InSync { .. } => None,
@@ -381,6 +421,15 @@ impl Invariants {
         let is_present = decided.leader_epoch == epoch && decided.unclean_epoch != Some(epoch);
         let missing = self.logs.lacks(log, node).filter(|_| is_present)?;
         Some(("leader-without-committed", format!("{log} lacks {missing:?}, which was committed")))
+    }
+
+    /// A member of ISR or ELR cuts nothing that was ever shown, unless its disk lies: it could lead, and the record would be gone.
+    fn cuts_committed(&self, node: u32, log: LogId, end: Offset) -> Broken {
+        let (shown, broker) = (self.logs.committed_end(log), BrokerId(node as i32));
+        let is_member = end < shown && !self.premises.is_lone && self.town.members(log).contains(&broker);
+        (is_member && !self.is_excused(log, broker)).then(|| {
+            ("committed-cut", format!("{log}: a member cuts what it holds to {end}, shown was {shown}"))
+        })
     }
 
     /// A replica drops nothing that may still be cut: the newer record with the same key would be lost, and the older one with it.
@@ -475,6 +524,15 @@ impl Invariants {
         self.joined.extend(decided.joined.iter().map(|(log, broker, epoch)| ((*log, *broker), *epoch)));
         let holds = || decided.members_changed.iter().find_map(|log| self.members_hold(*log));
         decided.broken.or_else(|| if self.premises.is_lone { None } else { holds() })
+    }
+
+    /// A read sees what was committed before it began, on whatever node.
+    fn read_done(&mut self, process: Process, read: u64, commit: Index) -> Broken {
+        let last = self.reads.remove(&(process, read)).flatten()?;
+        let is_excused = self.premises.is_lone && self.is_forgetful(process.0);
+        (commit <= last && !is_excused).then(|| {
+            ("stale-read", format!("a read sees entries below {commit}; {last} was committed when it began"))
+        })
     }
 
     /// Each process of a broker has a greater epoch than the one before.

@@ -1,6 +1,7 @@
 //! Does to the world what the plan says, when it says so, and heals everything in the end.
 
 mod several;
+mod staged;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -210,7 +211,9 @@ impl Nemesis {
             | Fault::Blackout { .. }
             | Fault::Rolling { .. }
             | Fault::Hunt { .. }
-            | Fault::Chase { .. } => self.trouble_several(fault).await,
+            | Fault::Chase { .. }
+            | Fault::LateAnswer { .. }
+            | Fault::Recast { .. } => self.trouble_several(fault).await,
         }
     }
 

@@ -272,6 +272,12 @@ pub enum Fault {
     /// A node dies and comes back after `away_ms`. From then on the words of a leader that it follows take `delay_ms` to the quorum's
     /// leader, until the node, `after_ms` after it has caught up, has got another disk and serves again, and then to the node as well. Only where the atlas allows.
     Overtake { broker: u32, away_ms: u64, after_ms: u64, delay_ms: u64 },
+    /// Who leads the partition at a place is cut off until another one leads it, and `after_ms` longer. Then what that one says to it
+    /// takes `delay_ms`; as soon as it has told the first to cut its log it stops cleanly, for `down_ms`.
+    LateAnswer { place: u32, after_ms: u64, delay_ms: u64, down_ms: u64 },
+    /// Whoever leads the quorum dies, and disks become so many times slower. Who then votes for another one loses its power for `down_ms`;
+    /// the other one is cut off, and the first starts again, `for_ms` before that ends.
+    Recast { disk_factor: u32, down_ms: u64, for_ms: u64 },
     /// The next write to these files reports success and does nothing. Only where the atlas allows.
     LostWrite { broker: u32, files: Files, after_ms: u64, down_ms: u64 },
 }
@@ -314,6 +320,8 @@ impl Fault {
             Fault::Wipe { .. } => "wipe",
             Fault::Relapse { .. } => "relapse",
             Fault::Overtake { .. } => "overtake",
+            Fault::LateAnswer { .. } => "late-answer",
+            Fault::Recast { .. } => "recast",
             Fault::LostWrite { .. } => "lost-write",
         }
     }
@@ -333,7 +341,7 @@ impl Fault {
     /// Whether it takes power away from a node that it names; a hunt does so to anybody.
     pub fn takes_power(&self) -> bool {
         match *self {
-            Fault::PowerLoss { .. } => true,
+            Fault::PowerLoss { .. } | Fault::Recast { .. } => true,
             Fault::CrashInRecovery { power, .. }
             | Fault::RestartThenCrash { power, .. }
             | Fault::BitRot { power, .. }
@@ -455,7 +463,7 @@ impl Plan {
             let mut unsafe_homes = damaged;
             let cuts = self.faults.iter().filter(|fault| fault.fault.takes_power());
             for fault in cuts {
-                if matches!(fault.fault, Fault::Hunt { .. } | Fault::Chase { .. }) {
+                if matches!(fault.fault, Fault::Hunt { .. } | Fault::Chase { .. } | Fault::Recast { .. }) {
                     return Err(PlanError::Contradiction(
                         "power taken from whoever leads, and topics that are not synced".into(),
                     ));
@@ -543,7 +551,9 @@ impl Fault {
             | Fault::Blackout { .. }
             | Fault::Rolling { .. }
             | Fault::Hunt { .. }
-            | Fault::Chase { .. } => None,
+            | Fault::Chase { .. }
+            | Fault::LateAnswer { .. }
+            | Fault::Recast { .. } => None,
         }
     }
 }

@@ -155,6 +155,7 @@ fn load(rng: &mut Rng, world: World) -> Load {
         delete_records_every_ms: if rng.bool() && world == World::Synced { rng.u64(300..3_000) } else { 0 },
         topic_churn_every_ms: if rng.bool() && world != World::Damaged { rng.u64(500..3_000) } else { 0 },
         group_churn_every_ms: 0,
+        listed_every_ms: 0,
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use weir_protocol::fact::Fact;
-use weir_protocol::types::BrokerId;
+use weir_protocol::raft::Term;
+use weir_protocol::types::{BrokerId, LeaderEpoch, LogId};
 use weir_runtime::simulation::{Observation, World};
 use weir_runtime::time::{self, Instant};
 
@@ -31,6 +32,22 @@ pub struct Watch {
     told: Option<Arc<Mutex<Vec<Told>>>>,
     /// When everything was healed, and since when the quorum has had no leader then.
     leaderless: Arc<Mutex<Leaderless>>,
+}
+
+/// A vote for somebody else; nodes are counted from 0.
+#[derive(Debug, Clone, Copy)]
+pub struct Vote {
+    /// In which term.
+    pub term: Term,
+    /// Whose.
+    pub voter: u32,
+    /// For whom.
+    pub candidate: u32,
+}
+
+/// A broker's node, counted from 0.
+fn number(broker: BrokerId) -> u32 {
+    (broker.0 - 1) as u32
 }
 
 /// How long the metadata quorum has no leader although it could.
@@ -108,6 +125,28 @@ impl Watch {
     /// The latest broker epoch of a node, counted from 0.
     pub fn broker_epoch(&self, node: u32) -> Option<i64> {
         self.look().broker_epoch(BrokerId(node as i32 + 1))
+    }
+
+    /// The partitions that a node, counted from 0, leads, and that two others have as well.
+    pub fn led_by(&self, node: u32) -> Vec<LogId> {
+        self.look().led_by(BrokerId(node as i32 + 1))
+    }
+
+    /// Who leads a partition, counted from 0.
+    pub fn leader(&self, log: LogId) -> Option<u32> {
+        self.look().leader(log).map(number)
+    }
+
+    /// In which epoch a follower of a partition was last told to cut its log, and by whom; nodes are counted from 0.
+    pub fn parted(&self, log: LogId, follower: u32) -> Option<(LeaderEpoch, u32)> {
+        let (epoch, leader) = self.look().parted(log, BrokerId(follower as i32 + 1))?;
+        Some((epoch, number(leader)))
+    }
+
+    /// The vote of the newest term that was cast for somebody else.
+    pub fn newest_vote(&self) -> Option<Vote> {
+        let (term, voter, candidate) = self.look().newest_vote()?;
+        Some(Vote { term, voter: number(voter), candidate: number(candidate) })
     }
 
     /// Looks again and again, so that little waits to be looked at.

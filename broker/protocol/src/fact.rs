@@ -47,6 +47,15 @@ pub enum Fact {
         /// Whom.
         leader: BrokerId,
     },
+    /// A leader tells a follower that their logs have parted.
+    Parted {
+        /// Which partition's.
+        log: LogId,
+        /// In which leader epoch the follower asks.
+        epoch: LeaderEpoch,
+        /// Who must cut its log.
+        follower: BrokerId,
+    },
     /// A replica was cut, because its leader does not have what lay above.
     Truncated {
         /// Which.
@@ -156,6 +165,18 @@ pub enum Fact {
         term: Term,
         /// Its content.
         payload: Bytes,
+    },
+    /// Somebody asks a node how far a linearizable read must see.
+    ReadBegan {
+        /// Which question; the process numbers its own.
+        read: u64,
+    },
+    /// The node has answered.
+    ReadDone {
+        /// Which question.
+        read: u64,
+        /// Entries below are to be seen.
+        commit: Index,
     },
     /// A broker has registered itself for the time of its process.
     Registered {

@@ -241,6 +241,7 @@ impl Quorum {
     /// What the quorum cannot go on after.
     pub(super) fn read(&mut self, ticket: Ticket) -> Result<Progress, MetadataError> {
         let id = ReadId(self.tickets.number(Some(ticket)));
+        simulation::observe(|| Fact::ReadBegan { read: id.0 });
         self.step(Input::Read { id })
     }
 

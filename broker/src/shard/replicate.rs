@@ -3,11 +3,12 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use weir_protocol::fact::Fact;
 use weir_protocol::metadata::{ClusterCommand, IsrMember};
 use weir_protocol::partition::Input;
 use weir_protocol::partition::replication::{FetchPosition, FetchRefusal, FetchVerdict};
 use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
-use weir_runtime::time;
+use weir_runtime::{simulation, time};
 
 use super::entry::{Entry, Open};
 use super::owner::Owner;
@@ -215,6 +216,8 @@ impl Owner {
                 is_news.then_some(Judged { verdict, deletions_forgotten_to, plan: None })
             }
             FetchVerdict::Diverges { .. } | FetchVerdict::OutOfRange { .. } => {
+                let (epoch, follower) = (position.epoch, lane.follower());
+                simulation::observe(|| Fact::Parted { log, epoch, follower });
                 Some(Judged { verdict, deletions_forgotten_to, plan: None })
             }
             FetchVerdict::Refused(refusal) => {

@@ -127,7 +127,7 @@ fn fail(pending: Pending, error: &Error) {
     if error.may_have_happened() { pending.unknown(now, failure) } else { pending.fail(now, failure) }
 }
 
-fn around(pause: Duration) -> Duration {
+pub(super) fn around(pause: Duration) -> Duration {
     let us = pause.as_micros() as u64;
     Duration::from_micros(us / 2 + random::below(us + 1))
 }

@@ -29,6 +29,9 @@ pub struct Load {
     /// A group without members is made and deleted about every so many milliseconds; 0: never.
     #[serde(default, skip_serializing_if = "is_never")]
     pub group_churn_every_ms: u64,
+    /// All topics are listed about every so many milliseconds, by whatever broker answers; 0: never.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub listed_every_ms: u64,
 }
 
 /// A topic.

@@ -8,7 +8,6 @@ use weir_runtime::time;
 use super::{Nemesis, sleep_ms};
 use crate::plan::{Blow, Fault, Files, Whom};
 use crate::report::situation;
-use crate::watch::Watch;
 
 /// How fast a bad link is.
 const BAD_LINK_BYTES_PER_SECOND: u64 = 10_000_000;
@@ -16,7 +15,7 @@ const BAD_LINK_BYTES_PER_SECOND: u64 = 10_000_000;
 const CHASE_MAX: Duration = Duration::from_secs(3);
 
 /// A link on which everything takes between so long and twice as long.
-fn slow(delay_ms: u64, loss: f64) -> LinkQuality {
+pub(super) fn slow(delay_ms: u64, loss: f64) -> LinkQuality {
     let delay = Duration::from_millis(delay_ms);
     LinkQuality {
         latency: (delay, delay * 2),
@@ -85,6 +84,8 @@ impl Nemesis {
             Fault::Chase { whom, blow, times, after_ms, for_ms } => {
                 self.chase(fault, *whom, *blow, (*times, *after_ms, *for_ms)).await;
             }
+            Fault::LateAnswer { .. } => self.answer_late(fault).await,
+            Fault::Recast { .. } => self.recast(fault).await,
             _ => {}
         }
     }
@@ -129,7 +130,7 @@ impl Nemesis {
     }
 
     /// Both directions between a node and each other one.
-    fn links_to_peers(&self, broker: u32) -> Vec<(NodeId, NodeId)> {
+    pub(super) fn links_to_peers(&self, broker: u32) -> Vec<(NodeId, NodeId)> {
         let node = self.node(broker);
         let peers = self.brokers.iter().map(|peer| peer.node).filter(|peer| *peer != node);
         peers.flat_map(|peer| [(node, peer), (peer, node)]).collect()
@@ -152,7 +153,7 @@ impl Nemesis {
     }
 
     /// Whoever plays a part now, unless it is down.
-    fn find(&self, whom: Whom) -> Option<u32> {
+    pub(super) fn find(&self, whom: Whom) -> Option<u32> {
         self.watch.whom(whom).filter(|broker| self.is_up(*broker))
     }
 
@@ -180,7 +181,7 @@ impl Nemesis {
         }
     }
 
-    async fn blow(&self, broker: u32, blow: Blow, for_ms: u64) {
+    pub(super) async fn blow(&self, broker: u32, blow: Blow, for_ms: u64) {
         let node = self.node(broker);
         match blow {
             Blow::Kill => self.stop_and_start_quietly(&Fault::Kill { broker, down_ms: for_ms }).await,
@@ -200,7 +201,7 @@ impl Nemesis {
         }
     }
 
-    fn is_up(&self, broker: u32) -> bool {
+    pub(super) fn is_up(&self, broker: u32) -> bool {
         self.brokers.get(broker as usize).is_some_and(|broker| self.world.is_running(broker.node))
     }
 
@@ -225,85 +226,12 @@ impl Nemesis {
         }
     }
 
-    /// A node has just come back, and nobody can take it into the company of the others: there it loses its disk.
-    pub(super) async fn relapse(&self, fault: &Fault, node: NodeId) {
-        let Fault::Relapse { broker, away_ms, after_ms, down_ms, quorum_ms } = *fault else { return };
-        let before = self.watch.broker_epoch(broker);
-        self.stop_and_start_quietly(&Fault::Kill { broker, down_ms: away_ms }).await;
-        if !self.comes_true(|watch| watch.broker_epoch(broker) > before).await {
-            return;
-        }
-        if let Some(leads) = self.find(Whom::Quorum).filter(|leads| *leads != broker) {
-            let nemesis = self.clone();
-            self.begin(async move { nemesis.blow(leads, Blow::Kill, quorum_ms).await });
-        }
-        if !self.comes_true(|watch| watch.has_caught_up(broker, None)).await {
-            return;
-        }
-        sleep_ms(after_ms).await;
-        if self.is_up(broker) {
-            self.struck(fault);
-            self.empty_disk(broker, node, down_ms).await;
-        }
-    }
-
-    /// Who leads a partition asks for a node to be taken into sync, and the node comes back with an empty disk before the quorum hears
-    /// that.
-    pub(super) async fn overtake(&self, fault: &Fault, node: NodeId) {
-        let Fault::Overtake { broker, away_ms, after_ms, delay_ms } = *fault else { return };
-        let before = self.watch.broker_epoch(broker);
-        self.stop_and_start_quietly(&Fault::Kill { broker, down_ms: away_ms }).await;
-        if !self.comes_true(|watch| watch.broker_epoch(broker) > before).await {
-            return;
-        }
-        let Some(quorum) = self.find(Whom::Quorum).filter(|quorum| *quorum != broker) else { return };
-        let Some(leader) = self.watch.awaits(broker, quorum) else { return };
-        let (net, from, to) = (self.world.net(), self.node(leader), self.node(quorum));
-        net.set_link(from, to, Some(slow(delay_ms, 0.0)));
-        if self.comes_true(|watch| watch.has_caught_up(broker, Some(leader)) && watch.serves(broker)).await {
-            sleep_ms(after_ms).await;
-            if self.is_up(broker) {
-                self.struck(fault);
-                let first = self.watch.broker_epoch(broker);
-                self.replace_disk(broker, node).await;
-                self.comes_true(|watch| watch.broker_epoch(broker) > first).await;
-                // Not even the leader itself fills the disk before its request arrives.
-                net.set_link(from, node, Some(slow(delay_ms, 0.0)));
-                self.comes_true(|watch| watch.serves(broker)).await;
-                sleep_ms(2 * delay_ms).await;
-                net.set_link(from, node, None);
-            }
-        }
-        net.set_link(from, to, None);
-    }
-
-    /// Waits for something that may come true. Returns whether it has.
-    async fn comes_true(&self, is_true: impl Fn(&Watch) -> bool) -> bool {
-        let deadline = time::now() + CHASE_MAX;
-        while !is_true(&self.watch) {
-            if time::now() >= deadline {
-                return false;
-            }
-            sleep_ms(2).await;
-        }
-        true
-    }
-
-    async fn empty_disk(&self, broker: u32, node: NodeId, down_ms: u64) {
+    pub(super) async fn empty_disk(&self, broker: u32, node: NodeId, down_ms: u64) {
         self.deeds().damaged.push(format!("all of {node}"));
         self.hold(broker, 1);
         self.crash(node, true);
         self.world.disk(node).replace();
         sleep_ms(down_ms).await;
-        self.let_go(broker);
-    }
-
-    /// The process dies, which ends its session soon, and starts with another disk.
-    async fn replace_disk(&self, broker: u32, node: NodeId) {
-        self.deeds().damaged.push(format!("all of {node}"));
-        self.hold(broker, 1);
-        self.crash(node, false);
-        self.world.disk(node).replace();
         self.let_go(broker);
     }
 

@@ -1,6 +1,7 @@
 //! Plans of clusters: which nodes there are, and what happens to several of them.
 
 mod comeback;
+mod staged;
 
 use std::collections::BTreeMap;
 
@@ -36,12 +37,14 @@ pub(super) fn draw(rng: &mut Rng, late: &mut Rng) -> (Cluster, Load, Vec<TimedFa
     let mut cluster = Cluster { brokers: members.len() as u32, settings: BTreeMap::new(), members };
     let promise = promise(rng, &cluster);
     cluster.settings = settings(rng, promise);
-    let load = load(rng, &cluster, promise);
+    let mut load = load(rng, &cluster, promise);
     let mut faults = faults(rng, &cluster, &load, promise);
     faults.extend(uneven(late, &cluster, &load));
     if let Promise::Damaged { node } = promise {
         faults.extend(comeback::draw(own, &cluster, load.duration_ms, node));
     }
+    faults.extend(staged::draw(own, &cluster, &load, promise));
+    load.listed_every_ms = pick(own, &[0, 0, 30, 100]);
     faults.sort_by_key(|fault| fault.at_ms);
     (cluster, load, faults)
 }
@@ -137,6 +140,7 @@ fn load(rng: &mut Rng, cluster: &Cluster, promise: Promise) -> Load {
         delete_records_every_ms: if rng.u32(0..4) == 0 { rng.u64(500..3_000) } else { 0 },
         topic_churn_every_ms: if rng.u32(0..4) == 0 { rng.u64(800..3_000) } else { 0 },
         group_churn_every_ms: 0,
+        listed_every_ms: 0,
     }
 }
 

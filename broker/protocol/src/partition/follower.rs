@@ -17,6 +17,8 @@ pub(super) struct Follower {
     pub(super) matched: bool,
     /// The last one that the leader told while the logs matched.
     leader_high_watermark: Offset,
+    /// Where the leader's log begins, as it told then.
+    leader_start: Offset,
 }
 
 /// A leader's answer, with what the driver read in the headers of the batches that came with it.
@@ -58,7 +60,8 @@ impl Partition {
             self.epochs.truncate(self.end);
             effects.push(Effect::Truncate { to: self.end });
         }
-        self.role = Role::Follower(Follower { leader, matched, leader_high_watermark: self.start });
+        let (leader_high_watermark, leader_start) = (self.start, self.start);
+        self.role = Role::Follower(Follower { leader, matched, leader_high_watermark, leader_start });
         // Z1: what lies above the high watermark that we know of may be acknowledged all the same.
         if defect!(truncate_to_hw) && self.end > self.high_watermark {
             self.cut(self.high_watermark, effects);
@@ -85,9 +88,9 @@ impl Partition {
                 if fetched.is_sensible() {
                     follower.matched = true;
                     follower.leader_high_watermark = follower.leader_high_watermark.max(high_watermark);
+                    follower.leader_start = follower.leader_start.max(start);
                     self.write_fetched(fetched, effects);
-                    self.follow_high_watermark();
-                    self.follow_start(start.min(self.high_watermark), effects);
+                    self.follow_bounds(effects);
                 }
             }
             FetchVerdict::Diverges { epoch, end } => self.on_diverged(epoch, end, effects),
@@ -146,11 +149,14 @@ impl Partition {
         effects.push(Effect::Truncate { to });
     }
 
-    /// Takes the leader's high watermark over, as far as this replica is durable.
-    pub(super) fn follow_high_watermark(&mut self) {
+    /// Takes the leader's high watermark over, and where its log begins, as far as this replica is durable. What is beyond that
+    /// follows when it is: the leader does not say it again.
+    pub(super) fn follow_bounds(&mut self, effects: &mut Vec<Effect>) {
         if let Role::Follower(follower) = &self.role {
             let known = follower.leader_high_watermark.min(self.durable_end);
+            let start = follower.leader_start;
             self.high_watermark = self.high_watermark.max(known);
+            self.follow_start(start.min(self.high_watermark), effects);
         }
     }
 

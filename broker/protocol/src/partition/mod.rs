@@ -314,7 +314,7 @@ impl Partition {
             return;
         }
         self.durable_end = end;
-        self.follow_high_watermark();
+        self.follow_bounds(effects);
         match &self.role {
             // Before the logs match, nobody knows whose records these are.
             Role::Follower(Follower { matched: true, .. }) => {

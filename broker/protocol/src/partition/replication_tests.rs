@@ -63,6 +63,20 @@ fn a_follower_takes_the_high_watermark_over_as_far_as_it_is_durable() {
 }
 
 #[test]
+fn a_follower_begins_where_its_leader_does_once_it_is_durable_up_to_there() {
+    // c272 of the simulator: it is told only once, and comes into no ISR as long as it begins below its leader
+    let mut bench = following(1, &[1, 1]);
+    bench.receive(FetchVerdict::Matches { high_watermark: 4, start: 3 }, &[1, 1]);
+    assert_eq!(bench.partition.start(), 2, "what it has durably is gone");
+    let effects = bench.durable(4);
+    assert_eq!(
+        effects,
+        [Effect::AdvanceStart { start: 3 }, Effect::ReportProgress { epoch: 1, durable_end: 4 }]
+    );
+    assert_eq!(bench.partition.start(), 3);
+}
+
+#[test]
 fn a_follower_whose_leader_restarts_keeps_what_lies_above_its_high_watermark() {
     // Z1, KIP-101
     let mut bench = following(2, &[1, 1]);

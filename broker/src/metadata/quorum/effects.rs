@@ -47,6 +47,7 @@ impl Quorum {
                 Effect::ProposalAccepted { id, index, term } => self.tickets.accept(id.0, index, term),
                 Effect::ProposalRefused { id, reason } => self.refuse(id.0, reason, progress),
                 Effect::ReadReady { id, commit } => {
+                    simulation::observe(|| Fact::ReadDone { read: id.0, commit });
                     progress.extend(self.tickets.take(id.0).map(|ticket| Happening::Read(ticket, commit)));
                 }
                 Effect::ReadRefused { id, reason } => self.refuse(id.0, reason, progress),

@@ -238,6 +238,7 @@ impl Plan {
             delete_records_every_ms: 0,
             topic_churn_every_ms: 0,
             group_churn_every_ms: 0,
+            listed_every_ms: 0,
         };
         let settings = settings();
         Plan {
@@ -344,6 +345,7 @@ fn load(rng: &mut Rng, duration_ms: u64) -> Load {
         delete_records_every_ms: 0,
         topic_churn_every_ms: 4_000,
         group_churn_every_ms: 0,
+        listed_every_ms: 300,
     }
 }
 
