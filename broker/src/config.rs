@@ -58,6 +58,8 @@ pub struct Config {
     /// `controller.quorum.election.timeout.ms`: the shortest time without a leader of the quorum after which a voter
     /// campaigns; it waits up to as long again, drawn by chance.
     pub election_timeout: Duration,
+    /// `controller.quorum.fetch.max.bytes`: the most entries that the quorum's leader sends at a time, the first one aside.
+    pub quorum_fetch_bytes_max: usize,
     /// `replica.lag.time.max.ms`: a follower that has not been in sync for so long leaves the ISR.
     pub replica_lag_max: Duration,
     /// `replica.fetch.max.bytes`: the most that a follower fetches of one partition at a time, its first batch aside.
@@ -155,6 +157,7 @@ impl Default for Config {
             leader_balance: controller::Timing::default().balance,
             controlled_shutdown_max: Duration::from_secs(10),
             election_timeout: raft::Timing::default().election_min,
+            quorum_fetch_bytes_max: raft::Limits::default().append_bytes_max,
             replica_lag_max: Duration::from_millis(
                 partition::Limits::default().replica_lag_ms_max.unsigned_abs(),
             ),

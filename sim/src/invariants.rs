@@ -84,6 +84,8 @@ pub struct Invariants {
     committed: BTreeMap<Index, (Term, Bytes)>,
     /// Linearizable reads that have no answer yet, and the entries that were committed when each began.
     reads: BTreeMap<(Process, u64), Option<Index>>,
+    /// Where each node's metadata log ends.
+    metadata_ends: BTreeMap<u32, Offset>,
     broker_epochs: BTreeMap<BrokerId, (i64, Process)>,
     votes: BTreeMap<(VoterId, Term), VoterId>,
     images: BTreeMap<i64, u64>,
@@ -186,6 +188,16 @@ impl Invariants {
         self.parted.get(&(log, follower)).copied()
     }
 
+    /// The newest term of the quorum that has a leader, and whose node that is.
+    pub fn quorum_leader(&self) -> Option<(Term, u32)> {
+        self.quorum_leaders.iter().next_back().map(|(term, (node, _))| (*term, *node))
+    }
+
+    /// Where a node's metadata log ends.
+    pub fn metadata_end(&self, node: u32) -> Offset {
+        self.metadata_ends.get(&node).copied().unwrap_or(0)
+    }
+
     /// The newest term in which somebody has voted for somebody else, and who for whom.
     pub fn newest_vote(&self) -> Option<(Term, BrokerId, BrokerId)> {
         let votes =
@@ -258,12 +270,16 @@ impl Invariants {
                 self.opened.insert((*log, node), incarnation);
                 self.opened(node, *log, (*start, *end), *last_epoch)
             }
-            Fact::Appended { log, .. }
-            | Fact::Cut { log, .. }
-            | Fact::Kept { log, .. }
-            | Fact::Starts { log, .. }
-                if *log == LogId::METADATA =>
-            {
+            Fact::Appended { log, batches } if *log == LogId::METADATA => {
+                let end = batches.last().map(|batch| batch.next);
+                self.metadata_ends.extend(end.map(|end| (node, end)));
+                None
+            }
+            Fact::Cut { log, end } if *log == LogId::METADATA => {
+                self.metadata_ends.insert(node, *end);
+                None
+            }
+            Fact::Kept { log, .. } | Fact::Starts { log, .. } if *log == LogId::METADATA => {
                 None // the quorum has laws of its own
             }
             Fact::Appended { log, batches } => {

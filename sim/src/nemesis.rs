@@ -213,7 +213,8 @@ impl Nemesis {
             | Fault::Hunt { .. }
             | Fault::Chase { .. }
             | Fault::LateAnswer { .. }
-            | Fault::Recast { .. } => self.trouble_several(fault).await,
+            | Fault::Recast { .. }
+            | Fault::FigureEight { .. } => self.trouble_several(fault).await,
         }
     }
 

@@ -278,6 +278,9 @@ pub enum Fault {
     /// Whoever leads the quorum dies, and disks become so many times slower. Who then votes for another one loses its power for `down_ms`;
     /// the other one is cut off, and the first starts again, `for_ms` before that ends.
     Recast { disk_factor: u32, down_ms: u64, for_ms: u64 },
+    /// Figure 8 of the Raft paper, among three voters whose words to each other take `delay_ms`: one begins to lead and is cut off at once, a
+    /// second alike; the first leads again until the third has got its entry from it, and then the second does.
+    FigureEight { voters: Vec<u32>, delay_ms: u64 },
     /// The next write to these files reports success and does nothing. Only where the atlas allows.
     LostWrite { broker: u32, files: Files, after_ms: u64, down_ms: u64 },
 }
@@ -322,6 +325,7 @@ impl Fault {
             Fault::Overtake { .. } => "overtake",
             Fault::LateAnswer { .. } => "late-answer",
             Fault::Recast { .. } => "recast",
+            Fault::FigureEight { .. } => "figure-8",
             Fault::LostWrite { .. } => "lost-write",
         }
     }
@@ -504,6 +508,7 @@ impl Fault {
             Fault::Swizzle { order, back, .. } => order.iter().chain(back).copied().collect(),
             Fault::Blackout { brokers, .. } => brokers.clone(),
             Fault::Rolling { order, .. } => order.clone(),
+            Fault::FigureEight { voters, .. } => voters.clone(),
             lone => lone.clone().the_one().map(|node| *node).into_iter().collect(),
         }
     }
@@ -553,7 +558,8 @@ impl Fault {
             | Fault::Hunt { .. }
             | Fault::Chase { .. }
             | Fault::LateAnswer { .. }
-            | Fault::Recast { .. } => None,
+            | Fault::Recast { .. }
+            | Fault::FigureEight { .. } => None,
         }
     }
 }

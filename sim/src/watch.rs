@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use weir_protocol::fact::Fact;
 use weir_protocol::raft::Term;
-use weir_protocol::types::{BrokerId, LeaderEpoch, LogId};
+use weir_protocol::types::{BrokerId, LeaderEpoch, LogId, Offset};
 use weir_runtime::simulation::{Observation, World};
 use weir_runtime::time::{self, Instant};
 
@@ -141,6 +141,17 @@ impl Watch {
     pub fn parted(&self, log: LogId, follower: u32) -> Option<(LeaderEpoch, u32)> {
         let (epoch, leader) = self.look().parted(log, BrokerId(follower as i32 + 1))?;
         Some((epoch, number(leader)))
+    }
+
+    /// The newest term of the quorum that has a leader, and who, counted from 0.
+    pub fn quorum_leader(&self) -> Option<(Term, u32)> {
+        let (term, node) = self.look().quorum_leader()?;
+        Some((term, node - 1))
+    }
+
+    /// Where a node's metadata log ends, counted from 0.
+    pub fn metadata_end(&self, node: u32) -> Offset {
+        self.look().metadata_end(node + 1)
     }
 
     /// The vote of the newest term that was cast for somebody else.

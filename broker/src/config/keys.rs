@@ -243,6 +243,13 @@ static KEYS: &[Key] = &[
         |c| shown_ms(c.election_timeout)
     ),
     key!(
+        "controller.quorum.fetch.max.bytes",
+        Int,
+        "the most that the quorum's leader sends a follower at a time, in bytes, its first entry aside (default 1 MiB)",
+        |c, v| bytes(v, 1).map(|n| c.quorum_fetch_bytes_max = n),
+        |c| shown(c.quorum_fetch_bytes_max)
+    ),
+    key!(
         "replica.lag.time.max.ms",
         Long,
         "a follower that has not been in sync for so long leaves the ISR (default 30000)",

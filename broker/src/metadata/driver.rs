@@ -498,6 +498,7 @@ impl Driver {
 
 fn quorum_setup(config: &Config) -> QuorumSetup {
     let limits = Limits {
+        append_bytes_max: config.quorum_fetch_bytes_max,
         entries_retained: config.metadata_entries_retained,
         snapshot_bytes_max: CONTENT_BYTES_MAX as u64,
         ..Limits::default()

@@ -86,6 +86,7 @@ impl Nemesis {
             }
             Fault::LateAnswer { .. } => self.answer_late(fault).await,
             Fault::Recast { .. } => self.recast(fault).await,
+            Fault::FigureEight { .. } => self.figure_eight(fault).await,
             _ => {}
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use weir_protocol::raft::Term;
 use weir_runtime::simulation::NodeId;
 use weir_runtime::time;
 
@@ -133,6 +134,72 @@ impl Nemesis {
         self.let_go(leader);
         sleep_ms(for_ms).await;
         cut_off.iter().for_each(|(from, to)| self.world.net().mend(*from, *to));
+    }
+
+    /// Three voters, each of whom can hold what another one's log does not, and win against it.
+    pub(super) async fn figure_eight(&self, fault: &Fault) {
+        let Fault::FigureEight { voters, delay_ms } = fault else { return };
+        let net = self.world.net();
+        let pairs =
+            || voters.iter().flat_map(|from| voters.iter().map(move |to| (self.node(*from), self.node(*to))));
+        let links: Vec<_> = pairs().filter(|(from, to)| from != to).collect();
+        links.iter().for_each(|(from, to)| net.set_link(*from, *to, Some(slow(*delay_ms, 0.0))));
+        if self.overwrite(voters, *delay_ms).await.is_some() {
+            self.struck(fault);
+        }
+        voters.iter().for_each(|voter| self.reconnect(*voter));
+        links.iter().for_each(|(from, to)| {
+            net.mend(*from, *to);
+            net.set_link(*from, *to, None);
+        });
+    }
+
+    /// As figure 8 has it, with the entry that each leader begins with. Returns whether it came that far.
+    async fn overwrite(&self, voters: &[u32], delay_ms: u64) -> Option<()> {
+        let (term, old) = self.watch.quorum_leader().filter(|(_, old)| voters.contains(old))?;
+        self.isolate(old);
+        // (a) Its first entry reaches nobody.
+        let (term, first) = self.next_leader(term).await.filter(|(_, first)| *first != old)?;
+        self.isolate(first);
+        self.reconnect(old);
+        // (b) Neither does that of another one, which the third has elected.
+        let (term, second) = self.next_leader(term).await.filter(|(_, second)| *second != first)?;
+        self.isolate(second);
+        let third = voters.iter().copied().find(|voter| ![first, second].contains(voter))?;
+        // (c) The first one's entry of the older term is copied, and nothing else.
+        self.reconnect(first);
+        let (term, again) = self.next_leader(term).await?;
+        let before = self.watch.metadata_end(third);
+        let copied = self.comes_true(|watch| watch.metadata_end(third) > before).await;
+        let (from, to) = (self.node(first), self.node(third));
+        self.world.net().cut(from, to);
+        sleep_ms(3 * delay_ms).await;
+        self.isolate(first);
+        // (d) The second one's is newer.
+        self.reconnect(second);
+        let last = self.next_leader(term).await?;
+        sleep_ms(10 * delay_ms).await;
+        (again == first && last.1 == second && copied).then_some(())
+    }
+
+    /// Who leads the quorum in a term after this one, once somebody does.
+    async fn next_leader(&self, term: Term) -> Option<(Term, u32)> {
+        let mut next = None;
+        self.comes_true(|watch| {
+            next = watch.quorum_leader().filter(|(newer, _)| *newer > term);
+            next.is_some()
+        })
+        .await;
+        next
+    }
+
+    /// Nobody hears a node, and it hears nobody.
+    fn isolate(&self, broker: u32) {
+        self.world.net().clog(self.node(broker), true, true);
+    }
+
+    fn reconnect(&self, broker: u32) {
+        self.world.net().unclog(self.node(broker));
     }
 
     /// Waits for something that may come true. Returns whether it has.

@@ -45,6 +45,8 @@ pub(super) fn draw(rng: &mut Rng, late: &mut Rng) -> (Cluster, Load, Vec<TimedFa
     }
     faults.extend(staged::draw(own, &cluster, &load, promise));
     load.listed_every_ms = pick(own, &[0, 0, 30, 100]);
+    let quorum_fetch_bytes = pick(own, &[1, 1, 300, 1 << 20]);
+    cluster.settings.insert("controller.quorum.fetch.max.bytes".to_owned(), quorum_fetch_bytes.to_string());
     faults.sort_by_key(|fault| fault.at_ms);
     (cluster, load, faults)
 }

@@ -65,6 +65,7 @@ pub(super) fn limits() -> Limits {
     Limits {
         entry_bytes_max: 64,
         append_bytes_max: 40,
+        piece_bytes_max: 40,
         cache_bytes_max: 300,
         uncommitted_max: 16,
         reads_max: 4,

@@ -405,8 +405,10 @@ impl Default for Timing {
 pub struct Limits {
     /// The largest payload.
     pub entry_bytes_max: usize,
-    /// The largest message with entries, or piece of a snapshot; one entry is always sent.
+    /// The largest message with entries; one entry is always sent.
     pub append_bytes_max: usize,
+    /// The largest piece of a snapshot.
+    pub piece_bytes_max: usize,
     /// The newest entries that are kept in memory for followers.
     pub cache_bytes_max: usize,
     /// How many entries a leader takes that are not committed.
@@ -426,6 +428,7 @@ impl Default for Limits {
         Limits {
             entry_bytes_max: 1 << 20,
             append_bytes_max: 1 << 20,
+            piece_bytes_max: 1 << 20,
             cache_bytes_max: 4 << 20,
             uncommitted_max: 4_096,
             reads_max: 4_096,

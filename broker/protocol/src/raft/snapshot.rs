@@ -60,7 +60,7 @@ impl Raft {
 
     /// Reads the next piece for a follower that needs what the log no longer has.
     pub(super) fn read_snapshot(&mut self, to: VoterId, effects: &mut Vec<Effect>) {
-        let (term, bytes_max) = (self.hard.term, self.limits.append_bytes_max);
+        let (term, bytes_max) = (self.hard.term, self.limits.piece_bytes_max);
         let newest = self.snapshot.clone();
         let Some(progress) = self.progress(to) else { return };
         if progress.snapshot.is_none() {

@@ -33,7 +33,7 @@ fn a_voter_that_lacks_what_the_log_has_dropped_gets_the_snapshot_in_pieces() {
     let start = cluster.raft(leader).log_start();
     assert!(start > 10, "the log begins at {start}");
     let bytes = cluster.raft(leader).snapshot().map_or(0, |snapshot| snapshot.bytes);
-    assert!(bytes > 2 * limits().append_bytes_max as u64, "several pieces");
+    assert!(bytes > 2 * limits().piece_bytes_max as u64, "several pieces");
     cluster.restart(away);
     cluster.run_well(2 * SECOND);
     assert_eq!(cluster.snapshots_installed, 1);

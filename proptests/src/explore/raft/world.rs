@@ -27,6 +27,7 @@ const LIMITS: Limits = Limits {
     entry_bytes_max: 64,
     // One entry a message.
     append_bytes_max: 1,
+    piece_bytes_max: 1,
     cache_bytes_max: 1 << 20,
     uncommitted_max: 64,
     reads_max: 8,

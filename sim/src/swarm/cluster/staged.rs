@@ -24,6 +24,13 @@ pub(super) fn draw(rng: &mut Rng, cluster: &Cluster, load: &Load, promise: Promi
     if cluster.voting().count() == 3 && loses_power && rng.u32(0..ONE_IN) == 0 {
         some(rng, recast);
     }
+    let voters: Vec<u32> = cluster.voting().collect();
+    if voters.len() == 3 && rng.u32(0..ONE_IN) == 0 {
+        for _ in 0..rng.u32(1..3) {
+            let fault = Fault::FigureEight { voters: voters.clone(), delay_ms: pick(rng, &[8, 15, 25]) };
+            faults.push(TimedFault { at_ms: rng.u64(1_000..load.duration_ms), fault });
+        }
+    }
     faults
 }
 
