@@ -203,6 +203,18 @@ fn what_is_shown_is_on_the_disk_of_every_member() {
 }
 
 #[test]
+fn a_member_cuts_nothing_that_was_shown() {
+    let one = batch(0, 0, 7);
+    let all = [keeps(FIRST, one), keeps(SECOND, one), keeps(THIRD, one)].concat();
+    let cut = [(SECOND, Fact::Cut { log: log(), end: 0 })];
+    assert_eq!(broken_in_a_cluster(all.clone().into_iter().chain(cut.clone())), Vec::<String>::new());
+    let shown = all.into_iter().chain([(FIRST, watermark(2, 2))]).chain(cut);
+    assert_eq!(broken_in_a_cluster(shown.clone()), ["committed-cut"]);
+    let forgetful = Premises { forgetful: BTreeSet::from([2]), ..Premises::default() };
+    assert_eq!(broken_under(forgetful, shown), Vec::<String>::new(), "its disk lies");
+}
+
+#[test]
 fn a_disk_that_is_lost_after_its_report_was_a_copy() {
     let (one, other) = (batch(0, 0, 7), batch(2, 0, 8));
     let forgetful = || Premises { forgetful: BTreeSet::from([2, 3]), ..Premises::default() };
@@ -237,7 +249,8 @@ fn whoever_leads_was_chosen_and_has_everything() {
     let one = batch(0, 0, 7);
     let all = [keeps(FIRST, one), keeps(SECOND, one), keeps(THIRD, one)].concat();
     let shown = all.into_iter().chain([(FIRST, watermark(2, 2)), (FIRST, Fact::Cut { log: log(), end: 0 })]);
-    assert_eq!(broken_in_a_cluster(shown.chain([(FIRST, leads(0))])), ["leader-without-committed"]);
+    let broken = broken_in_a_cluster(shown.chain([(FIRST, leads(0))]));
+    assert_eq!(broken, ["committed-cut", "leader-without-committed"]);
 }
 
 #[test]
@@ -251,11 +264,12 @@ fn a_cut_that_was_not_durable_may_be_undone_by_a_crash() {
     };
     let unkept = (FIRST, Fact::Appended { log: log(), batches: vec![instead] });
     let back = shown.clone().chain([unkept.clone()]).chain(again(0));
-    assert_eq!(broken_in_a_cluster(back), Vec::<String>::new());
+    assert_eq!(broken_in_a_cluster(back), ["committed-cut"], "but whoever leads has everything");
     let not_back = shown.clone().chain([unkept]).chain(again(1));
-    assert_eq!(broken_in_a_cluster(not_back), ["leader-without-committed"]);
+    assert_eq!(broken_in_a_cluster(not_back), ["committed-cut", "leader-without-committed"]);
     let kept = shown.chain(keeps(FIRST, instead)).chain(again(0));
-    assert_eq!(broken_in_a_cluster(kept), ["leader-without-committed"], "a cut that is durable stays");
+    let broken = broken_in_a_cluster(kept);
+    assert_eq!(broken, ["committed-cut", "leader-without-committed"], "a cut that is durable stays");
 }
 
 #[test]
@@ -270,6 +284,22 @@ fn a_voter_votes_once_in_a_term() {
     let vote = |candidate| Fact::Voted { voter: voter(1), term: 3, candidate: voter(candidate) };
     assert_eq!(broken_in_a_cluster([(FIRST, vote(2)), (RESTARTED, vote(2))]), Vec::<String>::new());
     assert_eq!(broken_in_a_cluster([(FIRST, vote(2)), (RESTARTED, vote(3))]), ["two-votes"]);
+}
+
+#[test]
+fn a_read_sees_what_was_committed_before_it_began() {
+    let (began, done) = (Fact::ReadBegan { read: 7 }, |commit| Fact::ReadDone { read: 7, commit });
+    let told = |commit| {
+        let later = (SECOND, committed(101, 1, "b"));
+        broken_in_a_cluster([
+            (SECOND, committed(100, 1, "a")),
+            (FIRST, began.clone()),
+            later,
+            (FIRST, done(commit)),
+        ])
+    };
+    assert_eq!(told(101), Vec::<String>::new(), "what came later need not be seen");
+    assert_eq!(told(100), ["stale-read"]);
 }
 
 #[test]
@@ -290,12 +320,14 @@ fn a_compacted_log_may_have_gaps_and_other_checksums_below_what_was_compacted() 
         let fetched = [second, third].into_iter().flat_map(|batch| keeps(THIRD, batch));
         life.iter().cloned().chain([emptied]).chain(fetched).collect::<Vec<_>>()
     };
+    let broken =
+        |facts| broken_under(Premises { forgetful: BTreeSet::from([3]), ..Premises::default() }, facts);
     let smaller = BatchName { checksum: 9, ..second };
-    assert_eq!(broken_in_a_cluster(again(smaller, third)), Vec::<String>::new());
+    assert_eq!(broken(again(smaller, third)), Vec::<String>::new());
     let changed = BatchName { checksum: 9, ..third };
-    assert_eq!(broken_in_a_cluster(again(smaller, changed)), ["two-records"], "nothing compacts it");
+    assert_eq!(broken(again(smaller, changed)), ["two-records"], "nothing compacts it");
     let longer = BatchName { next: 5, ..smaller };
-    assert_eq!(broken_in_a_cluster(again(longer, third)), ["two-records"], "its borders stay");
+    assert_eq!(broken(again(longer, third)), ["two-records"], "its borders stay");
 }
 
 #[test]
