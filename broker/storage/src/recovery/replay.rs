@@ -367,7 +367,12 @@ impl Replay<'_> {
                 self.files.remove(&(slot, base));
                 self.dirty.segments.remove(&(slot, base));
                 batch.push(Op::Remove { path: layout::segment_file(log, base) });
-            } else if base == segment_base && entry.len > position {
+            } else if base == segment_base {
+                // The process before this one may have cut it and died before that was durable.
+                self.dirty.segments.insert((slot, base));
+                if entry.len <= position {
+                    continue;
+                }
                 let file = self.open((slot, base), log).await?;
                 batch.push(Op::Truncate { file, len: position });
             } else {
