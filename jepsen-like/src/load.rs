@@ -195,8 +195,7 @@ pub fn work(load: &Load, shared: &Shared) -> Vec<Work> {
     }
     if load.listed_every_ms > 0 {
         let every = Duration::from_millis(load.listed_every_ms);
-        let topics = load.topics.iter().map(|topic| topic.name.clone()).collect();
-        add(Some(administrator), Box::pin(listing::run(shared.clone(), every, topics)));
+        add(Some(administrator), Box::pin(listing::run(shared.clone(), every)));
     }
     works
 }
