@@ -336,7 +336,7 @@ mod tests {
             .flat_map(|seed| plan(seed).faults)
             .map(|fault| fault.fault.name())
             .collect();
-        assert_eq!(kinds.len(), 35, "{kinds:?}");
+        assert_eq!(kinds.len(), 38, "{kinds:?}");
     }
 
     #[test]
