@@ -182,8 +182,11 @@ impl Logs {
     pub(super) fn starts(&mut self, log: LogId, node: u32, start: Offset) {
         let replica = self.replica(log, node);
         replica.start = replica.start.max(start);
+        // Beyond the end it is another log, which is kept when that is told.
+        if start <= replica.end {
+            replica.durable = replica.durable.max(start);
+        }
         replica.end = replica.end.max(start);
-        replica.durable = replica.durable.max(start);
     }
 
     pub(super) fn durable(&mut self, log: LogId, node: u32, end: Offset) {

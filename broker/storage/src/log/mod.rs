@@ -304,7 +304,12 @@ impl Log {
     /// A cut is durable. Returns the durable end if it has moved.
     pub fn on_cut(&mut self, cut: &Cut) -> Option<Offset> {
         self.pending_cuts.retain(|(generation, _)| *generation > cut.generation);
-        if cut.generation != self.generation || cut.end <= self.durable_end {
+        if cut.generation != self.generation {
+            return None;
+        }
+        if cut.end <= self.durable_end {
+            // A start beyond the end counts at once; that it is kept as well is news.
+            simulation::observe(|| Fact::Kept { log: self.id, end: self.durable_end });
             return None;
         }
         self.set_durable(cut.end);
