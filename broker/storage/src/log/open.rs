@@ -8,7 +8,7 @@ use std::sync::Arc;
 use weir_defect::defect;
 use weir_protocol::partition::producers::Producers;
 use weir_protocol::types::{LogId, Offset};
-use weir_runtime::disk::{Disk, File, Lane, Op, OpenMode};
+use weir_runtime::disk::{BatchError, Disk, File, Lane, Op, OpenMode};
 use weir_runtime::time;
 
 use super::{Log, LogHandle, Segment};
@@ -48,6 +48,7 @@ pub(crate) async fn open(
     let known_epochs = state.epochs.clone();
     let loader = Loader {
         disk: shared.disk.clone(),
+        shared: Arc::clone(&shared),
         id,
         interval_bytes: config.index_interval_bytes,
         state,
@@ -110,6 +111,7 @@ pub(crate) async fn open(
 
 struct Loader {
     disk: Disk,
+    shared: Arc<Shared>,
     id: LogId,
     interval_bytes: u32,
     state: LogState,
@@ -171,6 +173,16 @@ impl Loader {
     /// Whether nothing may stand between these offsets.
     fn allows_gap(&self, from: Offset, to: Offset) -> bool {
         Compacted::allows_gap(self.state.compacted.gaps_below, from, to)
+    }
+
+    /// Syncs a segment. One that fails has lost what a later one would not miss: the folder fails (contract 8).
+    async fn sync(&self, file: &File) -> Result<(), StorageError> {
+        let doing = "sync a segment";
+        let Err(error) = self.disk.sync(file).await else { return Ok(()) };
+        let source = error.source.kind().into();
+        let same = BatchError { index: error.index, op: error.op.clone(), source, done: Vec::new() };
+        self.shared.inbox.push(Command::Failed(StorageError::disk(doing)(error)));
+        Err(StorageError::disk(doing)(same))
     }
 
     async fn open_segment(&self, base: Offset) -> Result<File, StorageError> {
@@ -281,7 +293,7 @@ impl Loader {
             (self.state.end, self.state.position) = (index.next_offset, index.covered);
             if !self.state.os {
                 let file = self.open_segment(segment.base).await?;
-                self.disk.sync(&file).await.map_err(StorageError::disk("sync a segment"))?;
+                self.sync(&file).await?;
             }
             self.dirty.push(segment.base);
             if self.may_be_torn() && self.state.position < segment.bytes {
@@ -368,8 +380,9 @@ impl Loader {
                 last.bytes = position;
                 tracing::info!(log = %self.id, segment = base, bytes = cut, "bytes beyond the log's end are cut");
                 let file = self.open_segment(base).await?;
-                let batch = vec![Op::Truncate { file: file.clone(), len: position }, Op::Sync { file }];
-                self.disk.submit(Lane::Pool, batch).await.map_err(StorageError::disk("cut a segment"))?;
+                let cut = vec![Op::Truncate { file: file.clone(), len: position }];
+                self.disk.submit(Lane::Pool, cut).await.map_err(StorageError::disk("cut a segment"))?;
+                self.sync(&file).await?;
                 self.dirty.push(base);
             }
         } else {
