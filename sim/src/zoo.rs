@@ -11,7 +11,7 @@ use crate::swarm;
 /// Seeds within which a defect must be found.
 pub const SEEDS_MAX: u64 = 1_000;
 
-/// The defects that this version of Weir can have; the others wait for the feature that they are about.
+/// The defects that this version of Weir can have, and that its design does not rule out (`docs/bugs`); the others wait for the feature that they are about.
 pub const BUILT: &[Defect] = &[
     Defect::clear_clean_marker_late,
     Defect::drop_producer_state_on_failover,
@@ -43,7 +43,6 @@ pub const BUILT: &[Defect] = &[
     Defect::no_hw_bump_on_full_truncation,
     Defect::no_fetch_epoch_check,
     Defect::keep_state_on_reload,
-    Defect::reconfigure_before_noop,
     Defect::no_fsync_vote,
     Defect::resume_same_epoch,
     Defect::commit_prior_term,

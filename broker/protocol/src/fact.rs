@@ -47,13 +47,13 @@ pub enum Fact {
         /// Whom.
         leader: BrokerId,
     },
-    /// A leader tells a follower that their logs have parted.
+    /// A leader tells a follower that it cannot go on from where it stands: their logs have parted, or it stands outside of the leader's.
     Parted {
         /// Which partition's.
         log: LogId,
         /// In which leader epoch the follower asks.
         epoch: LeaderEpoch,
-        /// Who must cut its log.
+        /// Who asks.
         follower: BrokerId,
     },
     /// A replica was cut, because its leader does not have what lay above.

@@ -140,9 +140,9 @@ impl Nemesis {
     pub(super) async fn figure_eight(&self, fault: &Fault) {
         let Fault::FigureEight { voters, delay_ms } = fault else { return };
         let net = self.world.net();
-        let pairs =
-            || voters.iter().flat_map(|from| voters.iter().map(move |to| (self.node(*from), self.node(*to))));
-        let links: Vec<_> = pairs().filter(|(from, to)| from != to).collect();
+        let pairs = voters.iter().flat_map(|from| voters.iter().map(move |to| (from, to)));
+        let pairs = pairs.filter(|(from, to)| from != to);
+        let links: Vec<_> = pairs.map(|(from, to)| (self.node(*from), self.node(*to))).collect();
         links.iter().for_each(|(from, to)| net.set_link(*from, *to, Some(slow(*delay_ms, 0.0))));
         if self.overwrite(voters, *delay_ms).await.is_some() {
             self.struck(fault);
@@ -154,7 +154,7 @@ impl Nemesis {
         });
     }
 
-    /// As figure 8 has it, with the entry that each leader begins with. Returns whether it came that far.
+    /// As figure 8 has it, with the entry that each leader begins with. `None`: it did not come that far.
     async fn overwrite(&self, voters: &[u32], delay_ms: u64) -> Option<()> {
         let (term, old) = self.watch.quorum_leader().filter(|(_, old)| voters.contains(old))?;
         self.isolate(old);

@@ -175,14 +175,21 @@ impl Loader {
         Compacted::allows_gap(self.state.compacted.gaps_below, from, to)
     }
 
-    /// Syncs a segment. One that fails has lost what a later one would not miss: the folder fails (contract 8).
     async fn sync(&self, file: &File) -> Result<(), StorageError> {
-        let doing = "sync a segment";
-        let Err(error) = self.disk.sync(file).await else { return Ok(()) };
+        self.disk.sync(file).await.map_err(|error| self.fail_folder("sync a segment", error))
+    }
+
+    async fn sync_folder(&self, folder: PathBuf) -> Result<(), StorageError> {
+        let synced = self.disk.sync_dir(folder).await;
+        synced.map_err(|error| self.fail_folder("sync a log's folder", error))
+    }
+
+    /// A sync that fails has lost what a later one would not miss: the folder fails, not this opening alone (contract 8).
+    fn fail_folder(&self, doing: &'static str, error: BatchError) -> StorageError {
         let source = error.source.kind().into();
         let same = BatchError { index: error.index, op: error.op.clone(), source, done: Vec::new() };
         self.shared.inbox.push(Command::Failed(StorageError::disk(doing)(error)));
-        Err(StorageError::disk(doing)(same))
+        StorageError::disk(doing)(same)
     }
 
     async fn open_segment(&self, base: Offset) -> Result<File, StorageError> {
@@ -303,7 +310,7 @@ impl Loader {
         if self.state.end > known_end && !self.state.os {
             // These batches count as durable from now on: so must the names of their files.
             for folder in [layout::log_dir(self.id), PathBuf::new()] {
-                self.disk.sync_dir(folder).await.map_err(StorageError::disk("sync a log's folder"))?;
+                self.sync_folder(folder).await?;
             }
         }
         if self.state.end > known_end {
@@ -390,8 +397,7 @@ impl Loader {
         }
         if has_above {
             // What was cut must not come back under what is appended now.
-            let folder = layout::log_dir(self.id);
-            self.disk.sync_dir(folder).await.map_err(StorageError::disk("cut a log"))?;
+            self.sync_folder(layout::log_dir(self.id)).await?;
         }
         Ok(())
     }
