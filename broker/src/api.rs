@@ -168,7 +168,8 @@ impl Api {
             Request::Produce(request) => return produce::begin(api, origin, call, request, charge).await,
             Request::ApiVersions(request) => {
                 let view = api.image.current();
-                return ready(call, api_versions::handle(&view.image, &request, call.version));
+                let known = api.config.feature_levels;
+                return ready(call, api_versions::handle(&view.image, known, &request, call.version));
             }
             Request::DescribeCluster(request) => {
                 return ready(call, describe_cluster::handle(api, origin, &request));

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use weir_protocol::metadata::settings;
+use weir_protocol::metadata::{FeatureRange, settings};
 use weir_protocol::{controller, group, partition, raft};
 
 pub(crate) use keys::StaticSetting;
@@ -35,6 +35,9 @@ pub struct Config {
     pub node_id: i32,
     /// `process.roles`: whether this node votes in the metadata quorum, holds partitions, or both.
     pub roles: Roles,
+    /// `weir.feature.level.max`: the levels that this node works at (KIP-584). One that works beyond what this version
+    /// knows plays a newer version.
+    pub feature_levels: FeatureRange,
     /// `controller.quorum.voters`: the quorum's first voters, with the addresses of their internal listeners. Empty: this
     /// node alone.
     pub quorum_voters: Vec<QuorumVoter>,
@@ -147,6 +150,7 @@ impl Default for Config {
             http: None,
             node_id: 1,
             roles: Roles::default(),
+            feature_levels: FeatureRange::KNOWN,
             quorum_voters: Vec::new(),
             internal_listen: None,
             internal_advertised: None,

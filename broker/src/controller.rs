@@ -18,7 +18,7 @@ use weir_protocol::controller::{
     Answer, CommandId, Controller, Effect, Input, Limits, Question as TailQuestion, Refused, RequestId,
     Timing,
 };
-use weir_protocol::metadata::{Change, ClusterCommand, Command, FEATURE_LEVEL_MAX, Image, Record, Rejected};
+use weir_protocol::metadata::{Change, ClusterCommand, Command, FeatureRange, Image, Record, Rejected};
 use weir_protocol::raft::{ChangeRefusal, Index, VoterChange};
 use weir_protocol::types::{BrokerId, VoterId};
 use weir_runtime::time::{self, Alarm, Instant};
@@ -107,6 +107,8 @@ pub(crate) struct Controlling {
     lost: mpsc::UnboundedReceiver<VoterId>,
     timing: Timing,
     limits: Limits,
+    /// What this node can work at.
+    features: FeatureRange,
     /// While this node leads the quorum and knows everything that was committed before.
     core: Option<Controller>,
     /// Who leads the quorum, as far as is known.
@@ -147,6 +149,7 @@ impl Controlling {
             lost,
             timing,
             limits,
+            features: FeatureRange::KNOWN,
             core: None,
             leader: None,
             waiting: BTreeMap::new(),
@@ -162,6 +165,11 @@ impl Controlling {
             effects: Vec::new(),
             complaints: Complaints::default(),
         }
+    }
+
+    /// The same, of a node that works at these feature levels.
+    pub(crate) fn with_feature_levels(self, features: FeatureRange) -> Controlling {
+        Controlling { features, ..self }
     }
 
     /// What happens next. Cancel-safe.
@@ -236,7 +244,7 @@ impl Controlling {
             let cluster_id =
                 self.peers.cluster_id().unwrap_or_else(|| Uuid::from_bytes(random::uuid_bytes()));
             tracing::info!(%cluster_id, "a new cluster");
-            let command = Command::FormCluster { cluster_id, feature_level: FEATURE_LEVEL_MAX };
+            let command = Command::FormCluster { cluster_id, feature_level: self.features.max };
             // Nobody waits for it; when it is lost, the next leader forms the cluster.
             todos.push(Todo::Propose { ticket: self.ticket(), record: command.into() });
         }
@@ -382,7 +390,8 @@ impl Controlling {
         image: &Image,
         todos: &mut Vec<Todo>,
     ) {
-        match image.permits(&record) {
+        let permitted = image.permits(&record).and_then(|()| self.knows(&record));
+        match permitted {
             Ok(()) => {
                 let ticket = Ticket::Request(self.wait(reply).0);
                 todos.push(Todo::Propose { ticket, record });
@@ -393,6 +402,16 @@ impl Controlling {
                 // Whoever asked may have gone.
                 let _ = reply.send(ControllerReply::Proposed { index, outcome: Err(rejected) });
             }
+        }
+    }
+
+    /// Whether this node knows the level that the cluster is to be raised to: it must be able to go on controlling.
+    fn knows(&self, record: &Record) -> Result<(), Rejected> {
+        match record {
+            Record::V1(Command::SetFeatureLevel { level }) if !self.features.contains(*level) => {
+                Err(Rejected::UnsupportedFeature(*level))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -14,7 +14,7 @@ mod tests;
 use std::time::Duration;
 
 use weir_protocol::controller::{Refused, Timing, Wants};
-use weir_protocol::metadata::{Command, FEATURE_LEVEL_MAX, LastStop, Registration, Rejected};
+use weir_protocol::metadata::{Command, FeatureRange, LastStop, Registration, Rejected};
 use weir_protocol::types::BrokerId;
 use weir_runtime::task::{self, JoinHandle};
 use weir_runtime::time::{self, Instant};
@@ -50,11 +50,14 @@ pub enum MembershipError {
     Duplicate(BrokerId),
     /// The cluster works at a level that this version does not know.
     #[error(
-        "the cluster works at feature level {level}; this version of Weir knows levels 1 to {FEATURE_LEVEL_MAX}"
+        "the cluster works at feature level {level}; this node knows levels {known}: start a version of Weir that \
+         knows level {level}"
     )]
     FeatureLevel {
         /// The cluster's.
         level: u16,
+        /// This node's.
+        known: FeatureRange,
     },
     /// The cluster does not take the registration.
     #[error("the cluster refuses this broker: {0}")]
@@ -252,7 +255,8 @@ impl Member {
                 Ok(())
             }
             Refused::Rejected(Rejected::UnsupportedFeature(level)) => {
-                Err(MembershipError::FeatureLevel { level }.into())
+                let known = self.setup.registration.features;
+                Err(MembershipError::FeatureLevel { level, known }.into())
             }
             Refused::Rejected(rejected) => Err(MembershipError::Rejected(rejected).into()),
             // A registration is a request.
@@ -266,7 +270,7 @@ impl Member {
         let Registration { broker, folder, incarnation, endpoints, rack, features, .. } =
             self.setup.registration.clone();
         let register = Command::RegisterBroker { broker, folder, incarnation, endpoints, rack, features };
-        for command in [register, Command::SetFeatureLevel { level: FEATURE_LEVEL_MAX }] {
+        for command in [register, Command::SetFeatureLevel { level: features.max }] {
             let question = ControllerQuestion::Propose(command.into());
             match self.setup.client.ask(question, time::now() + HEARTBEAT_MAX).await {
                 Ok(ControllerReply::Proposed { outcome: Ok(_), .. }) => {}

@@ -25,9 +25,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use weir_protocol::metadata::settings::{self, Layers, TopicSettings};
-use weir_protocol::metadata::{
-    Change, Command, FEATURE_LEVEL_MAX, FeatureRange, Image, PartitionState, Record, Rejected, Topic,
-};
+use weir_protocol::metadata::{Change, Command, Image, PartitionState, Record, Rejected, Topic};
 use weir_protocol::raft::Index;
 use weir_protocol::types::{BrokerId, FolderId, Incarnation, LogId, TopicId};
 use weir_runtime::{time, watch};
@@ -39,9 +37,6 @@ use crate::peer::message::{ControllerQuestion, ControllerReply, NotDone};
 
 pub(crate) use describe::{Described, Level};
 pub(crate) use quorum::LeaderView;
-
-/// The feature levels that this code can work at.
-pub(crate) const FEATURE_LEVELS: FeatureRange = FeatureRange { min: 1, max: FEATURE_LEVEL_MAX };
 
 /// The image, and what is derived from it.
 #[derive(Debug, Default)]

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod configs;
+mod features;
 mod groups;
 pub(crate) mod offsets;
 mod records;
@@ -18,6 +19,7 @@ pub use cluster::{
     BrokerDescription, ClusterDescription, Elected, Election, QuorumDescription, QuorumMember,
 };
 pub use configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource};
+pub use features::FeatureLevel;
 pub use groups::{GroupDescription, GroupListing, GroupMember};
 pub use offsets::{OffsetAt, OffsetSpec};
 pub use topics::{NewTopic, TopicDescription, TopicListing};

@@ -9,7 +9,7 @@ use weir_wire::kafka::messages::{
     HeartbeatRequest, IncrementalAlterConfigsRequest, InitProducerIdRequest, JoinGroupRequest,
     LeaveGroupRequest, ListGroupsRequest, ListOffsetsRequest, MetadataRequest, OffsetCommitRequest,
     OffsetDeleteRequest, OffsetFetchRequest, ProduceRequest, RemoveRaftVoterRequest, SyncGroupRequest,
-    UnregisterBrokerRequest,
+    UnregisterBrokerRequest, UpdateFeaturesRequest,
 };
 
 /// A request that this client makes.
@@ -48,6 +48,7 @@ calls! {
     AddRaftVoterRequest = "AddRaftVoter" 0..=0;
     RemoveRaftVoterRequest = "RemoveRaftVoter" 0..=0;
     UnregisterBrokerRequest = "UnregisterBroker" 0..=0;
+    UpdateFeaturesRequest = "UpdateFeatures" 1..=2;
     // Kafka 2.4 and newer: earlier versions know no static members (KIP-345), 10 names topics by id.
     OffsetCommitRequest = "OffsetCommit" 7..=9;
     // Kafka 3.0 and newer: several groups in one request, 10 names topics by id.

@@ -30,8 +30,8 @@ mod fake_broker;
 
 pub use admin::{
     Admin, BrokerDescription, ClusterDescription, ConfigChange, ConfigEntry, ConfigResource, ConfigSource,
-    Elected, Election, GroupDescription, GroupListing, GroupMember, NewTopic, OffsetAt, OffsetSpec,
-    QuorumDescription, QuorumMember, TopicDescription, TopicListing,
+    Elected, Election, FeatureLevel, GroupDescription, GroupListing, GroupMember, NewTopic, OffsetAt,
+    OffsetSpec, QuorumDescription, QuorumMember, TopicDescription, TopicListing,
 };
 pub use cluster::{Client, ClientConfig};
 pub use consumer::{

@@ -10,6 +10,7 @@ mod keyed;
 mod listing;
 pub mod plan;
 mod producing;
+mod raising;
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -29,6 +30,7 @@ pub use churn::DELETED;
 pub use consuming::{ask_groups, final_read};
 pub use grouping::LATE_COMMIT;
 pub use producing::{probe, send};
+pub use raising::LEVEL_RAISED;
 
 /// What every client of a run shares.
 #[derive(Clone)]
@@ -196,6 +198,9 @@ pub fn work(load: &Load, shared: &Shared) -> Vec<Work> {
     if load.listed_every_ms > 0 {
         let every = Duration::from_millis(load.listed_every_ms);
         add(Some(administrator), Box::pin(listing::run(shared.clone(), every)));
+    }
+    if load.feature_level > 0 {
+        add(Some(administrator), Box::pin(raising::run(shared.clone(), load.feature_level)));
     }
     works
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weir_broker::config::{QuorumVoter, Roles, Secret};
@@ -25,6 +26,9 @@ pub const FOLDER: &str = "/data";
 /// The exit code by which a broker says that what it cannot do without is damaged.
 pub const DAMAGED: u8 = 5;
 
+/// The exit code by which a node says that the cluster refuses it.
+pub const REFUSED: u8 = 7;
+
 /// How a broker's process ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
@@ -32,6 +36,8 @@ pub struct Exit {
     pub code: u8,
     /// The line on standard error.
     pub line: String,
+    /// Whether it had begun to serve, and was a broker.
+    pub served: bool,
 }
 
 /// What the outside of a broker sees of it: its log line when it ends, and whether it is ready.
@@ -79,6 +85,15 @@ pub struct Broker {
     pub node: NodeId,
     /// What is seen of it from outside.
     pub seen: Seen,
+    /// The newest feature level that the version installed on it knows; 0: this version.
+    installed: Arc<AtomicU16>,
+}
+
+impl Broker {
+    /// Installs another version, which the next start runs.
+    pub fn install(&self, feature_level: u16) {
+        self.installed.store(feature_level, Ordering::Relaxed);
+    }
 }
 
 /// The address of a broker.
@@ -126,23 +141,32 @@ fn properties(cluster: &Cluster, number: u32) -> String {
 pub fn add_broker(world: &World, number: u32, cluster: &Cluster) -> Broker {
     let seen = Seen::default();
     let (config, properties) = (config(cluster, number), properties(cluster, number));
-    let inside = seen.clone();
+    let (inside, installed) = (seen.clone(), Arc::<AtomicU16>::default());
+    let version = Arc::clone(&installed);
     let node = world.add_node(&format!("broker-{number}"), address(number), move || {
-        let (seen, config, properties) = (inside.clone(), config.clone(), properties.clone());
+        let (seen, config, mut properties) = (inside.clone(), config.clone(), properties.clone());
+        if let level @ 1.. = version.load(Ordering::Relaxed) {
+            properties += &format!("weir.feature.level.max={level}\n");
+        }
         seen.lives().0 += 1;
         async move {
-            if let Some(exit) = process(config, &properties, &seen).await {
+            let is_broker = config.roles.broker;
+            if let Some(mut exit) = process(config, &properties, &seen).await {
+                exit.served = is_broker && seen.is_ready();
+                if exit.code == REFUSED {
+                    simulation::situation(situation::VERSION_REFUSED);
+                }
                 simulation::trace("broker exits", || format!("{} {}", exit.code, exit.line));
                 seen.exits().push(exit);
             }
         }
     });
-    Broker { node, seen }
+    Broker { node, seen, installed }
 }
 
 /// What `main` does in the production binary. Returns how it ended, unless it was asked to end and could.
 async fn process(mut config: Config, properties: &str, seen: &Seen) -> Option<Exit> {
-    let exit = |code, line: String| Some(Exit { code, line });
+    let exit = |code, line: String| Some(Exit { code, line, served: false });
     if let Err(error) = config.apply(Path::new("server.properties"), properties) {
         return exit(2, error.to_string());
     }

@@ -77,6 +77,7 @@ fn smaller_loads(plan: &Plan) -> Vec<Plan> {
     consider(&|plan| plan.load.delete_records_every_ms = 0);
     consider(&|plan| plan.load.topic_churn_every_ms = 0);
     consider(&|plan| plan.load.listed_every_ms = 0);
+    consider(&|plan| plan.load.feature_level = 0);
     consider(&|plan| plan.load.topics.iter_mut().for_each(|topic| topic.partitions = 1));
     consider(&|plan| {
         plan.load.producers.iter_mut().for_each(|producer| producer.compression = "none".to_owned())

@@ -4,6 +4,7 @@ mod several;
 mod staged;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub struct Nemesis {
     deeds: Arc<Mutex<Deeds>>,
     /// Brokers that a fault keeps down; the supervisor leaves them alone.
     held: Arc<Mutex<BTreeMap<u32, u32>>>,
+    /// The newest version that was installed, by the feature level that it knows.
+    newest: Arc<AtomicU16>,
     /// Faults that may not have ended yet.
     under_way: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
@@ -59,6 +62,7 @@ impl Nemesis {
             clients: Arc::new(clients),
             deeds: Arc::default(),
             held: Arc::default(),
+            newest: Arc::default(),
             under_way: Arc::default(),
         }
     }
@@ -109,6 +113,7 @@ impl Nemesis {
         self.world.net().heal();
         self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
         for broker in self.brokers.iter() {
+            broker.install(self.newest.load(Ordering::Relaxed));
             self.world.disk(broker.node).heal();
             self.world.clock(broker.node).heal();
             self.world.resume(broker.node);
@@ -171,6 +176,7 @@ impl Nemesis {
             | Fault::CrashInRecovery { .. }
             | Fault::Restart { .. }
             | Fault::RestartThenCrash { .. } => self.stop_and_start(fault).await,
+            Fault::Install { level, down_ms, .. } => self.install(fault, broker, level, down_ms).await,
             Fault::BitRot { .. } => self.rot(fault, node).await,
             Fault::Wipe { .. } | Fault::LostWrite { .. } => self.harm(fault, node).await,
             Fault::Relapse { .. } => self.relapse(fault, node).await,
@@ -292,6 +298,17 @@ impl Nemesis {
             }
             time::sleep(Duration::from_millis(5)).await; // a look at the process table, as a supervisor has it
         }
+    }
+
+    /// Another version takes over. One that the cluster refuses is started again and again, until a newer one is installed.
+    async fn install(&self, fault: &Fault, broker: u32, level: u16, down_ms: u64) {
+        self.struck(fault);
+        self.hold(broker, 1);
+        self.stop_cleanly(self.node(broker)).await;
+        self.brokers[broker as usize].install(level);
+        self.newest.fetch_max(level, Ordering::Relaxed);
+        sleep_ms(down_ms).await;
+        self.let_go(broker);
     }
 
     async fn rot(&self, fault: &Fault, node: NodeId) {

@@ -260,6 +260,8 @@ pub enum Fault {
     Blackout { brokers: Vec<u32>, power: bool, down_ms: Vec<u64> },
     /// A clean stop and a start of one node after the other.
     Rolling { order: Vec<u32>, down_ms: u64, pause_ms: u64 },
+    /// A node is stopped cleanly, and another version of Weir is started on its folder, which works up to this feature level.
+    Install { broker: u32, level: u16, down_ms: u64 },
     /// Something happens to whoever plays this part just then, for a while.
     Hunt { whom: Whom, blow: Blow, for_ms: u64 },
     /// Something happens to whoever plays this part just then, `after_ms` later to whoever plays it next, and so on.
@@ -316,6 +318,7 @@ impl Fault {
             Fault::HalfOpen { .. } => "half-open",
             Fault::Blackout { .. } => "blackout",
             Fault::Rolling { .. } => "rolling",
+            Fault::Install { .. } => "install",
             Fault::Hunt { whom: Whom::Leader(_), .. } => "hunt-leader",
             Fault::Hunt { whom: Whom::Follower(_), .. } => "hunt-follower",
             Fault::Hunt { whom: Whom::Quorum, .. } => "hunt-quorum-leader",
@@ -547,7 +550,8 @@ impl Fault {
             | Fault::Wipe { broker, .. }
             | Fault::Relapse { broker, .. }
             | Fault::Overtake { broker, .. }
-            | Fault::LostWrite { broker, .. } => Some(broker),
+            | Fault::LostWrite { broker, .. }
+            | Fault::Install { broker, .. } => Some(broker),
             Fault::Deaf { .. }
             | Fault::Split { .. }
             | Fault::Flap { .. }

@@ -153,6 +153,11 @@ pub mod situation {
     /// A voter found metadata damaged and got it from the others.
     pub const VOTER_DAMAGED: &str = "metadata voter damaged";
 
+    /// The cluster gave up an older version, once every broker had a newer one.
+    pub const LEVEL_RAISED: &str = weir_jepsen::load::LEVEL_RAISED;
+    /// A node of a version that was given up was started, and refused.
+    pub const VERSION_REFUSED: &str = "version refused";
+
     /// Those that only a cluster meets.
     pub const OF_CLUSTERS: &[&str] = &[
         ALL_DOWN,
@@ -174,6 +179,8 @@ pub mod situation {
         SNAPSHOT_TAKEN,
         SNAPSHOT_INSTALLED,
         VOTER_DAMAGED,
+        LEVEL_RAISED,
+        VERSION_REFUSED,
     ];
 
     /// All of them.

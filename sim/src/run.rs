@@ -15,7 +15,7 @@ use weir_runtime::simulation::{self, NodeId, Outcome, SimulationOptions, TraceEv
 use weir_runtime::time::Instant;
 use weir_runtime::{task, time, watch};
 
-use crate::cluster::{self, DAMAGED, Exit};
+use crate::cluster::{self, DAMAGED, Exit, REFUSED};
 use crate::draw::{Moment, Told};
 use crate::load::{self, Shared};
 use crate::nemesis::{Deeds, Nemesis};
@@ -362,6 +362,8 @@ fn exits(plan: &Plan, remains: &Remains) -> Vec<Finding> {
     let allowed = |exit: &Exit| match exit.code {
         DAMAGED => !remains.deeds.damaged.is_empty(),
         1 | 6 => disk_errors || !remains.deeds.damaged.is_empty(),
+        // A broker that serves is waited for before the level is raised.
+        REFUSED => plan.load.feature_level > 0 && exit.line.contains("feature level") && !exit.served,
         _ => false,
     };
     let forbidden: BTreeSet<_> = remains

@@ -156,6 +156,7 @@ fn load(rng: &mut Rng, world: World) -> Load {
         topic_churn_every_ms: if rng.bool() && world != World::Damaged { rng.u64(500..3_000) } else { 0 },
         group_churn_every_ms: 0,
         listed_every_ms: 0,
+        feature_level: 0,
     }
 }
 
@@ -336,7 +337,7 @@ mod tests {
             .flat_map(|seed| plan(seed).faults)
             .map(|fault| fault.fault.name())
             .collect();
-        assert_eq!(kinds.len(), 38, "{kinds:?}");
+        assert_eq!(kinds.len(), 39, "{kinds:?}");
     }
 
     #[test]

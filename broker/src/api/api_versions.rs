@@ -6,14 +6,18 @@ use kafka_protocol::messages::api_versions_response::{
     ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
 };
 use kafka_protocol::protocol::StrBytes;
-use weir_protocol::metadata::Image;
+use weir_protocol::metadata::{FeatureRange, Image};
 use weir_wire::versions;
 
 use super::FEATURES;
 use super::update_features::FEATURE;
-use crate::metadata::FEATURE_LEVELS;
 
-pub(super) fn handle(image: &Image, request: &ApiVersionsRequest, version: i16) -> ApiVersionsResponse {
+pub(super) fn handle(
+    image: &Image,
+    known: FeatureRange,
+    request: &ApiVersionsRequest,
+    version: i16,
+) -> ApiVersionsResponse {
     // From version 3 on clients name themselves, in letters, digits, dots and dashes (KIP-511).
     let named = |text: &str| {
         let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
@@ -25,17 +29,17 @@ pub(super) fn handle(image: &Image, request: &ApiVersionsRequest, version: i16) 
     }
     let response = ApiVersionsResponse::default().with_api_keys(ranges());
     // Before version 3 there are no features.
-    if version >= 3 { with_features(response, image) } else { response }
+    if version >= 3 { with_features(response, known, image) } else { response }
 }
 
 /// The levels that this broker can work at, and the one that the cluster works at.
-fn with_features(response: ApiVersionsResponse, image: &Image) -> ApiVersionsResponse {
+fn with_features(response: ApiVersionsResponse, known: FeatureRange, image: &Image) -> ApiVersionsResponse {
     let name = StrBytes::from_static_str(FEATURE);
     let level = |level: u16| i16::try_from(level).unwrap_or(i16::MAX);
     let supported = SupportedFeatureKey::default()
         .with_name(name.clone())
-        .with_min_version(level(FEATURE_LEVELS.min))
-        .with_max_version(level(FEATURE_LEVELS.max));
+        .with_min_version(level(known.min))
+        .with_max_version(level(known.max));
     let response = response.with_supported_features(vec![supported]);
     let Some(epoch) = image.applied().filter(|_| image.feature_level() > 0) else {
         return response.with_finalized_features_epoch(-1);

@@ -315,6 +315,14 @@ static KEYS: &[Key] = &[
         |c| shown_ms(c.controlled_shutdown_max)
     ),
     key!(
+        "weir.feature.level.max",
+        Int,
+        "the newest feature level that this node works at; one above its version's plays a newer version, to rehearse an \
+         upgrade (default 2)",
+        |c, v| number(v, "levels", 2, 1_000).map(|n| c.feature_levels.max = n as u16),
+        |c| shown(c.feature_levels.max)
+    ),
+    key!(
         "num.partitions",
         Int,
         "partitions of a topic that is created without a number (default 1)",

@@ -87,7 +87,7 @@ fn registration_of(folder: u128, incarnation: u64, last_stop: LastStop) -> Contr
         incarnation: Incarnation(incarnation),
         endpoints: vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: "a".to_owned(), port: 1 }],
         rack: None,
-        features: FeatureRange { min: 1, max: FEATURE_LEVEL_MAX },
+        features: FeatureRange::KNOWN,
         last_stop,
         flush_os: false,
     })

@@ -1,6 +1,6 @@
 use tokio::sync::mpsc;
 use weir_protocol::controller::Standing;
-use weir_protocol::metadata::{ClusterCommand, Endpoint, FeatureRange, Image, Record};
+use weir_protocol::metadata::{ClusterCommand, Endpoint, FEATURE_LEVEL_MAX, FeatureRange, Image, Record};
 use weir_protocol::types::{FolderId, Incarnation};
 use weir_runtime::disk::{Disk, DiskOptions};
 use weir_runtime::task::RuntimeOptions;
@@ -42,7 +42,7 @@ impl Town {
             incarnation: store.incarnation(),
             endpoints: vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: "a".to_owned(), port: 1 }],
             rack: None,
-            features: FeatureRange { min: 1, max: FEATURE_LEVEL_MAX },
+            features: FeatureRange::KNOWN,
             last_stop: LastStop::Certain,
             flush_os: false,
         };

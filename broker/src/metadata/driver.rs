@@ -253,6 +253,7 @@ impl Driver {
         }
         self.first_voters = Some(voters.clone());
         self.image = opened.take_image();
+        self.check_level()?;
         if self.image.applied().is_some() {
             self.news.note_all(&Image::empty(), &self.image);
             self.note_registered();
@@ -363,6 +364,7 @@ impl Driver {
             Happening::Committed(committed) => return self.apply(quorum, committed),
             Happening::Installed(image) => {
                 let before = std::mem::replace(&mut self.image, *image);
+                self.check_level()?;
                 self.news.note_all(&before, &self.image);
                 self.observers_changed = true;
                 self.since_snapshot_bytes = 0;
@@ -395,6 +397,7 @@ impl Driver {
             None => self.image.pass(index).map(|()| Change::Nothing),
         };
         debug_assert_eq!(self.image.invariants(), Ok(()));
+        self.check_level()?;
         match &outcome {
             Ok(change) => self.note(change),
             Err(rejected) => tracing::debug!(index, %rejected, "a command was rejected"),
@@ -415,6 +418,13 @@ impl Driver {
             self.take_snapshot(quorum);
         }
         Ok(todos)
+    }
+
+    /// Whether this node knows the level that the cluster works at: what comes next may be nothing that it can read.
+    fn check_level(&self) -> Result<(), MetadataError> {
+        let (level, known) = (self.image.feature_level(), self.config.feature_levels);
+        let knows = level == 0 || known.contains(level);
+        if knows { Ok(()) } else { Err(MetadataError::FeatureLevel { level, known }) }
     }
 
     /// Tells a simulation what the image is: the same on all nodes.

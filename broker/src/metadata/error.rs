@@ -1,5 +1,6 @@
 //! What a node cannot start with, or go on after.
 
+use weir_protocol::metadata::FeatureRange;
 use weir_runtime::disk::BatchError;
 use weir_storage::StorageError;
 
@@ -23,6 +24,17 @@ pub enum MetadataError {
     /// It was written by a newer version.
     #[error("{0}: start the newer version of Weir")]
     NewerFormat(String),
+    /// The cluster has gone on to a level that this node does not know.
+    #[error(
+        "the cluster works at feature level {level}; this node knows levels {known}: start a version of Weir that \
+         knows level {level}"
+    )]
+    FeatureLevel {
+        /// The cluster's.
+        level: u16,
+        /// This node's.
+        known: FeatureRange,
+    },
     /// A command that a broker's start needs was refused.
     #[error("the metadata quorum refuses this broker: {0}")]
     Refused(String),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
 use weir_protocol::group::Limits as GroupLimits;
-use weir_protocol::metadata::{Endpoint, FEATURE_LEVEL_MAX, FeatureRange, Registration};
+use weir_protocol::metadata::{Endpoint, Registration};
 use weir_protocol::types::BrokerId;
 use weir_protocol::{controller, partition};
 use weir_runtime::disk::Disk;
@@ -160,7 +160,7 @@ impl Ground {
             incarnation: self.store.incarnation(),
             endpoints,
             rack: self.config.rack.clone(),
-            features: FeatureRange { min: 1, max: FEATURE_LEVEL_MAX },
+            features: self.config.feature_levels,
             last_stop: membership::last_stop(recovery),
             flush_os: flush.is_some_and(|messages| messages != "1"),
         }
@@ -182,7 +182,8 @@ impl Ground {
             peers: self.peers.clone(),
             raft,
             questions: quorum,
-            controlling: Controlling::new(self.peers.clone(), controller, lost, timing, limits),
+            controlling: Controlling::new(self.peers.clone(), controller, lost, timing, limits)
+                .with_feature_levels(self.config.feature_levels),
             metrics: Arc::clone(&self.metrics),
             failure: self.failure.clone(),
         })

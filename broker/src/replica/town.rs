@@ -112,7 +112,7 @@ impl Town {
             incarnation: broker.store.incarnation(),
             endpoints: vec![Endpoint { listener: "PLAINTEXT".into(), host: "h".into(), port: 1 }],
             rack: None,
-            features: FeatureRange { min: 1, max: FEATURE_LEVEL_MAX },
+            features: FeatureRange::KNOWN,
             last_stop: LastStop::Certain,
             flush_os: false,
         };

@@ -25,3 +25,4 @@ mod quorum;
 mod restarts;
 mod support;
 mod three_nodes;
+mod upgrades;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods)] // it starts processes, and is never simulated
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -19,6 +20,8 @@ pub(crate) struct Nodes {
     external: Vec<u16>,
     internal: Vec<u16>,
     settings: Vec<String>,
+    /// Of nodes by their number.
+    own_settings: BTreeMap<usize, String>,
     children: Vec<Option<Child>>,
     /// One cluster at a time: a machine with few cores that runs many makes them look dead to each other.
     _turn: MutexGuard<'static, ()>,
@@ -61,6 +64,7 @@ impl Nodes {
             external: external.to_vec(),
             internal: internal.to_vec(),
             settings: settings.iter().map(|line| (*line).to_owned()).collect(),
+            own_settings: BTreeMap::new(),
             children: (0..count).map(|_| None).collect(),
             _turn: turn(),
         };
@@ -69,7 +73,7 @@ impl Nodes {
         nodes
     }
 
-    fn spawn(&mut self, id: usize) {
+    fn command(&self, id: usize) -> Command {
         let voters: Vec<_> =
             self.internal.iter().zip(1..).map(|(port, id)| format!("{id}@127.0.0.1:{port}")).collect();
         let (external, internal) = (self.external[id - 1], self.internal[id - 1]);
@@ -84,13 +88,28 @@ impl Nodes {
             "group.initial.rebalance.delay.ms=0".to_owned(),
             "offsets.topic.num.partitions=3".to_owned(),
         ];
-        lines.extend(self.settings.iter().cloned());
+        lines.extend(self.settings.iter().chain(self.own_settings.get(&id)).cloned());
         let file = self.folder.path().join(format!("{id}.properties"));
         std::fs::write(&file, lines.join("\n") + "\n").expect("written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir-broker"));
         command.arg("--config").arg(file).arg("--data-dir").arg(self.folder.path().join(id.to_string()));
         command.stdout(Stdio::piped()).env("RUST_LOG", "warn");
-        self.children[id - 1] = Some(command.spawn().expect("a process"));
+        command
+    }
+
+    fn spawn(&mut self, id: usize) {
+        self.children[id - 1] = Some(self.command(id).spawn().expect("a process"));
+    }
+
+    /// The next start of a node finds this line in its file too.
+    pub(crate) fn set(&mut self, id: usize, setting: &str) {
+        self.own_settings.insert(id, setting.to_owned());
+    }
+
+    /// Starts a node that ends by itself. Returns its exit code and what it said.
+    pub(crate) fn start_in_vain(&self, id: usize) -> (Option<i32>, String) {
+        let ended = self.command(id).stderr(Stdio::piped()).output().expect("a process");
+        (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
     }
 
     fn wait_ready(&mut self, id: usize) {

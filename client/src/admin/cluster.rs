@@ -121,7 +121,10 @@ impl Admin {
         })
     }
 
-    async fn ask_any<R: crate::call::Call>(&self, request: &R) -> Result<(Arc<str>, R::Response), Error> {
+    pub(super) async fn ask_any<R: crate::call::Call>(
+        &self,
+        request: &R,
+    ) -> Result<(Arc<str>, R::Response), Error> {
         self.client.retry(self.client.deadline(), || self.client.ask_any(request)).await
     }
 

@@ -225,6 +225,7 @@ fn idempotent<R: Call>() -> bool {
         ApiKey::AddRaftVoter,
         ApiKey::RemoveRaftVoter,
         ApiKey::UnregisterBroker,
+        ApiKey::UpdateFeatures,
     ];
     !once.iter().any(|key| *key as i16 == R::KEY)
 }

@@ -32,6 +32,9 @@ pub struct Load {
     /// All topics are listed about every so many milliseconds, by whatever broker answers; 0: never.
     #[serde(default, skip_serializing_if = "is_never")]
     pub listed_every_ms: u64,
+    /// Somebody wants the cluster to work at this feature level, and asks until it does; 0: nobody.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub feature_level: i16,
 }
 
 /// A topic.
@@ -136,6 +139,10 @@ impl Group {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+fn is_none(level: &i16) -> bool {
+    *level == 0
 }
 
 fn is_never(every_ms: &u64) -> bool {

@@ -2,6 +2,7 @@
 
 mod comeback;
 mod staged;
+mod versions;
 
 use std::collections::BTreeMap;
 
@@ -30,9 +31,10 @@ enum Promise {
 }
 
 /// Draws a cluster, its load and its faults. What came later is drawn from `late`, so that seeds keep the rest of their plans; comebacks
-/// have a stream of their own.
+/// and upgrades have streams of their own.
 pub(super) fn draw(rng: &mut Rng, late: &mut Rng) -> (Cluster, Load, Vec<TimedFault>) {
     let own = &mut Rng::with_seed(late.get_seed().rotate_left(32));
+    let upgrades = &mut Rng::with_seed(late.get_seed().rotate_left(16));
     let members = members(rng);
     let mut cluster = Cluster { brokers: members.len() as u32, settings: BTreeMap::new(), members };
     let promise = promise(rng, &cluster);
@@ -47,6 +49,9 @@ pub(super) fn draw(rng: &mut Rng, late: &mut Rng) -> (Cluster, Load, Vec<TimedFa
     load.listed_every_ms = pick(own, &[0, 0, 30, 100]);
     let quorum_fetch_bytes = pick(own, &[1, 1, 300, 1 << 20]);
     cluster.settings.insert("controller.quorum.fetch.max.bytes".to_owned(), quorum_fetch_bytes.to_string());
+    if !cluster.is_lone() {
+        faults.extend(versions::draw(upgrades, &cluster, &mut load));
+    }
     faults.sort_by_key(|fault| fault.at_ms);
     (cluster, load, faults)
 }
@@ -143,6 +148,7 @@ fn load(rng: &mut Rng, cluster: &Cluster, promise: Promise) -> Load {
         topic_churn_every_ms: if rng.u32(0..4) == 0 { rng.u64(800..3_000) } else { 0 },
         group_churn_every_ms: 0,
         listed_every_ms: 0,
+        feature_level: 0,
     }
 }
 

@@ -9,9 +9,9 @@ use super::consequences::{FLUSH_OF_BROKERS, FLUSH_OF_TOPIC, Touch};
 use super::names;
 use super::settings::{self, InvalidSetting};
 use super::{
-    Broker, CLUSTER_PARTITIONS_MAX, Change, Command, FEATURE_LEVEL_MAX, Image, IsrMember, LastStop,
-    NewPartition, PRODUCER_ID_BLOCK_SIZE, PartitionState, ProducerIdBlock, Registration, Rejected,
-    TOPIC_PARTITIONS_MAX, Topic,
+    Broker, CLUSTER_PARTITIONS_MAX, Change, Command, Image, IsrMember, LastStop, NewPartition,
+    PRODUCER_ID_BLOCK_SIZE, PartitionState, ProducerIdBlock, Registration, Rejected, TOPIC_PARTITIONS_MAX,
+    Topic,
 };
 use crate::types::{BrokerId, LogId, METADATA_TOPIC_ID, TopicId};
 
@@ -87,7 +87,7 @@ impl Image {
         if self.cluster_id.is_some() {
             return Err(Rejected::AlreadyFormed);
         }
-        if feature_level == 0 || feature_level > FEATURE_LEVEL_MAX {
+        if feature_level == 0 {
             return Err(Rejected::UnsupportedFeature(feature_level));
         }
         self.cluster_id = Some(cluster_id);
@@ -349,8 +349,9 @@ impl Image {
     }
 
     fn set_feature_level(&mut self, level: u16) -> Result<Change, Rejected> {
+        // What whoever applies this knows itself must not matter: the image is the same on all nodes.
         let supported = self.brokers.values().all(|broker| broker.features.contains(level));
-        if level == 0 || level > FEATURE_LEVEL_MAX || !supported {
+        if level == 0 || !supported {
             return Err(Rejected::UnsupportedFeature(level));
         }
         if level == self.feature_level {

@@ -75,9 +75,18 @@ impl Broker {
 }
 
 impl FeatureRange {
+    /// What this code can work at.
+    pub const KNOWN: FeatureRange = FeatureRange { min: 1, max: super::FEATURE_LEVEL_MAX };
+
     /// Whether `level` lies in the range.
     pub fn contains(self, level: u16) -> bool {
         self.min <= level && level <= self.max
+    }
+}
+
+impl std::fmt::Display for FeatureRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} to {}", self.min, self.max)
     }
 }
 
@@ -225,6 +234,9 @@ impl Image {
         law(self.topics.len() == self.plain_names.len(), "a plain name for each topic")?;
         let partitions = self.topics.values().map(|topic| topic.partitions.len()).sum::<usize>();
         law(partitions == self.partition_count, "the partition count is right")?;
+        // A level of 0: nobody has formed the cluster yet.
+        let works = |broker: &Broker| self.feature_level == 0 || broker.features.contains(self.feature_level);
+        law(self.brokers.values().all(works), "every broker knows the cluster's feature level")?;
         for (id, topic) in &self.topics {
             let at = |what: &str| format!("{}: {what}: {topic:?}", topic.name);
             law(topic.id == *id && self.names.get(&topic.name) == Some(id), &at("found by its id and name"))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use weir_client::{Election, Error, TopicDescription, TopicPartition};
+use weir_client::{Election, Error, FeatureLevel, TopicDescription, TopicPartition};
 
 use crate::output::{self, Columns};
 use crate::{Context, failure::Failure, health, parse, quorum};
@@ -38,6 +38,16 @@ enum What {
     /// Change who votes on the cluster's metadata
     #[command(subcommand)]
     Voters(quorum::Voters),
+    /// Which versions of Weir can work together in this cluster; with --raise, give up older ones
+    #[command(
+        after_help = "Examples:\n  weir cluster features\n  weir cluster features --raise 3\n      After an upgrade, \
+                            once no older version needs to come back: a level is never lowered."
+    )]
+    Features {
+        /// The level to work at from now on; every broker must know it
+        #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i16).range(1..))]
+        raise: Option<i16>,
+    },
     /// Give leadership back to the first replicas; with --unclean, to whoever is there
     #[command(
         after_help = "Examples:\n  weir cluster elect\n      Of all partitions that another replica leads.\n  \
@@ -76,6 +86,7 @@ pub(crate) async fn run(context: &Context, cluster: Cluster) -> Result<(), Failu
         What::Health(health) => health::run(context, &health).await,
         What::Quorum => quorum::describe(context).await,
         What::Voters(voters) => quorum::change(context, voters).await,
+        What::Features { raise } => features(context, raise).await,
         What::Elect { topics, unclean } => elect(context, topics, unclean).await,
         What::Unregister { broker } => {
             context.admin.unregister_broker(broker).await?;
@@ -84,6 +95,27 @@ pub(crate) async fn run(context: &Context, cluster: Cluster) -> Result<(), Failu
             }
             output::line(&format!("broker {broker} is forgotten"))
         }
+    }
+}
+
+async fn features(context: &Context, raise: Option<i16>) -> Result<(), Failure> {
+    if let Some(level) = raise {
+        context.admin.raise_feature_level(level).await?;
+        if context.output.is_json() {
+            return output::json(&json!({ "level": level }));
+        }
+        return output::line(&format!("the cluster works at feature level {level}"));
+    }
+    let told = context.admin.feature_level().await?;
+    if context.output.is_json() {
+        let known = told.map(|features| json!({ "min": features.known.0, "max": features.known.1 }));
+        return output::json(&json!({ "level": told.map(|features| features.level), "known": known }));
+    }
+    match told {
+        Some(FeatureLevel { level, known: (min, max) }) => output::line(&format!(
+            "the cluster works at feature level {level}; the broker that answered knows levels {min} to {max}"
+        )),
+        None => output::line("the brokers have no feature level of Weir's"),
     }
 }
 

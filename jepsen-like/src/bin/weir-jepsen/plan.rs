@@ -239,6 +239,7 @@ impl Plan {
             topic_churn_every_ms: 0,
             group_churn_every_ms: 0,
             listed_every_ms: 0,
+            feature_level: 0,
         };
         let settings = settings();
         Plan {
@@ -346,6 +347,7 @@ fn load(rng: &mut Rng, duration_ms: u64) -> Load {
         topic_churn_every_ms: 4_000,
         group_churn_every_ms: 0,
         listed_every_ms: 300,
+        feature_level: 0,
     }
 }
 
