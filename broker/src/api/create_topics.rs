@@ -128,8 +128,8 @@ pub(super) fn plan_internal(
     configs: BTreeMap<String, String>,
 ) -> Result<Plan, Refusal> {
     let view = api.image.current();
-    let live = i16::try_from(view.image.live_brokers().count()).unwrap_or(i16::MAX);
-    let factor = factor.map(|factor| factor.min(live));
+    let brokers = i16::try_from(view.image.brokers().count()).unwrap_or(i16::MAX);
+    let factor = factor.map(|factor| factor.min(brokers));
     let partitions = place(api, &view.image, partitions, factor)?;
     Ok(make_plan(name.to_owned(), partitions, configs))
 }

@@ -112,6 +112,25 @@ fn what_was_done_through_one_node_is_known_to_every_other_at_once() {
 }
 
 #[test]
+fn a_topic_that_is_made_while_a_node_is_away_has_it_among_its_replicas() {
+    run(async {
+        let mut nodes = Nodes::three(&[]);
+        nodes.stop(3);
+        let mut client = nodes.client(1).await;
+        client.create("meanwhile", 2, &[]).await;
+        let metadata = nodes.metadata(1, "meanwhile", "two in sync", in_sync(2)).await;
+        for partition in &metadata.topics[0].partitions {
+            assert_eq!(ids(&partition.replica_nodes), BTreeSet::from([1, 2, 3]), "as many as ever");
+            assert_eq!(ids(&partition.isr_nodes), BTreeSet::from([1, 2]));
+            assert_ne!(partition.leader_id.0, 3);
+        }
+        assert_eq!(produce(&nodes, 1, "meanwhile", b"kept twice").await, 0);
+        nodes.restart(3);
+        nodes.metadata(3, "meanwhile", "three in sync", in_sync(3)).await;
+    });
+}
+
+#[test]
 fn a_node_that_does_not_lead_names_the_one_that_does_and_where_it_is() {
     run(async {
         let nodes = Nodes::three(&[]);

@@ -1,6 +1,6 @@
 //! Scenarios of the cluster's image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
@@ -340,19 +340,43 @@ fn replicas_are_spread_and_leaders_take_turns() {
     assert_eq!(holds, BTreeMap::from([(ONE, 4), (TWO, 4), (THREE, 4)]));
     assert_eq!(placed[0].replicas[0], TWO);
 
-    let refused = PlacementError::ReplicationFactor { wanted: 4, live: 3 };
+    let refused = PlacementError::ReplicationFactor { wanted: 4, registered: 3 };
     assert_eq!(place(&bench.image, 1, 4, 0), Err(refused));
     let three = bench.member(THREE).broker_epoch;
     bench.apply(Command::SetFenced { broker: THREE, broker_epoch: three, fenced: true }).unwrap();
     let placed = place(&bench.image, 9, 2, 0).unwrap();
     assert!(
         placed.iter().all(|partition| !partition.replicas.contains(&THREE)),
-        "a fenced broker gets nothing"
+        "a fenced broker gets nothing while there are others"
     );
     let sole = Bench::of(&[ONE]);
     assert_eq!(default_replication_factor(&sole.image), 1);
     let everything = NewPartition { replicas: vec![ONE] };
     assert_eq!(place(&sole.image, 2, 1, u64::MAX), Ok(vec![everything.clone(), everything]));
+}
+
+#[test]
+fn a_topic_that_is_made_while_brokers_are_away_has_as_many_replicas_as_any_other() {
+    let mut bench = Bench::of(&[ONE, TWO, THREE]);
+    let leave = |bench: &mut Bench, broker| {
+        let broker_epoch = bench.member(broker).broker_epoch;
+        bench.apply(Command::SetFenced { broker, broker_epoch, fenced: true }).unwrap();
+    };
+    leave(&mut bench, TWO);
+    leave(&mut bench, THREE);
+    assert_eq!(default_replication_factor(&bench.image), 3);
+    for partition in place(&bench.image, 4, 3, 1).unwrap() {
+        assert_eq!(partition.replicas[0], ONE, "who serves leads: {partition:?}");
+        assert_eq!(partition.replicas.iter().collect::<BTreeSet<_>>().len(), 3);
+    }
+    let followers = place(&bench.image, 4, 2, 0).unwrap().into_iter().map(|partition| partition.replicas[1]);
+    assert_eq!(
+        followers.collect::<Vec<_>>(),
+        [TWO, THREE, TWO, THREE],
+        "those who are away share what is left"
+    );
+    leave(&mut bench, ONE);
+    assert_eq!(place(&bench.image, 1, 3, 0), Err(PlacementError::NobodyServes));
 }
 
 #[test]
@@ -366,7 +390,7 @@ fn replicas_stand_on_different_racks_while_there_are_enough() {
         assert_ne!(rack(&partition.replicas[0]), rack(&partition.replicas[1]));
     }
     for partition in place(&bench.image, 30, 5, 3).unwrap() {
-        let distinct: std::collections::BTreeSet<_> = partition.replicas.iter().collect();
+        let distinct: BTreeSet<_> = partition.replicas.iter().collect();
         assert_eq!(distinct.len(), 5);
     }
 }

@@ -13,19 +13,23 @@ pub const REPLICATION_FACTOR_DEFAULT: usize = 3;
 /// Why replicas cannot be placed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum PlacementError {
-    /// More replicas than live brokers, or none.
-    #[error("replication factor {wanted} with {live} live brokers")]
+    /// More replicas than brokers, or none.
+    #[error("replication factor {wanted} with {registered} registered brokers")]
     ReplicationFactor {
         /// Asked for.
         wanted: usize,
-        /// Brokers that are registered and not fenced.
-        live: usize,
+        /// Brokers that are registered, fenced ones included.
+        registered: usize,
     },
+    /// Nobody could lead.
+    #[error("every broker is fenced or about to go")]
+    NobodyServes,
 }
 
-/// min(3, live brokers): the default replication factor, for internal topics too.
+/// min(3, brokers): the default replication factor, for internal topics too. Brokers that are away for a while count: a topic
+/// that is made just then is as safe as any other.
 pub fn default_replication_factor(image: &Image) -> usize {
-    image.live_brokers().count().min(REPLICATION_FACTOR_DEFAULT)
+    image.brokers().count().min(REPLICATION_FACTOR_DEFAULT)
 }
 
 /// replicas / 2 + 1: the default of `min.insync.replicas`.
@@ -33,7 +37,8 @@ pub fn default_min_insync(replicas: usize) -> usize {
     replicas / 2 + 1
 }
 
-/// Spreads `partitions` over the live brokers: leaders in turn, followers on other racks where there are any.
+/// Spreads `partitions` over the live brokers: leaders in turn, followers on other racks where there are any. Where these are
+/// too few, the others follow once they are back, as in Kafka.
 /// `first` turns the order and is drawn at random by the caller, so that small topics do not all start on one broker.
 pub fn place(
     image: &Image,
@@ -42,10 +47,14 @@ pub fn place(
     first: u64,
 ) -> Result<Vec<NewPartition>, PlacementError> {
     let brokers = alternating_racks(image);
-    let live = brokers.len();
-    if replication_factor == 0 || replication_factor > live {
-        return Err(PlacementError::ReplicationFactor { wanted: replication_factor, live });
+    let (live, registered) = (brokers.len(), image.brokers().count());
+    if replication_factor == 0 || replication_factor > registered {
+        return Err(PlacementError::ReplicationFactor { wanted: replication_factor, registered });
     }
+    if live == 0 {
+        return Err(PlacementError::NobodyServes);
+    }
+    let away: Vec<_> = image.brokers().map(|(id, _)| id).filter(|id| !image.can_lead(*id)).collect();
     let turn = (first % live as u64) as usize;
     let place_one = |number: usize| {
         let leader = (turn + number) % live;
@@ -61,7 +70,10 @@ pub fn place(
         }
         chosen.append(&mut passed_over);
         chosen.truncate(replication_factor);
-        NewPartition { replicas: chosen.into_iter().map(|at| brokers[at].0).collect() }
+        let mut replicas: Vec<_> = chosen.into_iter().map(|at| brokers[at].0).collect();
+        let others = away.iter().cycle().skip(turn + number).take(away.len());
+        replicas.extend(others.take(replication_factor - replicas.len()));
+        NewPartition { replicas }
     };
     Ok((0..partitions).map(place_one).collect())
 }

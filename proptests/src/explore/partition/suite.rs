@@ -57,8 +57,12 @@ pub fn large() -> Vec<Part<Bounds>> {
         ),
         part("two brokers fenced", Bounds { epochs: 2, fences: 2, ..instant() }),
         part(
+            "a broker fenced, three epochs, a tail lost",
+            Bounds { epochs: 3, fences: 1, losses: 1, ..instant() },
+        ),
+        part(
             "two brokers fenced, three epochs, a tail lost",
-            Bounds { epochs: 3, fences: 2, losses: 1, ..instant() },
+            Bounds { epochs: 3, fences: 2, losses: 1, retries: false, ..instant() },
         ),
     ]
 }
