@@ -189,7 +189,7 @@ struct Assigned {
     not_before: Instant,
     attempts: u32,
     buffered: Option<Buffered>,
-    /// The leader epoch of the record that was handed out last.
+    /// The leader epoch of what lies just below the position.
     last_epoch: Option<i32>,
 }
 
@@ -207,6 +207,8 @@ struct Buffered {
     records: VecDeque<ConsumerRecord>,
     /// The position behind all of them.
     next: i64,
+    /// The leader epoch of what lies just below that.
+    last_epoch: Option<i32>,
     high_watermark: i64,
     /// What comes behind them.
     failure: Option<Error>,
@@ -394,7 +396,10 @@ impl Assigned {
             None => buffered.next,
         };
         self.place = Place::At(next);
-        let last_epoch = records.last().map(|record| record.leader_epoch).filter(|epoch| *epoch >= 0);
+        let last_epoch = match buffered.records.front() {
+            Some(_) => records.last().map(|record| record.leader_epoch).filter(|epoch| *epoch >= 0),
+            None => buffered.last_epoch,
+        };
         self.last_epoch = last_epoch.or(self.last_epoch);
         let high_watermark = buffered.high_watermark;
         let mut failure = None;

@@ -14,6 +14,9 @@ use weir_runtime::time;
 use crate::nodes;
 use crate::support::{Client, PATIENCE, batch, run};
 
+const UNKNOWN_TOPIC: i16 = 3;
+const NOT_LEADER: i16 = 6;
+
 /// A running cluster; killed when it is dropped, and its nodes stop by themselves then.
 pub(crate) struct DevCluster {
     child: Child,
@@ -80,7 +83,13 @@ fn a_cluster_of_processes_starts_and_stops_together() {
             }
             let leader = leader(&mut client, &cluster.addresses).await;
             let mut client = Client::connect(leader).await;
-            let appended = client.produce("orders", 0, batch(&[b"one"])).await;
+            let mut appended = client.produce("orders", 0, batch(&[b"one"])).await;
+            let deadline = time::now() + PATIENCE;
+            // The leader may be the last to hear that it leads.
+            while [NOT_LEADER, UNKNOWN_TOPIC].contains(&appended.error_code) && time::now() < deadline {
+                time::sleep(Duration::from_millis(5)).await;
+                appended = client.produce("orders", 0, batch(&[b"one"])).await;
+            }
             assert_eq!((appended.error_code, appended.base_offset), (0, round), "what was written is there");
         });
         assert_eq!(cluster.stop(), Some(0));

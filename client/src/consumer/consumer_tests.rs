@@ -1,6 +1,6 @@
 use kafka_protocol::error::ResponseError;
 use weir_wire::kafka::messages::ApiKey;
-use weir_wire::records::{BatchBuilder, CRC_START};
+use weir_wire::records::{BatchBuilder, CRC_START, batches};
 
 use super::*;
 use crate::fake_broker::{FakeCluster, Fault, run};
@@ -245,6 +245,33 @@ fn a_log_that_was_cut_below_the_position_is_told_and_read_from_the_cut_on_where_
         cut(Some((epoch.unwrap(), 1)));
         assert!(!consumer.poll(SOON).await.failures[0].stopped, "it is told, and goes on");
         assert_eq!(read(&mut consumer, 1).await, ["b"], "from the cut on");
+    });
+}
+
+/// Compaction leaves a batch without records at the end of a log. Whoever asks for what comes next must name its epoch, or the
+/// broker takes the position for one that was cut.
+#[test]
+fn the_epoch_of_a_batch_without_records_counts() {
+    run(async {
+        let (cluster, mut consumer) = start(ConsumerConfig::default()).await;
+        let begin_epoch = |epoch| cluster.state().topics.get_mut("t").unwrap()[0].epoch = epoch;
+        let append_emptied = || {
+            let emptied = batches(batch(&["gone"], 0)).next().unwrap().unwrap().emptied();
+            cluster.state().topics.get_mut("t").unwrap()[0].append(emptied)
+        };
+        append(&cluster, 0, &["a"], 0);
+        begin_epoch(1);
+        append_emptied();
+        consumer.assign([(at(0), Start::Beginning)]);
+        assert_eq!(read(&mut consumer, 1).await, ["a"]);
+        assert_eq!(consumer.position_and_epoch(&at(0)), Some((2, Some(1))), "behind records in one answer");
+
+        begin_epoch(2);
+        append_emptied();
+        while consumer.position_and_epoch(&at(0)) != Some((3, Some(2))) {
+            let polled = consumer.poll(SOON).await;
+            assert!(polled.is_empty(), "{polled:?}");
+        }
     });
 }
 

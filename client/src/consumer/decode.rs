@@ -14,6 +14,8 @@ pub(super) struct Decoded {
     pub(super) records: VecDeque<ConsumerRecord>,
     /// The position behind all that could be read.
     pub(super) next: i64,
+    /// The leader epoch of the last batch, which may have no records left: the log is compared with it (KIP-320).
+    pub(super) last_epoch: Option<i32>,
     /// Why it ends there, where it should not: an offset and a reason.
     pub(super) corrupt: Option<(i64, String)>,
 }
@@ -38,9 +40,7 @@ pub(super) fn decode(
     let mut passed_over = PassedOver { aborted: aborted.into(), open: BTreeSet::new() };
     for batch in batches(bytes) {
         let taken = match batch {
-            Ok(batch) if passed_over.contains(&batch) => {
-                batch.verify_crc().map(|()| decoded.next = decoded.next.max(batch.header.next_offset()))
-            }
+            Ok(batch) if passed_over.contains(&batch) => batch.verify_crc().map(|()| decoded.pass(&batch)),
             Ok(batch) if batch.header.last_offset() < decoded.next => continue,
             Ok(batch) => take_batch(&mut decoded, &batch, decompressed_bytes_max),
             // The first batch always comes whole (K6).
@@ -54,6 +54,14 @@ pub(super) fn decode(
         first = false;
     }
     decoded
+}
+
+impl Decoded {
+    /// What comes next lies behind this batch.
+    fn pass(&mut self, batch: &Batch) {
+        self.next = self.next.max(batch.header.next_offset());
+        self.last_epoch = Some(batch.header.leader_epoch).filter(|epoch| *epoch >= 0).or(self.last_epoch);
+    }
 }
 
 /// Follows a log and says which batches belong to aborted transactions.
@@ -103,7 +111,7 @@ fn take_batch(decoded: &mut Decoded, batch: &Batch, decompressed_bytes_max: usiz
         }
         decoded.records.extend(taken);
     }
-    decoded.next = batch.header.next_offset();
+    decoded.pass(batch);
     Ok(())
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Asked {
     partition: TopicPartition,
     session: u64,
     offset: i64,
-    /// The leader epoch of the record before, if one was handed out.
+    /// The leader epoch of what lies before, as far as it was read.
     last_epoch: Option<i32>,
 }
 
@@ -242,12 +242,14 @@ impl Consumer {
             Error::Corrupt { partition, offset, reason: format!("{address} sent it: {reason}") }
         });
         if decoded.records.is_empty() && failure.is_none() {
-            // Markers only.
+            // Markers only, or what compaction has left of a batch.
             assigned.place = Place::At(decoded.next);
+            assigned.last_epoch = decoded.last_epoch.or(assigned.last_epoch);
             return;
         }
-        let (records, next) = (decoded.records, decoded.next);
-        assigned.buffered = Some(Buffered { records, next, high_watermark: data.high_watermark, failure });
+        let (records, next, last_epoch) = (decoded.records, decoded.next, decoded.last_epoch);
+        assigned.buffered =
+            Some(Buffered { records, next, last_epoch, high_watermark: data.high_watermark, failure });
     }
 
     /// Another broker leads, and is known: it is asked at once (KIP-951).
