@@ -56,13 +56,11 @@ pub fn large() -> Vec<Part<Bounds>> {
             Bounds { epochs: 3, in_sync: 2, crashes: 1, ..instant() },
         ),
         part("two brokers fenced", Bounds { epochs: 2, fences: 2, ..instant() }),
+        part("a broker fenced, a tail lost", Bounds { epochs: 2, fences: 1, losses: 1, ..instant() }),
+        part("two brokers fenced, a tail lost", Bounds { epochs: 2, fences: 2, losses: 1, ..instant() }),
         part(
             "a broker fenced, three epochs, a tail lost",
             Bounds { epochs: 3, fences: 1, losses: 1, ..instant() },
-        ),
-        part(
-            "two brokers fenced, three epochs, a tail lost",
-            Bounds { epochs: 3, fences: 2, losses: 1, retries: false, ..instant() },
         ),
     ]
 }
