@@ -14,7 +14,7 @@ mod tests;
 use std::time::Duration;
 
 use weir_protocol::controller::{Refused, Timing, Wants};
-use weir_protocol::metadata::{Command, FeatureRange, LastStop, Registration, Rejected};
+use weir_protocol::metadata::{Command, LastStop, Registration, Rejected};
 use weir_protocol::types::BrokerId;
 use weir_runtime::task::{self, JoinHandle};
 use weir_runtime::time::{self, Instant};
@@ -23,6 +23,7 @@ use weir_storage::{RecoveryReport, Store};
 
 use crate::controller::{AskError, ControllerClient};
 use crate::metadata::ImageReader;
+use crate::metadata::error::UnknownLevel;
 use crate::node::{Failure, FailureFlag};
 use crate::peer::message::{ControllerQuestion, ControllerReply};
 
@@ -48,17 +49,9 @@ pub enum MembershipError {
     /// Two brokers have one number.
     #[error("broker {0} is alive with another data folder: two nodes have the same node.id")]
     Duplicate(BrokerId),
-    /// The cluster works at a level that this version does not know.
-    #[error(
-        "the cluster works at feature level {level}; this node knows levels {known}: start a version of Weir that \
-         knows level {level}"
-    )]
-    FeatureLevel {
-        /// The cluster's.
-        level: u16,
-        /// This node's.
-        known: FeatureRange,
-    },
+    /// It is of another version.
+    #[error(transparent)]
+    FeatureLevel(#[from] UnknownLevel),
     /// The cluster does not take the registration.
     #[error("the cluster refuses this broker: {0}")]
     Rejected(Rejected),
@@ -256,7 +249,7 @@ impl Member {
             }
             Refused::Rejected(Rejected::UnsupportedFeature(level)) => {
                 let known = self.setup.registration.features;
-                Err(MembershipError::FeatureLevel { level, known }.into())
+                Err(MembershipError::from(UnknownLevel { level, known }).into())
             }
             Refused::Rejected(rejected) => Err(MembershipError::Rejected(rejected).into()),
             // A registration is a request.

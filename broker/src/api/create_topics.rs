@@ -118,7 +118,7 @@ pub(super) fn plan_automatic(api: &Api, name: &str) -> Result<Plan, Refusal> {
     Ok(make_plan(name.to_owned(), partitions, BTreeMap::new()))
 }
 
-/// One of the broker's own topics. It begins with the brokers that are there, and the controller adds replicas as others
+/// One of the broker's own topics. It begins with the brokers that are registered, and the controller adds replicas as others
 /// join (contract 3): the first group does not wait for them.
 pub(super) fn plan_internal(
     api: &Api,

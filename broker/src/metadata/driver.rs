@@ -19,7 +19,7 @@ use weir_storage::{LogConfig, StorageError, Store};
 use weir_wire::internal;
 
 use self::introductions::Twins;
-use super::error::MetadataError;
+use super::error::{MetadataError, UnknownLevel};
 use super::formation::{self, Forming};
 use super::news::{News, tell};
 use super::quorum::{Committed, Event, Happening, LeaderView, Opened, Progress, Quorum, QuorumSetup};
@@ -424,7 +424,7 @@ impl Driver {
     fn check_level(&self) -> Result<(), MetadataError> {
         let (level, known) = (self.image.feature_level(), self.config.feature_levels);
         let knows = level == 0 || known.contains(level);
-        if knows { Ok(()) } else { Err(MetadataError::FeatureLevel { level, known }) }
+        if knows { Ok(()) } else { Err(UnknownLevel { level, known }.into()) }
     }
 
     /// Tells a simulation what the image is: the same on all nodes.

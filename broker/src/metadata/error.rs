@@ -4,6 +4,19 @@ use weir_protocol::metadata::FeatureRange;
 use weir_runtime::disk::BatchError;
 use weir_storage::StorageError;
 
+/// The cluster works at a level that this node does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the cluster works at feature level {level}; this node knows levels {known}: start a version of Weir that knows \
+     level {level}"
+)]
+pub struct UnknownLevel {
+    /// The cluster's.
+    pub level: u16,
+    /// This node's.
+    pub known: FeatureRange,
+}
+
 /// Why the metadata quorum cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
@@ -25,16 +38,8 @@ pub enum MetadataError {
     #[error("{0}: start the newer version of Weir")]
     NewerFormat(String),
     /// The cluster has gone on to a level that this node does not know.
-    #[error(
-        "the cluster works at feature level {level}; this node knows levels {known}: start a version of Weir that \
-         knows level {level}"
-    )]
-    FeatureLevel {
-        /// The cluster's.
-        level: u16,
-        /// This node's.
-        known: FeatureRange,
-    },
+    #[error(transparent)]
+    FeatureLevel(#[from] UnknownLevel),
     /// A command that a broker's start needs was refused.
     #[error("the metadata quorum refuses this broker: {0}")]
     Refused(String),

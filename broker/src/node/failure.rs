@@ -74,7 +74,7 @@ fn metadata_exit_code(error: &MetadataError) -> u8 {
         MetadataError::Storage(error) => storage_exit_code(error),
         MetadataError::Damaged { .. } | MetadataError::NewerFormat(_) => 5,
         MetadataError::Disk(_) => 1,
-        MetadataError::Refused(_) | MetadataError::FeatureLevel { .. } => EXIT_REFUSED,
+        MetadataError::Refused(_) | MetadataError::FeatureLevel(_) => EXIT_REFUSED,
     }
 }
 

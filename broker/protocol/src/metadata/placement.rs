@@ -71,7 +71,7 @@ pub fn place(
         chosen.append(&mut passed_over);
         chosen.truncate(replication_factor);
         let mut replicas: Vec<_> = chosen.into_iter().map(|at| brokers[at].0).collect();
-        let others = away.iter().cycle().skip(turn + number).take(away.len());
+        let others = away.iter().cycle().skip((turn + number) % away.len().max(1));
         replicas.extend(others.take(replication_factor - replicas.len()));
         NewPartition { replicas }
     };
