@@ -385,12 +385,21 @@ fn replicas_stand_on_different_racks_while_there_are_enough() {
     for (id, rack) in [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "b"), (6, "b")] {
         bench.apply(register(BrokerId(id), 1, 1, Some(rack))).unwrap();
     }
-    let rack = |id: &BrokerId| bench.image.broker(*id).unwrap().rack.clone();
+    let rack = |image: &Image, id: BrokerId| image.broker(id).unwrap().rack.clone();
     for partition in place(&bench.image, 30, 2, 3).unwrap() {
-        assert_ne!(rack(&partition.replicas[0]), rack(&partition.replicas[1]));
+        assert_ne!(rack(&bench.image, partition.replicas[0]), rack(&bench.image, partition.replicas[1]));
     }
     for partition in place(&bench.image, 30, 5, 3).unwrap() {
         let distinct: BTreeSet<_> = partition.replicas.iter().collect();
         assert_eq!(distinct.len(), 5);
+    }
+    for away in 2..=6 {
+        let (broker, broker_epoch) = (BrokerId(away), bench.member(BrokerId(away)).broker_epoch);
+        bench.apply(Command::SetFenced { broker, broker_epoch, fenced: true }).unwrap();
+    }
+    for partition in place(&bench.image, 30, 2, 3).unwrap() {
+        let [leader, away] = partition.replicas[..] else { panic!("{partition:?}") };
+        assert_eq!(leader, BrokerId(1));
+        assert_ne!(rack(&bench.image, leader), rack(&bench.image, away), "of those who are away, too");
     }
 }

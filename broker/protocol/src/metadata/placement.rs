@@ -37,6 +37,9 @@ pub fn default_min_insync(replicas: usize) -> usize {
     replicas / 2 + 1
 }
 
+/// A broker and its rack.
+type Placed<'a> = (BrokerId, Option<&'a str>);
+
 /// Spreads `partitions` over the live brokers: leaders in turn, followers on other racks where there are any. Where these are
 /// too few, the others follow once they are back, as in Kafka.
 /// `first` turns the order and is drawn at random by the caller, so that small topics do not all start on one broker.
@@ -54,28 +57,33 @@ pub fn place(
     if live == 0 {
         return Err(PlacementError::NobodyServes);
     }
-    let away: Vec<_> = image.brokers().map(|(id, _)| id).filter(|id| !image.can_lead(*id)).collect();
+    let away = image.brokers().filter(|(id, _)| !image.can_lead(*id));
+    let away: Vec<Placed<'_>> = away.map(|(id, broker)| (id, broker.rack.as_deref())).collect();
     let turn = (first % live as u64) as usize;
     let place_one = |number: usize| {
         let leader = (turn + number) % live;
         // Each time around, followers stand one further on, so that a broker's load spreads over all when it fails.
         let shift = if live > 1 { (turn + number) / live % (live - 1) } else { 0 };
         let order = (0..live.saturating_sub(1)).map(|step| (leader + 1 + (step + shift) % (live - 1)) % live);
-        let mut chosen = vec![leader];
-        let mut passed_over = Vec::new();
-        for candidate in order {
-            let rack = brokers[candidate].1;
-            let rack_is_taken = rack.is_some() && chosen.iter().any(|other| brokers[*other].1 == rack);
-            if rack_is_taken { passed_over.push(candidate) } else { chosen.push(candidate) }
-        }
-        chosen.append(&mut passed_over);
-        chosen.truncate(replication_factor);
-        let mut replicas: Vec<_> = chosen.into_iter().map(|at| brokers[at].0).collect();
-        let others = away.iter().cycle().skip((turn + number) % away.len().max(1));
-        replicas.extend(others.take(replication_factor - replicas.len()));
-        NewPartition { replicas }
+        let mut chosen = vec![brokers[leader]];
+        follow(&mut chosen, order.map(|at| brokers[at]), replication_factor);
+        let skipped = (turn + number) % away.len().max(1);
+        let others = away.iter().cycle().skip(skipped).take(away.len());
+        follow(&mut chosen, others.copied(), replication_factor);
+        NewPartition { replicas: chosen.into_iter().map(|(id, _)| id).collect() }
     };
     Ok((0..partitions).map(place_one).collect())
+}
+
+/// Adds candidates until so many are `chosen`: in their order, those first that are on racks of their own.
+fn follow<'a>(chosen: &mut Vec<Placed<'a>>, candidates: impl Iterator<Item = Placed<'a>>, wanted: usize) {
+    let mut passed_over = Vec::new();
+    for candidate in candidates {
+        let rack_is_taken = candidate.1.is_some() && chosen.iter().any(|other| other.1 == candidate.1);
+        if rack_is_taken { passed_over.push(candidate) } else { chosen.push(candidate) }
+    }
+    chosen.append(&mut passed_over);
+    chosen.truncate(wanted);
 }
 
 /// How many replicas each live broker holds.
@@ -113,7 +121,7 @@ pub fn more_replicas(
 }
 
 /// The live brokers, one of each rack in turn.
-fn alternating_racks(image: &Image) -> Vec<(BrokerId, Option<&str>)> {
+fn alternating_racks(image: &Image) -> Vec<Placed<'_>> {
     let mut racks: BTreeMap<Option<&str>, Vec<BrokerId>> = BTreeMap::new();
     for (id, broker) in image.live_brokers() {
         racks.entry(broker.rack.as_deref()).or_default().push(id);
