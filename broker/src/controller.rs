@@ -63,6 +63,13 @@ pub(crate) enum Todo {
         /// What.
         record: Record,
     },
+    /// Propose this feature level once all voters know it. Its outcome is that of [`Todo::Propose`].
+    RaiseLevel {
+        /// Under which name.
+        ticket: Ticket,
+        /// The level.
+        level: u16,
+    },
     /// Change the quorum's voters. Its outcome: `on_voters`, `on_not_done` or `on_unknown`.
     ChangeVoters {
         /// Under which name.
@@ -394,7 +401,10 @@ impl Controlling {
         match permitted {
             Ok(()) => {
                 let ticket = Ticket::Request(self.wait(reply).0);
-                todos.push(Todo::Propose { ticket, record });
+                todos.push(match record {
+                    Record::V1(Command::SetFeatureLevel { level }) => Todo::RaiseLevel { ticket, level },
+                    record => Todo::Propose { ticket, record },
+                });
             }
             Err(rejected) => {
                 // It would be rejected in any later entry too, and must not stand in the log.

@@ -325,6 +325,9 @@ pub(crate) enum ProposeError {
     /// It is larger than an entry may be.
     #[error("the command is too large")]
     TooLarge,
+    /// A voter stands in the way of a feature level.
+    #[error("{0}")]
+    Voter(NotDone),
     /// The broker stops.
     #[error("the broker is stopping")]
     Stopping,
@@ -394,6 +397,9 @@ impl Metadata {
             Err(AskError::NotDone(NotDone::NotController(_))) => Err(ProposeError::NotController),
             Err(AskError::NotDone(NotDone::Overloaded)) => Err(ProposeError::Overloaded),
             Err(AskError::NotDone(NotDone::TooLarge)) => Err(ProposeError::TooLarge),
+            Err(AskError::NotDone(why @ (NotDone::SilentVoter(_) | NotDone::OlderVoter { .. }))) => {
+                Err(ProposeError::Voter(why))
+            }
             Err(AskError::Stopping) => Err(ProposeError::Stopping),
             // No answer to this question.
             Ok(_) | Err(AskError::Unknown) => Err(ProposeError::Unknown),

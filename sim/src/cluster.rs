@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use weir_broker::config::{QuorumVoter, Roles, Secret};
 use weir_broker::{Config, Node};
+use weir_protocol::metadata::FEATURE_LEVEL_MAX;
 use weir_runtime::disk::{Disk, DiskOptions, OpenError};
 use weir_runtime::simulation::{self, NodeId, World};
 use weir_runtime::{select, task};
@@ -36,8 +37,9 @@ pub struct Exit {
     pub code: u8,
     /// The line on standard error.
     pub line: String,
-    /// Whether it had begun to serve, and was a broker.
-    pub served: bool,
+    /// Whether the feature level may not be raised beyond what it knows: a broker that serves, or a voter on which no newer
+    /// version was ever installed.
+    pub heeded: bool,
 }
 
 /// What the outside of a broker sees of it: its log line when it ends, and whether it is ready.
@@ -85,14 +87,22 @@ pub struct Broker {
     pub node: NodeId,
     /// What is seen of it from outside.
     pub seen: Seen,
-    /// The newest feature level that the version installed on it knows; 0: this version.
-    installed: Arc<AtomicU16>,
+    versions: Arc<Versions>,
+}
+
+/// Which versions were installed on a broker, by the newest feature level that they know; 0: this version.
+#[derive(Debug, Default)]
+struct Versions {
+    /// What the next start runs.
+    installed: AtomicU16,
+    newest: AtomicU16,
 }
 
 impl Broker {
     /// Installs another version, which the next start runs.
     pub fn install(&self, feature_level: u16) {
-        self.installed.store(feature_level, Ordering::Relaxed);
+        self.versions.installed.store(feature_level, Ordering::Relaxed);
+        self.versions.newest.fetch_max(feature_level, Ordering::Relaxed);
     }
 }
 
@@ -141,18 +151,19 @@ fn properties(cluster: &Cluster, number: u32) -> String {
 pub fn add_broker(world: &World, number: u32, cluster: &Cluster) -> Broker {
     let seen = Seen::default();
     let (config, properties) = (config(cluster, number), properties(cluster, number));
-    let (inside, installed) = (seen.clone(), Arc::<AtomicU16>::default());
-    let version = Arc::clone(&installed);
+    let (inside, versions) = (seen.clone(), Arc::<Versions>::default());
+    let version = Arc::clone(&versions);
     let node = world.add_node(&format!("broker-{number}"), address(number), move || {
         let (seen, config, mut properties) = (inside.clone(), config.clone(), properties.clone());
-        if let level @ 1.. = version.load(Ordering::Relaxed) {
+        if let level @ 1.. = version.installed.load(Ordering::Relaxed) {
             properties += &format!("weir.feature.level.max={level}\n");
         }
         seen.lives().0 += 1;
+        let upgraded = version.newest.load(Ordering::Relaxed) > FEATURE_LEVEL_MAX;
         async move {
-            let is_broker = config.roles.broker;
+            let Roles { broker, controller } = config.roles;
             if let Some(mut exit) = process(config, &properties, &seen).await {
-                exit.served = is_broker && seen.is_ready();
+                exit.heeded = (broker && seen.is_ready()) || (controller && !upgraded);
                 if exit.code == REFUSED {
                     simulation::situation(situation::VERSION_REFUSED);
                 }
@@ -161,12 +172,12 @@ pub fn add_broker(world: &World, number: u32, cluster: &Cluster) -> Broker {
             }
         }
     });
-    Broker { node, seen, installed }
+    Broker { node, seen, versions }
 }
 
 /// What `main` does in the production binary. Returns how it ended, unless it was asked to end and could.
 async fn process(mut config: Config, properties: &str, seen: &Seen) -> Option<Exit> {
-    let exit = |code, line: String| Some(Exit { code, line, served: false });
+    let exit = |code, line: String| Some(Exit { code, line, heeded: false });
     if let Err(error) = config.apply(Path::new("server.properties"), properties) {
         return exit(2, error.to_string());
     }

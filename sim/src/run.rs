@@ -362,8 +362,7 @@ fn exits(plan: &Plan, remains: &Remains) -> Vec<Finding> {
     let allowed = |exit: &Exit| match exit.code {
         DAMAGED => !remains.deeds.damaged.is_empty(),
         1 | 6 => disk_errors || !remains.deeds.damaged.is_empty(),
-        // A broker that serves is waited for before the level is raised.
-        REFUSED => plan.load.feature_level > 0 && exit.line.contains("feature level") && !exit.served,
+        REFUSED => plan.load.feature_level > 0 && exit.line.contains("feature level") && !exit.heeded,
         _ => false,
     };
     let forbidden: BTreeSet<_> = remains

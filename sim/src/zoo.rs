@@ -59,6 +59,7 @@ pub const BUILT: &[Defect] = &[
     Defect::hw_committed_isr_only,
     Defect::load_until_leo,
     Defect::range_repair_of_compacted,
+    Defect::raise_level_without_voters,
 ];
 
 /// What became of a hunt.

@@ -118,6 +118,7 @@ pub(crate) fn of_proposal(error: &ProposeError) -> ResponseError {
         ProposeError::Unknown | ProposeError::Overloaded => ResponseError::RequestTimedOut,
         ProposeError::Stopping => ResponseError::NotController,
         ProposeError::TooLarge => ResponseError::InvalidRequest,
+        ProposeError::Voter(_) => ResponseError::FeatureUpdateFailed,
     }
 }
 
@@ -125,6 +126,9 @@ pub(crate) fn of_proposal(error: &ProposeError) -> ResponseError {
 pub(crate) fn of_ask(error: &AskError) -> ResponseError {
     match error {
         AskError::NotDone(NotDone::TooLarge) => ResponseError::InvalidRequest,
+        AskError::NotDone(NotDone::SilentVoter(_) | NotDone::OlderVoter { .. }) => {
+            ResponseError::FeatureUpdateFailed
+        }
         AskError::NotDone(NotDone::Overloaded) | AskError::Unknown => ResponseError::RequestTimedOut,
         AskError::NotDone(NotDone::NotController(_)) | AskError::Stopping => ResponseError::NotController,
     }

@@ -104,8 +104,8 @@ impl ControllerClient {
                         }
                         NotDone::NotController(other)
                     }
-                    Try::Answer(ControllerReply::NotDone(NotDone::TooLarge)) => {
-                        return Err(AskError::NotDone(NotDone::TooLarge));
+                    Try::Answer(ControllerReply::NotDone(why)) if why.is_final() => {
+                        return Err(AskError::NotDone(why));
                     }
                     Try::Answer(ControllerReply::NotDone(why)) => why,
                     Try::Answer(ControllerReply::Unknown) | Try::None if repeatable => {

@@ -2,6 +2,7 @@
 
 mod introductions;
 mod leaving;
+mod raising;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use weir_storage::{LogConfig, StorageError, Store};
 use weir_wire::internal;
 
 use self::introductions::Twins;
+use self::raising::Raising;
 use super::error::{MetadataError, UnknownLevel};
 use super::formation::{self, Forming};
 use super::news::{News, tell};
@@ -82,6 +84,7 @@ pub(crate) struct Driver {
     /// Nodes that want the log and may be in no image yet.
     introduced: BTreeMap<BrokerId, (VoterId, Instant)>,
     twins: Twins,
+    raising: Raising,
     /// Who gets the log may have changed.
     observers_changed: bool,
     /// When a leader was heard last.
@@ -127,6 +130,7 @@ impl Driver {
             is_registered: false,
             introduced: BTreeMap::new(),
             twins: Twins::new(),
+            raising: Raising::new(),
             observers_changed: false,
             heard: time::now(),
             since_snapshot_bytes: 0,
@@ -207,6 +211,10 @@ impl Driver {
                 Some(asked) = self.questions.recv() => self.on_question(Some(quorum), asked),
                 () = silence.wait() => self.introduce(quorum),
                 Some(twin) = self.twins.heard.recv() => self.on_twin(twin),
+                Some(heard) = self.raising.heard.recv() => {
+                    let progress = self.on_heard(quorum, heard)?;
+                    self.take_in(quorum, progress)?;
+                }
                 _ = stop.recv() => return self.hand_over(quorum).await,
             }
             self.watch_observers(quorum)?;
@@ -343,6 +351,7 @@ impl Driver {
     fn do_it(&mut self, quorum: &mut Quorum, todo: Todo) -> Result<Progress, MetadataError> {
         match todo {
             Todo::Propose { ticket, record } => quorum.propose(&record, Some(ticket)),
+            Todo::RaiseLevel { ticket, level } => self.raise(quorum, ticket, level),
             Todo::ChangeVoters { ticket, change } => quorum.change_voters(change, ticket),
             Todo::Read { ticket } => quorum.read(ticket),
             Todo::DescribeQuorum { reply } => {

@@ -100,9 +100,12 @@ impl Forming {
         }
         drop(to);
         let mut answers = BTreeMap::new();
-        while let Some((other, QuorumReply::Introduced { me, belongs })) = answered.recv().await {
-            if me.broker == other {
-                answers.insert(other, (me, belongs));
+        while let Some((other, reply)) = answered.recv().await {
+            match reply {
+                QuorumReply::Introduced { me, belongs } if me.broker == other => {
+                    answers.insert(other, (me, belongs));
+                }
+                QuorumReply::Introduced { .. } | QuorumReply::FeatureLevels(_) => {}
             }
         }
         answers

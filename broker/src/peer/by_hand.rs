@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
+use weir_protocol::metadata::FeatureRange;
 use weir_protocol::raft::{Append, Entry, EntryKind, Envelope, Message};
 use weir_protocol::types::{BrokerId, FolderId, VoterId};
 use weir_wire::internal;
@@ -46,13 +47,14 @@ fn voter(number: u64) -> VoterId {
 
 fn sample_call(number: u64) -> Call {
     let term = (number % 1000) as i32;
-    match number % 5 {
+    match number % 6 {
         0 => Call::Ping(number),
         1 => {
             let at = Some(("node".to_owned(), number as u16));
             Call::Ask(number, QuorumQuestion::Introduce { me: voter(number), may_vote: true, at }.into())
         }
         2 => Call::Ask(number, ControllerQuestion::Read.into()),
+        4 => Call::Ask(number, QuorumQuestion::FeatureLevels.into()),
         3 => Call::Ask(number, Question::Controller(Box::new(ControllerQuestion::DescribeQuorum))),
         _ => {
             let payload = Bytes::from(vec![number as u8; (number % 50) as usize]);
@@ -75,7 +77,7 @@ fn sample_call(number: u64) -> Call {
 fn sample_answer(number: u64) -> CallAnswer {
     let belongs =
         Belongs { cluster_id: None, first_voters: vec![voter(number), voter(1)], leader: Some(voter(1)) };
-    match number % 5 {
+    match number % 6 {
         0 => CallAnswer::Pong(number),
         1 => CallAnswer::Reply(number, None),
         2 => {
@@ -83,6 +85,10 @@ fn sample_answer(number: u64) -> CallAnswer {
             CallAnswer::Reply(number, Some(Reply::Quorum(reply)))
         }
         3 => CallAnswer::Reply(number, Some(Reply::Controller(ControllerReply::Read(number as i64)))),
+        4 => {
+            let reply = QuorumReply::FeatureLevels(FeatureRange { min: 1, max: number as u16 });
+            CallAnswer::Reply(number, Some(Reply::Quorum(reply)))
+        }
         _ => {
             let reply = ControllerReply::NotDone(NotDone::NotController(Some(BrokerId(3))));
             CallAnswer::Reply(number, Some(Reply::Controller(reply)))

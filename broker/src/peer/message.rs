@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use weir_protocol::controller::{Question as TailQuestion, Refused, Standing, Tail, Wants};
-use weir_protocol::metadata::{Change, ClusterCommand, Record, Registration, Rejected};
+use weir_protocol::metadata::{Change, ClusterCommand, FeatureRange, Record, Registration, Rejected};
 use weir_protocol::raft::{ChangeRefusal, Envelope, Index, Term, VoterChange};
 use weir_protocol::types::{BrokerId, VoterId};
 
@@ -49,6 +49,8 @@ pub(crate) enum QuorumQuestion {
         /// Where it listens, by host and port: one that is no configured voter is known to nobody before it is registered.
         at: Option<(String, u16)>,
     },
+    /// Which feature levels does the node know?
+    FeatureLevels,
 }
 
 /// The answer to a [`QuorumQuestion`].
@@ -61,6 +63,8 @@ pub(crate) enum QuorumReply {
         /// What it belongs to; `None`: its folder is empty.
         belongs: Option<Belongs>,
     },
+    /// To [`QuorumQuestion::FeatureLevels`].
+    FeatureLevels(FeatureRange),
 }
 
 /// To which quorum a node belongs.
@@ -142,6 +146,31 @@ pub(crate) enum NotDone {
     /// The command is too large.
     #[error("it is too large for the metadata quorum")]
     TooLarge,
+    /// The feature level cannot be raised: a voter does not say what it knows.
+    #[error("voter {0} of the metadata quorum does not say which feature levels it knows: see that it runs")]
+    SilentVoter(BrokerId),
+    /// The feature level cannot be raised: a voter does not know it.
+    #[error(
+        "voter {voter} of the metadata quorum knows feature levels {known}, not {level}: upgrade it first"
+    )]
+    OlderVoter {
+        /// Which.
+        voter: BrokerId,
+        /// The level.
+        level: u16,
+        /// What it knows.
+        known: FeatureRange,
+    },
+}
+
+impl NotDone {
+    /// Whether the same question is refused again, as long as nobody does something about it.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            NotDone::TooLarge | NotDone::SilentVoter(_) | NotDone::OlderVoter { .. } => true,
+            NotDone::NotController(_) | NotDone::Overloaded => false,
+        }
+    }
 }
 
 /// How far the quorum's nodes are.

@@ -146,7 +146,7 @@ async fn answers_come_in_any_order(Site { ip, .. }: Site) {
         asked.push(question);
     }
     for asked in asked.into_iter().rev() {
-        let QuorumQuestion::Introduce { me, .. } = asked.question;
+        let QuorumQuestion::Introduce { me, .. } = asked.question else { panic!("{asked:?}") };
         asked.reply.send(QuorumReply::Introduced { me, belongs: None }).unwrap();
     }
     for (of, ask) in (10..20).zip(asks) {

@@ -27,6 +27,9 @@ pub(crate) struct Nodes {
     _turn: MutexGuard<'static, ()>,
 }
 
+/// The setting of a node that only votes.
+pub(crate) const VOTER: &str = "process.roles=controller";
+
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Waits until no other cluster of processes runs.
@@ -53,10 +56,16 @@ fn free_ports(count: usize) -> Vec<u16> {
 impl Nodes {
     /// Three nodes, ready, each on a rack of its own, with these settings besides.
     pub(crate) fn three(settings: &[&str]) -> Nodes {
-        Nodes::start(3, settings)
+        Nodes::start(settings, BTreeMap::new())
     }
 
-    fn start(count: usize, settings: &[&str]) -> Nodes {
+    /// Two nodes, and node 3, which only votes.
+    pub(crate) fn two_and_a_voter() -> Nodes {
+        Nodes::start(&[], BTreeMap::from([(3, VOTER.to_owned())]))
+    }
+
+    fn start(settings: &[&str], own_settings: BTreeMap<usize, String>) -> Nodes {
+        let count = 3;
         let ports = free_ports(2 * count);
         let (external, internal) = ports.split_at(count);
         let mut nodes = Nodes {
@@ -64,7 +73,7 @@ impl Nodes {
             external: external.to_vec(),
             internal: internal.to_vec(),
             settings: settings.iter().map(|line| (*line).to_owned()).collect(),
-            own_settings: BTreeMap::new(),
+            own_settings,
             children: (0..count).map(|_| None).collect(),
             _turn: turn(),
         };
@@ -101,7 +110,7 @@ impl Nodes {
         self.children[id - 1] = Some(self.command(id).spawn().expect("a process"));
     }
 
-    /// The next start of a node finds this line in its file too.
+    /// The next start of a node finds these lines in its file too, and no others that were set for it.
     pub(crate) fn set(&mut self, id: usize, setting: &str) {
         self.own_settings.insert(id, setting.to_owned());
     }
@@ -116,7 +125,9 @@ impl Nodes {
         let child = self.children[id - 1].as_mut().expect("it was started");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
-        assert_eq!(line.trim(), format!("ready 127.0.0.1:{}", self.external[id - 1]), "node {id}");
+        let only_votes = self.own_settings.get(&id).is_some_and(|lines| lines.contains(VOTER));
+        let port = if only_votes { self.internal[id - 1] } else { self.external[id - 1] };
+        assert_eq!(line.trim(), format!("ready 127.0.0.1:{port}"), "node {id}");
     }
 
     /// Starts a node again, on its folder.

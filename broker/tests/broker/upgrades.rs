@@ -6,7 +6,7 @@ use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use weir_runtime::time;
 
 use crate::group_support::text;
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, VOTER};
 use crate::support::{PATIENCE, batch, run, values};
 
 /// What this version knows, and what a version knows that some nodes play.
@@ -14,6 +14,11 @@ const OLD: i16 = 2;
 const NEW: i16 = 3;
 
 async fn raise(nodes: &Nodes, via: usize, level: i16) -> i16 {
+    try_to_raise(nodes, via, level).await.0
+}
+
+/// The error, and what is said about it.
+async fn try_to_raise(nodes: &Nodes, via: usize, level: i16) -> (i16, String) {
     let update = FeatureUpdateKey::default()
         .with_feature(text("weir.version"))
         .with_max_version_level(level)
@@ -21,7 +26,8 @@ async fn raise(nodes: &Nodes, via: usize, level: i16) -> i16 {
     let request = UpdateFeaturesRequest::default().with_timeout_ms(10_000).with_feature_updates(vec![update]);
     let answer = nodes.client(via).await.call(1, &request).await;
     let of_it = answer.results.iter().map(|result| result.error_code).find(|code| *code != 0);
-    of_it.unwrap_or(answer.error_code)
+    let said = answer.error_message.map(|said| said.to_string()).unwrap_or_default();
+    (of_it.unwrap_or(answer.error_code), said)
 }
 
 /// What a node says of itself and of the cluster, once the cluster works at this level.
@@ -90,5 +96,33 @@ fn versions_change_node_by_node_and_one_that_was_given_up_is_refused() {
         let read: Vec<_> = values(read.records).into_iter().map(|(_, value)| value).collect();
         let written = ["before node 1", "before node 2", "before node 3", "without node 2", "after all"];
         assert_eq!(read, written.map(|value| value.as_bytes().to_vec()));
+    });
+}
+
+#[test]
+fn a_node_that_only_votes_is_asked_before_the_level_is_raised() {
+    run(async {
+        let mut nodes = Nodes::two_and_a_voter();
+        for id in 1..=2 {
+            nodes.stop(id);
+            nodes.set(id, "weir.feature.level.max=3");
+            nodes.restart(id);
+        }
+        let refused = |said: &str| (ResponseError::FeatureUpdateFailed.code(), said.to_owned());
+        nodes.stop(3);
+        let silent =
+            "voter 3 of the metadata quorum does not say which feature levels it knows: see that it runs";
+        assert_eq!(try_to_raise(&nodes, 1, NEW).await, refused(silent));
+        nodes.restart(3);
+        let older = "voter 3 of the metadata quorum knows feature levels 1 to 2, not 3: upgrade it first";
+        assert_eq!(try_to_raise(&nodes, 2, NEW).await, refused(older));
+        nodes.stop(3);
+        nodes.set(3, &format!("{VOTER}\nweir.feature.level.max=3"));
+        nodes.restart(3);
+        assert_eq!(raise(&nodes, 1, NEW).await, 0);
+        for id in 1..=2 {
+            at_level(&nodes, id, NEW).await;
+        }
+        nodes.stop(3);
     });
 }

@@ -103,4 +103,5 @@ zoo! {
     62 hw_committed_isr_only "a removal counts before it is committed, or an addition is not counted while proposed";
     63 ack_before_segment_write "a round is acknowledged before the segment write succeeded; the disk is full";
     64 replay_without_deletions "deletions and truncations are not journalled";
+    65 raise_level_without_voters "the feature level is raised though a voter that holds no partitions does not know it; KIP-919";
 }

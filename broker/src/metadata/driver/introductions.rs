@@ -45,7 +45,14 @@ impl Driver {
 
     /// Says who this node is and to what it belongs, and gives the log to whoever asks.
     pub(super) fn on_question(&mut self, quorum: Option<&Quorum>, asked: Asked<QuorumQuestion, QuorumReply>) {
-        let QuorumQuestion::Introduce { me: who, at, .. } = asked.question;
+        let (who, at) = match asked.question {
+            QuorumQuestion::Introduce { me, at, .. } => (me, at),
+            QuorumQuestion::FeatureLevels => {
+                // Whoever asked may have gone.
+                let _ = asked.reply.send(QuorumReply::FeatureLevels(self.config.feature_levels));
+                return;
+            }
+        };
         let belongs = self.first_voters.as_ref().map(|voters| Belongs {
             cluster_id: self.image.cluster_id(),
             first_voters: voters.ids().to_vec(),

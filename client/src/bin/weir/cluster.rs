@@ -44,7 +44,7 @@ enum What {
                             once no older version needs to come back: a level is never lowered."
     )]
     Features {
-        /// The level to work at from now on; every broker must know it
+        /// The level to work at from now on; every broker and voter must know it
         #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i16).range(1..))]
         raise: Option<i16>,
     },
